@@ -1,0 +1,131 @@
+"""The types everything speaks: a data set, a trained network, what a measure answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+PyTree = Any
+Apply = Callable[[PyTree, jax.Array], jax.Array]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["images", "labels", "mean", "std"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Labelled images, `images [N, H, W, C]` and `labels [N]` (integers).
+
+    With `mean [C]` and `std [C]` the images are stored as they came (uint8, a quarter of the memory) and
+    `inputs` standardises a batch of them. Without, the images are already what the network takes.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    mean: jax.Array | None = None
+    std: jax.Array | None = None
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    def inputs(self, images: jax.Array) -> jax.Array:
+        """What the network takes, `[n, H, W, C]`, of stored images of this set, `[n, H, W, C]`."""
+        if self.mean is None:
+            return jnp.asarray(images)
+        return (images.astype(jnp.float32) - self.mean) / self.std
+
+    def take(self, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The examples at `indices [n]`: inputs `[n, H, W, C]` and labels `[n]`. Works under jit."""
+        return self.inputs(jnp.take(self.images, indices, axis=0)), jnp.take(self.labels, indices, axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """Where a kernel sits: its key path in the parameters and the geometry of the linear map it defines."""
+
+    path: tuple[str, ...]  # keys from the root of `params` to the kernel
+    kind: Literal["conv", "dense"]
+    stride: int = 1
+    padding: int | str = 0  # pixels on each side, or "SAME" / "VALID"
+    input_shape: tuple[int, ...] = ()  # (H, W, C) before the convolution, (C,) before a dense layer
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """How a network was trained. Losses in nats."""
+
+    epoch_loss: tuple[float, ...]  # mean mini-batch loss of each epoch, taken while the weights moved
+    check_update: tuple[int, ...]  # updates done when the whole training set was evaluated
+    check_loss: tuple[float, ...]  # its cross-entropy then, evaluation mode
+    updates: int  # optimizer updates in all
+    batch_size: int
+    target: float  # training stops once a check falls below this
+
+    @property
+    def examples(self) -> int:
+        """Training examples processed, counted with repetition."""
+        return self.updates * self.batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A trained network and its training set: all that a measure gets. Never the test set.
+
+    `apply(params, images [n, H, W, C]) -> logits [n, K]`, in evaluation mode. What differs from network to network
+    but is no parameter (running statistics of batch norm, say) is bound with `functools.partial` or
+    `jax.tree_util.Partial`, so that networks of equal shape share compiled programs.
+    The optional fields are what some measures need; without them those answer "not applicable".
+    """
+
+    apply: Apply
+    params: PyTree
+    train: Dataset
+    init_params: PyTree | None = None  # the parameters before training
+    history: History | None = None
+    layers: tuple[Layer, ...] | None = None
+    # features(params, images, offsets={}) -> (logits, {name: activation [n, ...]}); offsets of the same names are
+    # added to the activations, so that gradients with respect to activations are gradients at offsets of zero.
+    features: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] | None = None
+    folded: TrainedModel | None = None  # the same function with batch norm folded into the kernels and biases
+    first_epoch: TrainedModel | None = None  # the network as it was after the first epoch
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("apply", "features"):
+            function = getattr(self, field)
+            if function is not None:
+                object.__setattr__(self, field, as_partial(function))
+
+
+def as_partial(function: Callable[..., Any]) -> Partial:
+    """`function` as a pytree: bound arrays become traced arguments of whatever jitted function it is passed to."""
+    if isinstance(function, Partial):
+        return function
+    if isinstance(function, functools.partial):
+        return Partial(function.func, *function.args, **function.keywords)
+    return Partial(function)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What a measure answers.
+
+    `sem` is the standard error of an estimate by sampling (None for an exact one); `status` is "ok",
+    "not_applicable" (the model lacks what the measure needs) or "failed", the last two with a `reason`;
+    `details` holds plain numbers, strings, lists and dicts.
+    """
+
+    value: float
+    sem: float | None = None
+    status: Literal["ok", "not_applicable", "failed"] = "ok"
+    reason: str = ""
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def not_applicable(reason: str) -> Estimate:
+    """The answer of a measure to a network that lacks what it needs."""
+    return Estimate(float("nan"), status="not_applicable", reason=reason)
