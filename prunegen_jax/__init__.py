@@ -26,14 +26,12 @@ _HOME = {
     "load_model": "records",
 }
 
-__all__ = sorted(_HOME)
-
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"prunegen_jax has no {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(f"prunegen_jax has no {name!r}; it has {', '.join(sorted(_HOME))}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(_HOME)

@@ -34,9 +34,9 @@ class Dataset:
 
     def inputs(self, images: jax.Array) -> jax.Array:
         """What the network takes, `[n, H, W, C]`, of stored images of this set, `[n, H, W, C]`."""
-        if self.mean is None:
+        if self.mean is None or self.std is None:
             return jnp.asarray(images)
-        return (images.astype(jnp.float32) - self.mean) / self.std
+        return (images.astype(jnp.float32) - self.mean.reshape(1, 1, 1, -1)) / self.std.reshape(1, 1, 1, -1)
 
     def take(self, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The examples at `indices [n]`: inputs `[n, H, W, C]` and labels `[n]`. Works under jit."""
@@ -129,3 +129,23 @@ class Estimate:
 def not_applicable(reason: str) -> Estimate:
     """The answer of a measure to a network that lacks what it needs."""
     return Estimate(float("nan"), status="not_applicable", reason=reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A row of `MEASURES`: a function of a trained network, and what a person must know to read its value."""
+
+    function: Callable[..., Estimate]  # (model, key, **options) -> Estimate
+    sign: Literal[-1, 1]  # +1: a larger value is held to predict a larger generalization gap; -1: a smaller one
+    family: str  # "pruning", "size", "norms", "margins", "flatness", "speed", "noise", "beyond"
+    cost: float  # passes over the training set, roughly; a gradient counts as three
+    source: str  # where the quantity comes from
+    needs: tuple[str, ...] = ()  # optional fields of TrainedModel without which it does not apply
+    invariant: tuple[str, ...] = ()  # what leaves it unchanged: "permutation", "neuron_scaling", "layer_scaling"
+
+    def __call__(self, model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
+        """The measure of `model`; "not_applicable" if a field that it needs is missing."""
+        missing = [name for name in self.needs if getattr(model, name) is None]
+        if missing:
+            return not_applicable(f"needs {', '.join(missing)} of the model")
+        return self.function(model, key, **options)

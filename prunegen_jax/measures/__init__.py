@@ -1,0 +1,71 @@
+"""Every measure of generalization, by name: `MEASURES`, and `measure` to compute some on one network."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+
+from prunegen_jax.measures import margins, norms, prunability, size, speed
+from prunegen_jax.types import Estimate, Measure, TrainedModel
+
+MEASURES: dict[str, Measure] = {
+    **prunability.MEASURES,
+    **size.MEASURES,
+    **norms.MEASURES,
+    **margins.MEASURES,
+    **speed.MEASURES,
+}
+
+FAST_COST = 5.0  # passes over the training set
+
+
+def select(names: str | Iterable[str]) -> list[str]:
+    """Names of measures: "all", "fast" (prunability and all that cost few passes), or a list, checked.
+
+    Raises:
+        ValueError: for a name that is not in `MEASURES`.
+    """
+    if names == "all":
+        return list(MEASURES)
+    if names == "fast":
+        return [name for name, row in MEASURES.items() if row.cost <= FAST_COST or name == "prunability"]
+    chosen = [names] if isinstance(names, str) else list(names)
+    for name in chosen:
+        if name not in MEASURES:
+            raise ValueError(f"measure {name!r} is not known; choose 'fast', 'all' or among {', '.join(MEASURES)}")
+    return chosen
+
+
+def measure(
+    model: TrainedModel,
+    names: str | Iterable[str] = "fast",
+    *,
+    key: jax.Array | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Estimate]:
+    """Measures of one trained network, by name. One that fails says so in its status and leaves the others alone.
+
+    Args:
+        model: the network and its training set.
+        names: "fast", "all", or names of `MEASURES`.
+        key: randomness of the measures that sample; each folds its own name in, so the answer does not depend on
+            which others are asked for. Default `jax.random.key(0)`.
+        options: measure → keyword options of that measure.
+
+    Raises:
+        ValueError: for a name that is not known.
+    """
+    chosen = select(names)
+    key = jax.random.key(0) if key is None else key
+    return {name: _one(name, model, key, dict((options or {}).get(name, {}))) for name in chosen}
+
+
+def _one(name: str, model: TrainedModel, key: jax.Array, options: dict[str, Any]) -> Estimate:
+    own = jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    try:
+        return MEASURES[name](model, own, **options)
+    except (ValueError, ArithmeticError, RuntimeError) as error:  # RuntimeError: XLA, out of memory among others
+        return Estimate(float("nan"), status="failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
