@@ -1,0 +1,194 @@
+"""Data sets: the digits that ship with scikit-learn, any TFDS image-classification set, subsets and label noise."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import sys
+import tempfile
+import zipfile
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from prunegen_jax.types import Dataset
+
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "prunegen_jax"
+_DIGITS_TEST = 797  # of the 1,797 digits; 1,000 are left to train on
+
+
+class Raw(NamedTuple):
+    """A data set as it is stored: uint8 images `[N, H, W, C]` and int32 labels `[N]` of both splits, K classes."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    classes: int
+
+
+class Split(NamedTuple):
+    """What a run trains and is tested on, both standardised with the statistics of `train`."""
+
+    train: Dataset
+    test: Dataset
+    classes: int
+    fingerprint: str  # SHA-256 of the training and test examples, first 16 digits
+
+
+def load(name: str, *, dir: str | None = None, cache_dir: str | None = None) -> Raw:
+    """The data set `name`: "digits", or the name of a TFDS image-classification set.
+
+    Args:
+        name: "digits" or, for instance, "cifar10", "cifar100", "svhn_cropped", "mnist", "fashion_mnist".
+        dir: where TFDS finds its prepared sets (array_record format); None for TFDS's own default.
+        cache_dir: where decoded images are kept; None for the person's cache folder.
+
+    Raises:
+        ValueError: for a set that TFDS does not know or that is not one of labelled images of one size.
+        FileNotFoundError: if `dir` does not exist or does not hold the set.
+    """
+    if name == "digits":
+        return _digits()
+    builder = _builder(name, dir)
+    cache = pathlib.Path(cache_dir or CACHE) / f"{name}-{_source_hash(builder)}.npz"
+    raw = _read_cache(cache)
+    if raw is None:
+        raw = _decode(name, builder)
+        _write_cache(cache, raw)
+    return raw
+
+
+def split(raw: Raw, *, train_size: int | None = None, label_noise: float = 0.0, seed: int = 0) -> Split:
+    """The training subset of `train_size` examples (None: all) with `label_noise`, and the whole test set.
+
+    The subset and the noise are drawn once per `seed`; smaller subsets are contained in larger ones. Noise picks
+    round(label_noise · n) examples and draws their labels anew, uniformly over all classes (so one in K keeps its
+    own). Test labels stay as they are.
+
+    Raises:
+        ValueError: if the size or the fraction is out of range.
+    """
+    available = len(raw.train_labels)
+    size = available if train_size is None else train_size
+    if not 1 <= size <= available:
+        raise ValueError(f"data.train_size={train_size} must lie between 1 and {available}, the size of the set")
+    if not 0.0 <= label_noise <= 1.0:
+        raise ValueError(f"data.label_noise={label_noise} must lie between 0 and 1")
+    order = np.random.default_rng((seed, 0)).permutation(available)[:size]
+    images, labels = raw.train_images[order], raw.train_labels[order].copy()
+    noise = np.random.default_rng((seed, 1))
+    noisy = noise.permutation(size)[: round(label_noise * size)]
+    labels[noisy] = noise.integers(raw.classes, size=len(noisy))
+    mean, std = _statistics(images)
+    digest = hashlib.sha256()
+    for array in (images, labels, raw.test_images, raw.test_labels):
+        digest.update(np.ascontiguousarray(array).data)
+
+    def dataset(images: np.ndarray, labels: np.ndarray) -> Dataset:
+        return Dataset(jnp.asarray(images), jnp.asarray(labels, jnp.int32), jnp.asarray(mean), jnp.asarray(std))
+
+    return Split(
+        dataset(images, labels), dataset(raw.test_images, raw.test_labels), raw.classes, digest.hexdigest()[:16]
+    )
+
+
+def _statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every channel `[C]`, in float64 from exact integer sums."""
+    channels = images.reshape(-1, images.shape[-1])
+    count = len(channels)
+    counts = [np.bincount(channels[:, c], minlength=256).astype(np.float64) for c in range(channels.shape[1])]
+    values = np.arange(256, dtype=np.float64)
+    mean = np.array([(values * n).sum() / count for n in counts])
+    var = np.array([(np.square(values - m) * n).sum() / count for n, m in zip(counts, mean, strict=True)])
+    return mean.astype(np.float32), np.sqrt(np.where(var > 0, var, 1.0)).astype(np.float32)
+
+
+def _digits() -> Raw:
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - a second of imports that TFDS sets do not need
+
+    digits = load_digits()
+    images = (digits.images * 15).astype(np.uint8)[..., None]  # 0 … 16 to 0 … 240, without loss
+    labels = digits.target.astype(np.int32)
+    order = np.random.default_rng(0).permutation(len(labels))
+    test, train = order[:_DIGITS_TEST], order[_DIGITS_TEST:]
+    return Raw(images[train], labels[train], images[test], labels[test], 10)
+
+
+def _builder(name: str, dir: str | None) -> Any:
+    import tensorflow_datasets as tfds  # noqa: PLC0415 - slow to import, and digits do not need it
+
+    if dir is not None and not os.path.isdir(dir):
+        raise FileNotFoundError(f"data.dir={dir!r} is not a folder; it must hold data sets prepared by TFDS")
+    try:
+        builder = tfds.builder(name, data_dir=dir, file_format="array_record")
+    except tfds.core.DatasetNotFoundError:
+        raise ValueError(
+            f"data.name={name!r} is not known; choose 'digits' or an image-classification set of TFDS such as "
+            "'cifar10', 'cifar100', 'svhn_cropped', 'mnist' or 'fashion_mnist'"
+        ) from None
+    if not {"image", "label"} <= set(builder.info.features or {}) or "train" not in (builder.info.splits or {}):
+        if builder.is_prepared():
+            raise ValueError(f"data.name={name!r} is not a set of images with one label each and a train split")
+    if not builder.is_prepared():
+        if dir is not None:
+            raise FileNotFoundError(
+                f"data.dir={dir!r} does not hold {name!r} in array_record format; prepare it there with "
+                f"tfds.builder({name!r}, data_dir={dir!r}, file_format='array_record').download_and_prepare()"
+            )
+        builder.download_and_prepare()
+    return builder
+
+
+def _source_hash(builder: Any) -> str:
+    """A name for the exact files that the builder reads, so that other files never answer from an old cache."""
+    folder = pathlib.Path(builder.data_path)
+    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir())
+    return hashlib.sha256(repr((builder.info.full_name, str(folder.resolve()), files)).encode()).hexdigest()[:16]
+
+
+def _decode(name: str, builder: Any) -> Raw:
+    classes = builder.info.features["label"].num_classes
+    test = next((s for s in ("test", "validation") if s in builder.info.splits), None)
+    if test is None:
+        raise ValueError(f"data.name={name!r} has no test or validation split; it has {list(builder.info.splits)}")
+    arrays = []
+    for part in ("train", test):
+        source = builder.as_data_source(split=part)
+        images, labels = [], []
+        for i in tqdm(range(len(source)), desc=f"decoding {name} {part}", unit="img", disable=None, file=sys.stderr):
+            example = source[i]
+            images.append(example["image"])
+            labels.append(example["label"])
+        if len({image.shape for image in images}) != 1:
+            raise ValueError(f"data.name={name!r} has images of several sizes; they must all be of one")
+        arrays += [np.stack(images).astype(np.uint8), np.asarray(labels, np.int32)]
+    return Raw(*arrays, classes)
+
+
+def _read_cache(path: pathlib.Path) -> Raw | None:
+    """The decoded set, or None if it is not there or damaged (the archive keeps a checksum of every array)."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Raw(*(arrays[field] for field in Raw._fields[:-1]), int(arrays["classes"]))
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+        print(f"{path} is damaged ({error}): decoding the images again", file=sys.stderr)
+        return None
+
+
+def _write_cache(path: pathlib.Path, raw: Raw) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        try:
+            np.savez(file, **raw._asdict())
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    os.replace(file.name, path)

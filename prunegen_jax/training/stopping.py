@@ -1,0 +1,51 @@
+"""When to evaluate the whole training set, and when to stop. Plain arithmetic on the history so far.
+
+The schedule is that of Dziugaite et al. (2020): at the end of each epoch, and 2, 4, 8 times per epoch once the
+cross-entropy has passed 5, 2.5, 1.5 times the target. A check costs a third of an epoch, so most would be wasted:
+one is made only if the running mini-batch loss says that it may matter (`worth_checking`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+LADDER = 0.7  # a check for every fall of the mini-batch loss by this factor, so that hitting times can be read off
+PATIENCE = 5  # epochs without a check after which one is made in any case
+
+
+def checks_per_epoch(loss: float, target: float) -> int:
+    """How many times per epoch to consider a check when the last one gave the cross-entropy `loss` (nats)."""
+    return next((n for factor, n in ((1.5, 8), (2.5, 4), (5.0, 2)) if loss <= factor * target), 1)
+
+
+def pieces(start: int, stop: int, count: int) -> list[tuple[int, int]]:
+    """The updates from `start` to `stop` in at most `count` consecutive pieces of nearly equal length."""
+    edges = [start + (stop - start) * i // count for i in range(count + 1)]
+    return [(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+
+
+def worth_checking(
+    running: float,
+    epochs_since: float,
+    check_running: Sequence[float],
+    check_loss: Sequence[float],
+    *,
+    target: float,
+) -> bool:
+    """Whether to evaluate the whole training set now.
+
+    Dropout and batch norm put the mini-batch loss above (or below) the evaluated one by a factor that changes
+    slowly; the last check tells it. A check is made if the loss so predicted is within 1.2 times the target, if the
+    mini-batch loss has fallen by `LADDER` since the last check, or if that one is `PATIENCE` epochs ago.
+
+    Args:
+        running: mean mini-batch loss of the latest piece of training (nats).
+        epochs_since: epochs since the last check.
+        check_running: the same loss at every check so far.
+        check_loss: what the checks gave.
+        target: the cross-entropy at which to stop.
+    """
+    if not check_loss:
+        return True
+    predicted = running * (check_loss[-1] / check_running[-1]) if check_running[-1] > 0 else 0.0
+    return predicted <= 1.2 * target or running <= LADDER * check_running[-1] or epochs_since >= PATIENCE

@@ -1,0 +1,27 @@
+"""Strict modes for every test: no silent promotion of dtypes or ranks, warnings are errors, one compilation cache."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update(
+    "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of external fixtures; tests that need it say so when it is not there."""
+    folder = os.environ.get("PRUNEGEN_SHARED")
+    if not folder:
+        pytest.skip("PRUNEGEN_SHARED does not name the folder of external fixtures")
+    return pathlib.Path(folder)
