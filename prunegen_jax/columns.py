@@ -1,0 +1,206 @@
+"""Which column of somebody's table plays which part, and what its cells mean."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+TARGETS = ("gap", "test_error", "test_loss")
+CONFOUNDERS = ("train_loss", "parameters", "batch_size")
+REPLICATES = ("seed", "repeat", "replicate", "copy", "trial")
+ALIASES = {  # how others call our columns, lower case, without the prefixes below
+    "gap": ("gap", "gen_gap", "generalization_gap", "generalisation_gap"),
+    "test_error": ("test_error", "gen_error", "test_err"),
+    "test_loss": ("test_loss", "gen_loss", "test_cross_entropy"),
+    "train_loss": ("train_loss", "final_loss", "train_cross_entropy", "final_train_loss"),
+    "parameters": ("parameters", "params", "num_params", "n_params", "num_parameters", "parameter_count"),
+    "batch_size": ("batch_size", "train_batch_size"),
+}
+_HYPERPARAMETER = re.compile(r"(hp|hparams?|hyperparameters?)[._](?=.)", re.IGNORECASE)
+_NUMBERED = re.compile(r"(hp|hparam)\d+$", re.IGNORECASE)
+_MEASURE = re.compile(r"(complexity|measures?)\.(?=.)", re.IGNORECASE)
+_CONFOUNDER = re.compile(r"confounder\.(?=.)", re.IGNORECASE)
+_NAMES = ("name", "model", "row", "id", "index", "model_id", "experiment_id", "")
+_STATUS = ("status", "is.converged", "is_converged", "converged")
+_BOOKKEEPING = (
+    "test_size",
+    "train_accuracy",
+    "train_acc",
+    "test_accuracy",
+    "test_acc",
+    "train_error",
+    "is.high_train_accuracy",
+)
+
+
+def assign(
+    header: Sequence[str],
+    *,
+    target: str | None,
+    hyperparameters: str | None,
+    measures: str | None,
+    numeric: Sequence[str],
+) -> dict[str, Any]:
+    """The part that each column plays: {"hyperparameters": {axis: column}, "measures": ..., "targets": ...,
+    "confounders": ..., "name": column or None, "status": column or None, "unused": [column]}.
+
+    Patterns are shell patterns separated by commas; a part without a pattern is found by the columns' names.
+    `numeric` names the columns whose every cell is a number or empty. Raises ValueError when a pattern matches no
+    column, or no target or no measure is found.
+    """
+    free = list(header)
+
+    def claim(found: Mapping[str, str]) -> dict[str, str]:
+        for column in found.values():
+            free.remove(column)
+        return dict(found)
+
+    parts: dict[str, Any] = {}
+    if target is not None:
+        parts["targets"] = claim({_short(c): c for c in _matching(target, free, header, "--target")})
+    if hyperparameters is not None:
+        parts["hyperparameters"] = claim(
+            {_axis(c): c for c in _matching(hyperparameters, free, header, "--hyperparameters")}
+        )
+    if measures is not None:
+        parts["measures"] = claim({_measure(c): c for c in _matching(measures, free, header, "--measures")})
+    if target is None:
+        parts["targets"] = claim({_short(c): c for c in free if _short(c) in TARGETS})
+    if hyperparameters is None:
+        own = [c for c in free if _HYPERPARAMETER.match(c) or _NUMBERED.match(c) or c.lower() in REPLICATES]
+        parts["hyperparameters"] = claim({_axis(c): c for c in own})
+    else:  # a seed beside the named columns still tells repeats apart
+        parts["hyperparameters"] |= claim({_axis(c): c for c in free if _axis(c).lower() in REPLICATES})
+    for part, choices in (("name", _NAMES), ("status", _STATUS)):
+        parts[part] = next((c for choice in choices for c in free if c.lower() == choice), None)
+        if parts[part] is not None:
+            free.remove(parts[part])
+    for column in list(free):  # the other targets are no measures, whichever is judged
+        if _short(column) in TARGETS or column.lower() in _BOOKKEEPING:
+            free.remove(column)
+            parts.setdefault("unused", []).append(column)
+    # a confounder that is a measure too stays a measure, so that it is judged like the rest
+    prefixed = claim({_short(c): c for c in free if _CONFOUNDER.match(c)})
+    if measures is None:
+        named = [c for c in free if _MEASURE.match(c)]
+        parts["measures"] = claim({_measure(c): c for c in named or [c for c in free if c in numeric]})
+    plain = {_short(c): c for c in header if _short(c) in CONFOUNDERS and c in numeric and not _CONFOUNDER.match(c)}
+    parts["confounders"] = plain | prefixed
+    parts["unused"] = parts.get("unused", []) + [c for c in free if c not in plain.values()]
+    _check(parts, header)
+    return parts
+
+
+def explain(parts: Mapping[str, Any]) -> list[str]:
+    """One line per part: which columns were taken as what."""
+    lines = []
+    for part in ("targets", "hyperparameters", "measures", "confounders"):
+        taken = [c if c == name else f"{c} ({name})" for name, c in parts[part].items()]
+        lines.append(f"taken as {part}: {', '.join(taken) or 'none'}")
+    if parts["status"] is not None:
+        lines.append(f"taken as status: {parts['status']}")
+    if parts["unused"]:
+        lines.append(f"columns not used: {', '.join(parts['unused'])}")
+    return lines
+
+
+def levels(cells: Sequence[Any]) -> np.ndarray:
+    """The values of an axis, `[n]`: float64 when every cell that is not empty is a number, otherwise strings."""
+    texts = [cell(value) for value in cells]
+    if is_numeric(texts):
+        return np.array([number(text) for text in texts])
+    return np.array(texts, dtype=str)
+
+
+def numbers(column: str, cells: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """The cells of a column of numbers, float64 `[n]`, `nan` where empty. Raises ValueError for text."""
+    values = np.empty(len(cells))
+    for i, text in enumerate(cells):
+        try:
+            values[i] = number(text)
+        except ValueError as error:
+            raise ValueError(
+                f"column {column!r} has to hold numbers, but model {labels[i]!r} (line {i + 2}) has {text!r}; "
+                "leave the cell empty if the value is missing"
+            ) from error
+    return values
+
+
+def number(value: Any) -> float:
+    """A cell or a record's value as a float; `nan` for None and the empty cell. Raises ValueError for text."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return float("nan")
+    return float(value)
+
+
+def is_numeric(texts: Sequence[str]) -> bool:
+    """Whether every cell is a number or empty, and at least one is a number."""
+    try:
+        return not np.isnan([number(text) for text in texts]).all()
+    except ValueError:
+        return False
+
+
+def cell(value: Any) -> str:
+    """A value as a CSV cell, in full: `repr` of a float (the shortest text that reads back equal), empty for `nan`."""
+    if isinstance(value, (bool, np.bool_, str)) or value is None:
+        return str(value)
+    if not isinstance(value, (float, np.floating)):
+        return str(value)
+    return "" if np.isnan(value) else repr(float(value))
+
+
+def header_of_measure(name: str) -> str:
+    """The CSV column of a measure: its name, prefixed where the bare name would be taken for something else."""
+    return name if _measure(name) == name and not _is_special(name) else f"measure.{name}"
+
+
+def _is_special(name: str) -> bool:
+    special = (*TARGETS, *REPLICATES, *_NAMES, *_STATUS, *_BOOKKEEPING)
+    patterns = (_HYPERPARAMETER, _NUMBERED, _MEASURE, _CONFOUNDER)
+    return _short(name) in special or name.lower() in special or any(p.match(name) for p in patterns)
+
+
+def _axis(column: str) -> str:
+    return _HYPERPARAMETER.sub("", column, count=1)
+
+
+def _measure(column: str) -> str:
+    return _MEASURE.sub("", column, count=1)
+
+
+def _short(column: str) -> str:
+    """Our name of a target or a confounder, where the column is one; otherwise the column's own name."""
+    plain = re.sub(
+        r"^(confounder|measures?|complexity|hp|hparams?|target|targets|train)\.", "", column, flags=re.IGNORECASE
+    )
+    folded = plain.lower().replace(".", "_")
+    return next((name for name, others in ALIASES.items() if folded in others), column)
+
+
+def _matching(patterns: str, free: Sequence[str], header: Sequence[str], option: str) -> list[str]:
+    found: list[str] = []
+    for pattern in (p.strip() for p in patterns.split(",")):
+        matches = [c for c in free if fnmatch.fnmatchcase(c, pattern) and c not in found]
+        # `gap` also finds the column that we would call so
+        matches = matches or [c for c in free if option == "--target" and _short(c) == pattern and c not in found]
+        if not matches:
+            raise ValueError(f"{option}: no column matches {pattern!r}; the columns are {', '.join(header)}")
+        found += matches
+    return found
+
+
+def _check(parts: Mapping[str, Any], header: Sequence[str]) -> None:
+    if not parts["targets"]:
+        raise ValueError(
+            f"no target column found among {', '.join(header)}; name one with --target, "
+            f"or call it {', '.join(TARGETS)} or gen.gap"
+        )
+    if not parts["measures"]:
+        raise ValueError(
+            f"no measure column found among {', '.join(header)}; name some with --measures, or call them complexity.*"
+        )

@@ -1,0 +1,169 @@
+"""The sweep as the statistics see it: codes of the axes, repeats of a configuration, pairs that differ in one axis."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..tables import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Where `n` models stand on `k` axes that vary.
+
+    `codes [n, k]` are integers 0..levels-1 in ascending order of the values (strings in alphabetical order),
+    `configurations [n]` tells models apart by their axes alone, `repeats [n]` numbers the models of one configuration
+    so that equal numbers belong together (the seed, where there is one).
+    """
+
+    axes: tuple[str, ...]
+    codes: np.ndarray
+    configurations: np.ndarray
+    repeats: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Grid:
+        """The grid of the models at `rows` (indices or a mask)."""
+        return dataclasses.replace(
+            self, codes=self.codes[rows], configurations=self.configurations[rows], repeats=self.repeats[rows]
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every combination of the axes' values is there exactly once."""
+        levels = [len(np.unique(self.codes[:, a])) for a in range(len(self.axes))]
+        once = len(np.unique(self.configurations)) == len(self.configurations)
+        return bool(levels) and once and int(np.prod(levels)) == len(self.configurations)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Unordered pairs of models, `first [e]`, `second [e]`, and the `cell [e]` (0..cells-1) that each lies in."""
+
+    first: np.ndarray
+    second: np.ndarray
+    cell: np.ndarray
+    cells: int
+
+
+def encode(values: np.ndarray) -> np.ndarray:
+    """Integers `[n]` in the order of the values, equal where they are. Floats that agree to 10 digits are equal."""
+    different, place = np.unique(values, return_inverse=True)
+    if different.dtype.kind == "f":
+        different = np.array([float(f"{value:.9e}") for value in different])
+    return np.unique(different, return_inverse=True)[1].reshape(-1)[place.reshape(-1)]
+
+
+def combine(codes: np.ndarray) -> np.ndarray:
+    """One integer per row of `codes [n, k]`, equal where all of the row is; 0 for all when `k` = 0."""
+    if codes.shape[1] == 0:
+        return np.zeros(len(codes), dtype=np.int64)
+    return np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def grid_of(table: Table) -> tuple[Grid, list[str]]:
+    """The grid of a table, with notes on axes that do not vary."""
+    notes, axes, codes, seeds = [], [], [], []
+    for axis, values in table.hyperparameters.items():
+        code = encode(values)
+        if axis.lower() in table.replicates:
+            seeds.append(code)
+        elif code.max(initial=0) == 0:
+            notes.append(f"axis {axis} has one level and is not used")
+        else:
+            axes.append(axis)
+            codes.append(code)
+    stacked = np.stack(codes, axis=1) if codes else np.zeros((len(table), 0), dtype=np.int64)
+    configurations = combine(stacked)
+    repeats = combine(np.stack(seeds, axis=1)) if seeds else np.zeros(len(table), dtype=np.int64)
+    clash = combine(np.stack([configurations, repeats], axis=1))
+    if len(np.unique(clash)) < len(table):
+        notes.append("models that share all hyperparameters are repeats, told apart by their order")
+        repeats = _number_within(clash) * (repeats.max(initial=0) + 1) + repeats
+    return Grid(tuple(axes), stacked, configurations, repeats), notes
+
+
+def average(table: Table, grid: Grid) -> tuple[Table, Grid, list[str]]:
+    """One row per configuration: the mean of measures, targets and confounders over its repeats that have a value.
+
+    A mean is rounded to 13 digits of the column's scale, so that the order of summation breaks no tie.
+    """
+    first = np.unique(grid.configurations, return_index=True)[1]
+    first = np.sort(first)  # configurations in order of appearance
+    if len(first) == len(table):
+        return table, grid, []
+    place = np.empty(len(first), dtype=np.int64)
+    place[grid.configurations[first]] = np.arange(len(first))
+    rows = place[grid.configurations]
+    notes = [f"repeats averaged: {len(table)} models are {len(first)} configurations"]
+    replaced = {}
+    for part in ("measures", "targets", "confounders"):
+        replaced[part] = {}
+        for name, values in getattr(table, part).items():
+            replaced[part][name], partial = _mean(values, rows, len(first))
+            if partial:
+                notes.append(f"{name} is averaged over the repeats that have it in {partial} configurations")
+    kept = {a: v for a, v in table.hyperparameters.items() if a.lower() not in table.replicates}
+    short = dataclasses.replace(table, hyperparameters=kept).take(first)
+    return dataclasses.replace(short, **replaced), grid.take(first), notes
+
+
+def drop_duplicates(table: Table) -> tuple[Table, list[str]]:
+    """The table without rows that repeat an earlier one in every hyperparameter, measure and target."""
+    if not len(table):
+        return table, []
+    axes = [encode(v) for v in table.hyperparameters.values()]
+    values = [np.unique(v, return_inverse=True)[1] for part in (table.measures, table.targets) for v in part.values()]
+    first = np.unique(np.stack(axes + values, axis=1), axis=0, return_index=True)[1]
+    dropped = len(table) - len(first)
+    if not dropped:
+        return table, []
+    gone = sorted(set(range(len(table))) - set(first.tolist()))
+    names = ", ".join(table.names[i] for i in gone[:5]) + (", ..." if dropped > 5 else "")
+    return table.take(np.sort(first)), [f"{dropped} duplicated rows are judged once: {names}"]
+
+
+def pairs_along(grid: Grid) -> Iterator[Pairs]:
+    """For each axis, the pairs of models that differ in that axis alone and share the repeat's number.
+
+    A cell holds the models that agree in everything else.
+    """
+    for axis in range(len(grid.axes)):
+        others = np.delete(grid.codes, axis, axis=1)
+        cell = combine(np.concatenate([others, grid.repeats[:, None]], axis=1))
+        first, second = _pairs_within(cell)
+        yield Pairs(first, second, cell[first], int(cell.max(initial=-1)) + 1)
+
+
+def _pairs_within(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All unordered pairs of rows of one group, `groups [n]` integers."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(groups[order], groups[order], side="left")
+    position = np.arange(len(groups)) - starts  # how many of the group come before
+    second = np.repeat(np.arange(len(groups)), position)
+    offset = np.arange(len(second)) - np.repeat(np.cumsum(position) - position, position)
+    return order[np.repeat(starts, position) + offset], order[second]
+
+
+def _number_within(groups: np.ndarray) -> np.ndarray:
+    order = np.argsort(groups, kind="stable")
+    numbers = np.empty(len(groups), dtype=np.int64)
+    numbers[order] = np.arange(len(groups)) - np.searchsorted(groups[order], groups[order], side="left")
+    return numbers
+
+
+def _mean(values: np.ndarray, rows: np.ndarray, n: int) -> tuple[np.ndarray, int]:
+    """Means `[n]` of the values by row, and the number of rows where only some values are missing."""
+    known = ~np.isnan(values)
+    count = np.bincount(rows[known], minlength=n)
+    mean = np.full(n, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):  # inf - inf is nan, and so is 0 / 0
+        total = np.bincount(rows[known], weights=values[known], minlength=n)
+        mean = np.where(count > 0, total / count, np.nan)
+    scale = np.abs(mean[np.isfinite(mean)]).max(initial=0.0)
+    if scale > 0:
+        mean = np.round(mean / scale, 13) * scale
+    partial = (count > 0) & (count < np.bincount(rows, minlength=n))
+    return mean, int(partial.sum())

@@ -1,0 +1,142 @@
+"""Rank correlation: Kendall's tau over all pairs of models, and granulated over the sweep's axes.
+
+Larger means that the measure grows with the target. Infinite values keep their place in the order, two equal
+infinities tie. Models without a value (`nan`) are left out of the statistic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import scipy.stats
+
+from .grid import Pairs
+
+Kind = Literal["a", "b"]
+
+
+def sign(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """sgn(first - second) as float64, where equal infinities give 0 and `nan` gives 0."""
+    return (first > second).astype(np.float64) - (first < second)
+
+
+def tau(measure: np.ndarray, target: np.ndarray, *, kind: Kind = "b") -> float:
+    """Kendall's tau of `measure [n]` and `target [n]` over the models that have both, in O(n log n).
+
+    tau-a = sum_{i != j} sgn(m_i - m_j) sgn(g_i - g_j) / (n (n - 1)), with sgn(0) = 0 (Jiang et al. 2020); tau-b divides
+    by sqrt((n0 - n1)(n0 - n2)) instead, where n1 and n2 count the tied pairs among all n0 (Kendall 1945). `nan` with
+    fewer than two models, and for tau-b when measure or target is constant.
+    """
+    known = ~(np.isnan(measure) | np.isnan(target))
+    x, y = (np.unique(v[known], return_inverse=True)[1] for v in (measure, target))
+    n = len(x)
+    if n < 2:
+        return float("nan")
+    if x.max() == 0 or y.max() == 0:
+        return 0.0 if kind == "a" else float("nan")
+    value = float(scipy.stats.kendalltau(x, y, method="asymptotic").statistic)
+    if kind == "b":
+        return value
+    total = n * (n - 1) // 2
+    scale = np.sqrt(float(total - _tied_pairs(x))) * np.sqrt(float(total - _tied_pairs(y)))
+    return round(value * scale) / total  # concordant minus discordant pairs is an integer
+
+
+def p_value(measure: np.ndarray, target: np.ndarray) -> float:
+    """Two-sided p-value of tau = 0: exact without ties and up to 50 models, otherwise asymptotic (SciPy)."""
+    known = ~(np.isnan(measure) | np.isnan(target))
+    x, y = (np.unique(v[known], return_inverse=True)[1] for v in (measure, target))
+    if len(x) < 2 or x.max() == 0 or y.max() == 0:
+        return float("nan")
+    few = len(x) <= 50 and x.max() == y.max() == len(x) - 1
+    return float(scipy.stats.kendalltau(x, y, method="exact" if few else "asymptotic").pvalue)
+
+
+def spearman(measure: np.ndarray, target: np.ndarray) -> float:
+    """Spearman's rho of `measure [n]` and `target [n]`, ties at their mean rank; `nan` for a constant."""
+    known = ~(np.isnan(measure) | np.isnan(target))
+    x, y = (scipy.stats.rankdata(v[known]) for v in (measure, target))
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def weighted_tau(
+    measure: np.ndarray, target: np.ndarray, weights: np.ndarray, *, block: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
+    """tau-a and tau-b, each `[draws]`, of models that count `weights [draws, n]` times, pairs with oneself excluded:
+    sum_{i != j} w_i w_j s_ij / sum_{i != j} w_i w_j. With all weights one these are `tau`.
+    """
+    known = ~(np.isnan(measure) | np.isnan(target))
+    x, y, w = measure[known], target[known], weights[:, known]
+    products = np.zeros((len(w), len(x)))
+    for start in range(0, len(x), block):  # s is n x n: in blocks of rows it needs no more than block x n
+        rows = slice(start, start + block)
+        products += w[:, rows] @ (sign(x[rows, None], x) * sign(y[rows, None], y))
+    numerator = np.einsum("bi,bi->b", products, w)
+    total = w.sum(axis=1) ** 2
+    scale = np.sqrt(np.maximum(total - _tied_weight(x, w), 0)) * np.sqrt(np.maximum(total - _tied_weight(y, w), 0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tau_b = np.where(scale > 1e-12 * total, numerator / scale, np.nan)
+        return numerator / (total - (w**2).sum(axis=1)), tau_b
+
+
+@dataclasses.dataclass(frozen=True)
+class Granulated:
+    """Psi, and per axis `[k]`: psi (`nan` for an axis without cells), the cells used and those skipped."""
+
+    value: float
+    per_axis: np.ndarray
+    cells: np.ndarray
+    skipped: np.ndarray
+
+
+def granulated(measure: np.ndarray, target: np.ndarray, pairs: Sequence[Pairs], *, kind: Kind = "a") -> Granulated:
+    """Granulated Kendall coefficient Psi (Jiang et al. 2020), of pairs from `grid.pairs_along`.
+
+    psi_a is the mean, over all settings of the other hyperparameters, of tau among the models where only axis `a`
+    varies; Psi is the mean of the psi_a, each axis with equal weight. Cells with fewer than two models that have both
+    values are skipped and counted, so are constant cells under tau-b.
+    """
+    per_axis, used, skipped = [], [], []
+    for axis in pairs:
+        taus = _cell_taus(measure, target, axis, kind)
+        per_axis.append(float(np.nanmean(taus)) if not np.isnan(taus).all() else float("nan"))
+        used.append(int((~np.isnan(taus)).sum()))
+        skipped.append(int(np.isnan(taus).sum()))
+    defined = [value for value in per_axis if not np.isnan(value)]
+    value = float(np.mean(defined)) if defined else float("nan")
+    return Granulated(value, np.array(per_axis), np.array(used, dtype=int), np.array(skipped, dtype=int))
+
+
+def _cell_taus(measure: np.ndarray, target: np.ndarray, pairs: Pairs, kind: Kind) -> np.ndarray:
+    """tau within each cell, `[cells]`, `nan` where it is not defined."""
+    x = sign(measure[pairs.first], measure[pairs.second])
+    y = sign(target[pairs.first], target[pairs.second])
+    missing = np.isnan(measure) | np.isnan(target)
+    known = ~(missing[pairs.first] | missing[pairs.second])
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(pairs.cell, weights=values * known, minlength=pairs.cells)
+
+    scale = total(np.ones(len(x))) if kind == "a" else np.sqrt(total(np.abs(x)) * total(np.abs(y)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(scale > 0, total(x * y) / scale, np.nan)
+
+
+def _tied_pairs(ranks: np.ndarray) -> int:
+    counts = np.bincount(ranks)
+    return int((counts * (counts - 1) // 2).sum())
+
+
+def _tied_weight(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """sum over groups of equal values of (their weight)^2, `[draws]`: self-pairs and tied pairs together."""
+    ranks = np.unique(values, return_inverse=True)[1]
+    order = np.argsort(ranks, kind="stable")
+    starts = np.flatnonzero(np.diff(ranks[order], prepend=-1))
+    return (
+        (np.add.reduceat(weights[:, order], starts, axis=1) ** 2).sum(axis=1) if len(starts) else np.zeros(len(weights))
+    )

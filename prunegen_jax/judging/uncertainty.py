@@ -1,0 +1,53 @@
+"""How sure a statistic is: bootstrap over configurations, and corrections for comparing many measures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def bootstrap_weights(configurations: np.ndarray, *, draws: int, seed: int) -> np.ndarray:
+    """Random weights `[draws, n]` of the models, one per configuration and draw, with mean one over configurations.
+
+    They are Dirichlet(1, ..., 1) times the number of configurations (Rubin 1981, "The Bayesian Bootstrap"): as
+    spread as the counts of an ordinary bootstrap, but never zero, so that every cell of the grid keeps its models.
+    """
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; it has to be at least 1")
+    count = int(configurations.max(initial=-1)) + 1
+    weights = np.random.default_rng([seed, 0]).standard_exponential((draws, count))
+    present = np.unique(configurations)
+    weights /= weights[:, present].mean(axis=1, keepdims=True)
+    return weights[:, configurations]
+
+
+def interval(draws: np.ndarray, *, level: float) -> tuple[float, float]:
+    """The central interval that holds `level` of the draws `[draws]` that are numbers; `nan` when most are not."""
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it has to lie between 0 and 1, as 0.95 does")
+    known = draws[~np.isnan(draws)]
+    if 2 * len(known) < len(draws) or not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def two_sided(draws: np.ndarray) -> float:
+    """Bootstrap p-value of "the statistic is zero": twice the share of draws on the rarer side, at least 2/(B + 1)."""
+    known = draws[~np.isnan(draws)]
+    if not len(known):
+        return float("nan")
+    rarer = min((known <= 0).sum(), (known >= 0).sum())
+    return float(min(1.0, 2 * (rarer + 1) / (len(known) + 1)))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """p-values `[m]` adjusted for comparing m measures (Holm 1979): the family-wise error rate is what they say.
+
+    Sorted ascending, the i-th becomes max_{j <= i} min(1, (m - j + 1) p_(j)). `nan` stays and counts for nothing.
+    """
+    adjusted = np.full(len(p_values), np.nan)
+    order = np.argsort(p_values)
+    order = order[~np.isnan(p_values[order])]
+    steps = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps * p_values[order]))
+    return adjusted

@@ -1,0 +1,310 @@
+"""The results table: one row per model, from our records, a CSV of anyone's, or the files of the PGDL competition.
+
+Columns play five parts. Hyperparameters are what the sweep varied, replicates (seeds) among them; measures are judged;
+targets say how well a model generalizes (larger = worse); confounders are plain explanations that a measure has to
+beat. `notes` says what was taken as what. Nothing is dropped silently: a model that is known but not to be judged
+(not converged, diverged) stands in `left_out` with its reason, and its numbers in `left_out_rows`.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import columns as parse
+
+_KEPT = ("converged", "ok", "true", "1", "1.0")  # statuses of models to judge
+_PARTS = ("hyperparameters", "measures", "targets", "confounders")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """Trained models, one per row; `n` of them. Numbers are float64, `nan` where absent.
+
+    `hyperparameters` maps an axis to its `[n]` values, numbers or strings; those named in `replicates` tell repeats of
+    one configuration apart. `targets` are oriented so that larger is worse. `signs` holds +1 where a larger measure is
+    believed to mean a larger target, -1 where smaller. `test_size` is the number of test examples behind the targets.
+    """
+
+    names: tuple[str, ...]
+    hyperparameters: dict[str, np.ndarray]
+    measures: dict[str, np.ndarray]
+    targets: dict[str, np.ndarray]
+    families: dict[str, str] = dataclasses.field(default_factory=dict)
+    signs: dict[str, int] = dataclasses.field(default_factory=dict)
+    left_out: tuple[tuple[str, str], ...] = ()
+    left_out_rows: Table | None = None
+    notes: tuple[str, ...] = ()
+    test_size: int | None = None
+    replicates: tuple[str, ...] = parse.REPLICATES
+    confounders: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part in _PARTS:
+            for name, column in getattr(self, part).items():
+                if np.shape(column) != (len(self.names),):
+                    raise ValueError(
+                        f"column {name!r} of {part} has shape {np.shape(column)}; "
+                        f"it needs one value for each of the {len(self.names)} models"
+                    )
+        for name, sign in self.signs.items():
+            if sign not in (-1, 1):
+                raise ValueError(f"the sign of measure {name!r} is {sign!r}; choose 1 or -1")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, rows: np.ndarray) -> Table:
+        """The models at `rows` (indices or a mask), in that order."""
+        index = np.arange(len(self))[rows]
+        taken = {part: {k: v[index] for k, v in getattr(self, part).items()} for part in _PARTS}
+        return dataclasses.replace(self, names=tuple(self.names[i] for i in index), **taken)
+
+    def with_left_out(self) -> Table:
+        """This table with the models that were left out put back, as far as they have numbers."""
+        other = self.left_out_rows
+        if other is None:
+            return self
+        joined = {
+            part: {k: np.concatenate([v, getattr(other, part)[k]]) for k, v in getattr(self, part).items()}
+            for part in _PARTS
+        }
+        names = self.names + other.names
+        return dataclasses.replace(self, names=names, left_out=(), left_out_rows=None, **joined)
+
+
+def from_records(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    families: Mapping[str, str] | None = None,
+    signs: Mapping[str, int] | None = None,
+) -> Table:
+    """The table of a sweep's records, in the records' order.
+
+    Targets are gap = train - test accuracy and test error = 1 - test accuracy (fractions), and the test loss (nats).
+    Hyperparameters are the records' axes, and every other field that varies unless the axes determine it. Models whose
+    status is not "converged" are left out, with the reason. A measure without a value is `nan`. Raises ValueError when
+    there are no records.
+    """
+    if not records:
+        raise ValueError("there are no records; train at least one model before judging")
+    notes: list[str] = []
+    hyperparameters = _axes(records, notes)
+    answers = [r.get("measures") or {} for r in records]
+    names = sorted(set().union(*answers))
+    measures = {m: np.array([parse.number((a.get(m) or {}).get("value")) for a in answers]) for m in names}
+    train, test = ([r.get(split) or {} for r in records] for split in ("train", "test"))
+    train_accuracy, test_accuracy = (_column(split, "accuracy") for split in (train, test))
+    targets = {  # accuracies are ratios of integers: 12 digits keep their differences, and their ties
+        "gap": np.round(train_accuracy - test_accuracy, 12),
+        "test_error": np.round(1 - test_accuracy, 12),
+        "test_loss": _column(test, "loss"),
+    }
+    confounders = {"train_loss": _column(train, "loss")}
+    for alias in parse.ALIASES["parameters"]:
+        confounders |= {"parameters": measures[alias]} if alias in measures else {}
+    confounders["batch_size"] = np.array([parse.number(_batch_size(r.get("point") or {})) for r in records])
+    sizes = sorted({int(s["size"]) for s in test if s.get("size")})
+    if len(sizes) > 1:
+        notes.append(f"test sets have {sizes[0]} to {sizes[-1]} examples; the smallest is used for the noise")
+    table = Table(
+        names=tuple(str(r["name"]) for r in records),
+        hyperparameters=hyperparameters,
+        measures=measures,
+        targets={k: v for k, v in targets.items() if not np.isnan(v).all()},
+        confounders={k: v for k, v in confounders.items() if not np.isnan(v).all()},
+        families={k: v for k, v in (families or {}).items() if k in measures},
+        signs={k: int(v) for k, v in (signs or {}).items() if k in measures},
+        notes=tuple(notes),
+        test_size=sizes[0] if sizes else None,
+    )
+    return _leave_out(table, [": ".join(filter(None, (str(r["status"]), str(r.get("reason") or "")))) for r in records])
+
+
+def read_csv(
+    path: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    hyperparameters: str | None = None,
+    measures: str | None = None,
+    test_size: int | None = None,
+) -> Table:
+    """The table in a CSV with one header line and one model per line.
+
+    `target`, `hyperparameters` and `measures` are shell patterns, several separated by commas. Left out, columns are
+    found by name: `hp.*` (or hp0, hp1, ...) are hyperparameters, `gap`, `gen.gap`, `test_error`, `test_loss` targets,
+    `complexity.*` or `measure.*` measures (without any, every other column of numbers), `train_loss`, `parameters`,
+    `batch_size` or `confounder.*` confounders; `status` or `is.converged` says which models are left out. `notes` of
+    the table says what was taken as what. Empty cells and "nan" are missing values.
+
+    Raises ValueError when the file is not a table, a pattern matches nothing, there is no target or no measure, or a
+    column that has to hold numbers holds text.
+    """
+    header, rows = _read_rows(path)
+    columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
+    numeric = [name for name, cells in columns.items() if parse.is_numeric(cells)]
+    parts = parse.assign(header, target=target, hyperparameters=hyperparameters, measures=measures, numeric=numeric)
+    label, status = parts["name"], parts["status"]
+    names = columns[label] if label is not None else [str(i) for i in range(len(rows))]
+    if test_size is None and "test_size" in numeric:
+        test_size = int(np.nanmin(parse.numbers("test_size", columns["test_size"], names)))
+    table = Table(
+        names=tuple(names),
+        hyperparameters={k: parse.levels(columns[c]) for k, c in parts["hyperparameters"].items()},
+        test_size=test_size,
+        notes=tuple(parse.explain(parts)),
+        **{part: {k: parse.numbers(c, columns[c], names) for k, c in parts[part].items()} for part in _PARTS[1:]},
+    )
+    return _leave_out(table, ["converged"] * len(rows) if status is None else columns[status])
+
+
+def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str | os.PathLike[str]]) -> Table:
+    """The table of one task of the PGDL competition: its `model_configs.json` and one `.predict` file per measure.
+
+    A measure is named after its file. Targets are gap = train_acc - test_acc, unrounded, as in the official scorer,
+    and test_error = 1 - test_acc. Raises ValueError when a prediction lacks models or is not a number.
+    """
+    configs = {k if "model" in k else f"model_{k}": v for k, v in _read_json(model_configs).items()}
+    try:
+        axes = list(next(iter(configs.values()))["hparams"])
+        columns = {a: [c["hparams"][a]["current_value"] for c in configs.values()] for a in axes}
+        train, test = (np.array([float(c["metrics"][k]) for c in configs.values()]) for k in ("train_acc", "test_acc"))
+    except (KeyError, TypeError, StopIteration) as error:
+        raise ValueError(
+            f"{model_configs} is not a PGDL model_configs.json: every model needs hparams with a current_value "
+            f"and metrics with train_acc and test_acc ({error!r})"
+        ) from error
+    stems = [Path(p).stem for p in predictions]
+    if not stems:
+        raise ValueError("no .predict file was given; name at least one, it holds one measure")
+    measures = {
+        stem if stems.count(stem) == 1 else str(Path(path).with_suffix("")): _read_prediction(path, list(configs))
+        for path, stem in zip(predictions, stems, strict=True)
+    }
+    return Table(
+        names=tuple(configs),
+        hyperparameters={a: parse.levels(column) for a, column in columns.items()},
+        measures=measures,
+        targets={"gap": train - test, "test_error": 1 - test},
+        notes=(f"PGDL task with {len(configs)} models, axes {', '.join(axes)}; measures {', '.join(measures)}",),
+    )
+
+
+def to_rows(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the table's CSV: name, status, `hp.*`, measures by name, targets, confounders, test_size.
+
+    The models left out come last, their status says why. Numbers are written in full (`repr`).
+    """
+    full, n = table.with_left_out(), len(table)
+    reasons = [reason for _, reason in table.left_out] if len(full) > n else []
+    columns: dict[str, Sequence[Any]] = {"name": full.names, "status": ["converged"] * n + reasons}
+    columns |= {f"hp.{k}": v for k, v in full.hyperparameters.items()}
+    columns |= {parse.header_of_measure(m): full.measures[m] for m in sorted(full.measures)}
+    columns |= dict(full.targets) | {f"confounder.{k}": v for k, v in full.confounders.items()}
+    if table.test_size is not None:
+        columns["test_size"] = [table.test_size] * len(full)
+    return list(columns), [[parse.cell(column[i]) for column in columns.values()] for i in range(len(full))]
+
+
+def write_csv(table: Table, path: str | os.PathLike[str]) -> None:
+    """Writes `to_rows(table)` to `path` in one step: a reader sees the old file or the new one, never a part."""
+    header, lines = to_rows(table)
+    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *lines])
+    os.replace(temporary, path)
+
+
+def _axes(records: Sequence[Mapping[str, Any]], notes: list[str]) -> dict[str, np.ndarray]:
+    """The swept axes, and the other fields that vary and that the axes do not determine."""
+    points = [r.get("point") or {} for r in records]
+    axes = list(dict.fromkeys(a for r in records for a in r.get("axes") or ()))
+    for field in sorted(set().union(*points) - set(axes)):
+        values = [parse.cell(p.get(field)) for p in points]
+        if len(set(values)) == 1:
+            continue
+        swept = [tuple(parse.cell(p.get(a)) for a in axes) for p in points]
+        if len(set(zip(swept, values, strict=True))) == len(set(swept)):
+            notes.append(
+                f"{field} varies with the axes {', '.join(axes)}, which determine it; it is no axis of its own"
+            )
+        else:
+            axes.append(field)
+            notes.append(f"{field} varies between records and is taken as an axis")
+    return {a: parse.levels(["" if p.get(a) is None else p[a] for p in points]) for a in axes}
+
+
+def _leave_out(table: Table, statuses: Sequence[str]) -> Table:
+    """Moves the models whose status is not a success, or that lack a hyperparameter, to `left_out`."""
+    reasons = ["" if s.strip().lower() in _KEPT else s.strip() or "no status" for s in statuses]
+    for axis, values in table.hyperparameters.items():
+        missing = np.isnan(values) if values.dtype.kind == "f" else values == ""
+        reasons = [
+            r or (f"no value of hyperparameter {axis}" if m else "") for r, m in zip(reasons, missing, strict=True)
+        ]
+    out = np.array([bool(r) for r in reasons])
+    if not out.any():
+        return table
+    named = tuple((n, r) for n, r in zip(table.names, reasons, strict=True) if r)
+    return dataclasses.replace(table.take(~out), left_out=named, left_out_rows=table.take(out))
+
+
+def _read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {os.fspath(path)!r}; give the path of a CSV")
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        lines = [line for line in csv.reader(file) if line]
+    if len(lines) < 2:
+        raise ValueError(f"{os.fspath(path)!r} holds no models; it needs a header line and one line per model")
+    header, rows = lines[0], lines[1:]
+    if len(set(header)) < len(header):
+        twice = next(c for c in header if header.count(c) > 1)
+        raise ValueError(f"{os.fspath(path)!r} has two columns {twice!r}; every column needs a name of its own")
+    for i, row in enumerate(rows):
+        if len(row) != len(header):
+            raise ValueError(f"line {i + 2} of {os.fspath(path)!r} has {len(row)} cells; the header has {len(header)}")
+    return header, rows
+
+
+def _read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {os.fspath(path)!r}")
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{os.fspath(path)!r} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{os.fspath(path)!r} holds a {type(content).__name__}; it has to be an object, model -> value"
+        )
+    return content
+
+
+def _read_prediction(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray:
+    """The values `[n]` of one `.predict` file for the models `names`."""
+    values = {k if "model" in k else f"model_{k}": v for k, v in _read_json(path).items()}
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ValueError(
+            f"{os.fspath(path)!r} lacks {len(missing)} of {len(names)} models, the first is {missing[0]!r}; "
+            "a prediction needs a number for every model of the task"
+        )
+    for name in names:
+        if isinstance(values[name], bool) or not isinstance(values[name], (int, float)):
+            raise ValueError(f"{os.fspath(path)!r} has {values[name]!r} for {name!r}; it has to be a number")
+    return np.array([float(values[name]) for name in names])
+
+
+def _column(splits: Sequence[Mapping[str, Any]], field: str) -> np.ndarray:
+    return np.array([parse.number(split.get(field)) for split in splits])
+
+
+def _batch_size(point: Mapping[str, Any]) -> Any:
+    return next((value for field, value in point.items() if field.rpartition(".")[2] == "batch_size"), None)
