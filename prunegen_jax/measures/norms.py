@@ -1,27 +1,209 @@
-"""Norms of the weights and distances from initialization."""
+"""Norms of the kernels, their products, path norm, distances from initialization.
+
+Every measure here looks, by default, at the network with batch norm folded into its kernels (`fold=True`; the network
+itself where the model brings no folded one, `details["folded"]` says which) and takes `normalize`, see
+`weights.quantity`. Kernels are convolution and dense kernels; biases count in the path norm alone. m is the number of
+training examples, d of kernels, γ the 10th percentile of the output margins (`margins.tenth_percentile`).
+"""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from prunegen_jax import trees
-from prunegen_jax.types import Estimate, Measure, TrainedModel
+from prunegen_jax.measures.margins import log_inverse_squared_margin
+from prunegen_jax.measures.weights import log, measured, quantity
+from prunegen_jax.types import Estimate, Measure, PyTree, TrainedModel, not_applicable
 
 
-def parameter_norm(model: TrainedModel, key: jax.Array) -> Estimate:
+def parameter_norm(model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw") -> Estimate:
     """Σ_l ‖W_l‖_F² over the kernels."""
-    return Estimate(trees.squared_norm(trees.kernels(model.params)))
+    return _sum(model, squared_norms(model, fold), fold, normalize)
 
 
-def distance_from_initialization(model: TrainedModel, key: jax.Array) -> Estimate:
-    """Σ_l ‖W_l − W_l⁰‖_F² over the kernels, W⁰ the initial weights."""
-    difference = trees.subtract(trees.kernels(model.params), trees.kernels(model.init_params))
-    return Estimate(trees.squared_norm(difference))
+def l2_norm(model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw") -> Estimate:
+    """‖w‖₂, w all kernel entries in one vector: the square root of `parameter_norm`."""
+    return _sum(model, squared_norms(model, fold), fold, normalize, root=True)
 
+
+def distance_from_initialization(
+    model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw"
+) -> Estimate:
+    """Σ_l ‖W_l − W_l⁰‖_F² over the kernels, W⁰ the initial weights (folded likewise)."""
+    found = squared_distances(model, fold)
+    return found if isinstance(found, Estimate) else _sum(model, found, fold, normalize)
+
+
+def l2_distance_from_initialization(
+    model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw"
+) -> Estimate:
+    """‖w − w⁰‖₂: the square root of `distance_from_initialization`."""
+    found = squared_distances(model, fold)
+    return found if isinstance(found, Estimate) else _sum(model, found, fold, normalize, root=True)
+
+
+def product_of_frobenius_norms(
+    model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw"
+) -> Estimate:
+    """Π_l ‖W_l‖_F², formed in log space; a kernel of zeros makes it 0, its logarithm −inf, and the details say so."""
+    return product(model, squared_norms(model, fold), fold, normalize)
+
+
+def product_of_frobenius_norms_over_margin(
+    model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw"
+) -> Estimate:
+    """Π_l ‖W_l‖_F² / γ²."""
+    return product(model, squared_norms(model, fold), fold, normalize, over_margin=True)
+
+
+def sum_of_frobenius_norms(
+    model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw"
+) -> Estimate:
+    """d (Π_l ‖W_l‖_F²)^{1/d}: the sum that equal norms with that product would have."""
+    return product(model, squared_norms(model, fold), fold, normalize, as_sum=True)
+
+
+def sum_of_frobenius_norms_over_margin(
+    model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw"
+) -> Estimate:
+    """d (Π_l ‖W_l‖_F² / γ²)^{1/d}."""
+    return product(model, squared_norms(model, fold), fold, normalize, as_sum=True, over_margin=True)
+
+
+def path_norm(
+    model: TrainedModel, key: jax.Array, *, power: float = 2.0, root: bool = False, fold: bool = True,
+    normalize: str = "raw",
+) -> Estimate:  # fmt: skip
+    """Σ_c f_{|w|^p}(1)[c]: logits of an all-ones input, every parameter (biases too) replaced by |w|^p, p = `power`.
+
+    `root=True` takes the power 1/p of it, as the code of Neyshabur (2017) does. Not applicable to a network with
+    normalization layers left in it, whose statistics are no weights.
+    """
+    log_norm = _log_path_norm(model, power, fold)
+    if isinstance(log_norm, Estimate):
+        return log_norm
+    details = {"folded": is_folded(model, fold)}
+    return quantity(
+        log_value=log_norm / power if root else log_norm, size=len(model.train), normalize=normalize, details=details
+    )
+
+
+def path_norm_over_margin(
+    model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw"
+) -> Estimate:
+    """Σ_c f_{w∘w}(1)[c] / γ²."""
+    log_norm = _log_path_norm(model, 2.0, fold)
+    if isinstance(log_norm, Estimate):
+        return log_norm
+    over, details = log_inverse_squared_margin(model)
+    details["folded"] = is_folded(model, fold)
+    return quantity(log_value=log_norm + over, size=len(model.train), normalize=normalize, details=details)
+
+
+def is_folded(model: TrainedModel, fold: bool) -> bool:
+    """Whether the weights measured are those of the folded network."""
+    return fold and model.folded is not None
+
+
+def squared_norms(model: TrainedModel, fold: bool) -> dict[str, float]:
+    """‖W_l‖_F² of every kernel by name, in float64."""
+    return {"/".join(path): trees.squared_norm(w) for path, w in trees.kernels(measured(model, fold).params).items()}
+
+
+def differences(model: TrainedModel, fold: bool) -> dict[tuple[str, ...], np.ndarray] | Estimate:
+    """W_l − W_l⁰ of every kernel, float64; "not applicable" without initial weights."""
+    network = measured(model, fold)
+    if network.init_params is None:
+        return not_applicable("needs init_params of the model" + (".folded" if is_folded(model, fold) else ""))
+    initial = trees.kernels(network.init_params)
+    return {
+        path: np.asarray(kernel, np.float64) - np.asarray(initial[path], np.float64)
+        for path, kernel in trees.kernels(network.params).items()
+    }
+
+
+def squared_distances(model: TrainedModel, fold: bool) -> dict[str, float] | Estimate:
+    """‖W_l − W_l⁰‖_F² of every kernel by name, or the answer "not applicable"."""
+    found = differences(model, fold)
+    if isinstance(found, Estimate):
+        return found
+    return {"/".join(path): float(np.sum(np.square(difference))) for path, difference in found.items()}
+
+
+def product(
+    model: TrainedModel,
+    squares: dict[str, float],
+    fold: bool,
+    normalize: str,
+    *,
+    over_margin: bool = False,
+    as_sum: bool = False,
+    times: float = 1.0,
+    details: dict[str, Any] | None = None,
+) -> Estimate:
+    """`times` · Π_l squares_l, over γ² if `over_margin`; with `as_sum` d (that)^{1/d}. All in log space."""
+    details = {"folded": is_folded(model, fold), **(details or {})}
+    zeros = [name for name, square in squares.items() if square == 0.0]
+    if zeros:
+        details["zero_layers"] = zeros
+    log_value = sum(log(square) for square in squares.values()) + (log(times) if times != 1.0 else 0.0)
+    if over_margin:
+        over, margin = log_inverse_squared_margin(model)
+        log_value, details = log_value + over, {**details, **margin}
+    if as_sum:
+        log_value = math.log(len(squares)) + log_value / len(squares)
+    return quantity(log_value=log_value, size=len(model.train), normalize=normalize, details=details)
+
+
+def _sum(model: TrainedModel, squares: dict[str, float], fold: bool, normalize: str, *, root: bool = False) -> Estimate:
+    value = math.sqrt(sum(squares.values())) if root else sum(squares.values())
+    details = {"folded": is_folded(model, fold), "layers": squares}
+    return quantity(value=value, size=len(model.train), normalize=normalize, details=details)
+
+
+@jax.jit
+def _path_sum(apply: Any, params: PyTree, ones: jax.Array, power: jax.Array) -> jax.Array:
+    with jax.default_matmul_precision("highest"):
+        return jnp.sum(apply(jax.tree.map(lambda w: jnp.abs(w) ** power.astype(w.dtype), params), ones))
+
+
+def _log_path_norm(model: TrainedModel, power: float, fold: bool) -> float | Estimate:
+    if not power > 0.0:
+        raise ValueError(f"power={power} must be positive")
+    network = measured(model, fold)
+    if any(path and path[-1] == "scale" for path, _ in trees.named_leaves(network.params)):
+        return not_applicable("needs a network without normalization layers: fold them (the model's `folded`)")
+    ones = jnp.ones((1, *model.train.images.shape[1:]), jnp.float32)
+    return log(float(_path_sum(network.apply, network.params, ones, jnp.float32(power))))
+
+
+_RELU = ("permutation", "neuron_scaling", "layer_scaling")
+_LAYER = ("permutation", "layer_scaling")
+_INIT = ("init_params",)
+_JIANG = "Jiang et al. 2020"
 
 MEASURES = {
-    "parameter_norm": Measure(parameter_norm, +1, "norms", 0.0, "Jiang et al. 2020 (42)", invariant=("permutation",)),
+    "parameter_norm": Measure(parameter_norm, +1, "norms", 0.0, f"{_JIANG} (42)", (), ("permutation",)),
+    "l2_norm": Measure(l2_norm, +1, "norms", 0.0, "Dziugaite et al. 2020", (), ("permutation",)),
     "distance_from_initialization": Measure(
-        distance_from_initialization, +1, "norms", 0.0, "Jiang et al. 2020 (40)", ("init_params",), ("permutation",)
+        distance_from_initialization, +1, "norms", 0.0, f"{_JIANG} (40)", _INIT, ("permutation",)
     ),
+    "l2_distance_from_initialization": Measure(
+        l2_distance_from_initialization, +1, "norms", 0.0, "Dziugaite et al. 2020", _INIT, ("permutation",)
+    ),
+    "product_of_frobenius_norms": Measure(product_of_frobenius_norms, +1, "norms", 0.0, f"{_JIANG} (37)", (), _LAYER),
+    "product_of_frobenius_norms_over_margin": Measure(
+        product_of_frobenius_norms_over_margin, +1, "norms", 1.0, f"{_JIANG} (36)", (), _LAYER
+    ),
+    "sum_of_frobenius_norms": Measure(sum_of_frobenius_norms, +1, "norms", 0.0, f"{_JIANG} (39)", (), _LAYER),
+    "sum_of_frobenius_norms_over_margin": Measure(
+        sum_of_frobenius_norms_over_margin, +1, "norms", 1.0, f"{_JIANG} (38)", (), _LAYER
+    ),
+    "path_norm": Measure(path_norm, +1, "norms", 0.0, f"{_JIANG} (44)", (), _RELU),
+    "path_norm_over_margin": Measure(path_norm_over_margin, +1, "norms", 1.0, f"{_JIANG} (43)", (), _RELU),
 }

@@ -1,31 +1,204 @@
-"""Optimization speed: how fast the training loss fell."""
+"""Optimization speed: how fast the training loss fell. All of it read from the history of the training."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from prunegen_jax.types import Estimate, History, Measure, TrainedModel
+from prunegen_jax.measures.weights import check_choice, quantity
+from prunegen_jax.types import Estimate, History, Measure, TrainedModel, not_applicable
+
+THRESHOLDS = (1.0, 0.5, 0.1, 0.05, 0.01)  # nats; every hitting time's `details` list all of them
+UNITS = ("updates", "examples", "epochs")
 
 
-def sum_of_training_losses(model: TrainedModel, key: jax.Array) -> Estimate:
-    """Σ_t ℓ_t over epochs t = 1 … T, ℓ_t the mean mini-batch loss of epoch t in nats (TSE of Ru et al. 2021)."""
-    return Estimate(float(np.sum(_history(model).epoch_loss, dtype=np.float64)))
+def sum_of_training_losses(model: TrainedModel, key: jax.Array, *, normalize: str = "raw") -> Estimate:
+    """Σ_{t ≤ T} ℓ_t in nats over the epochs t = 1 … T, ℓ_t the mean mini-batch loss of epoch t, weights moving.
+
+    TSE of Ru et al. (2021). Runs that stop at a target differ in T: the sum mixes speed with duration, which
+    `sum_of_first_training_losses` does not. `normalize`: see `weights.quantity`.
+    """
+    return _sum(model, _losses(model), normalize)
 
 
-def updates_to_target(model: TrainedModel, key: jax.Array) -> Estimate:
-    """Optimizer updates until the training cross-entropy fell below the target; +inf if it never did (censored)."""
+def sum_of_first_training_losses(
+    model: TrainedModel, key: jax.Array, *, epochs: int = 1, normalize: str = "raw"
+) -> Estimate:
+    """Σ_{t ≤ T₀} ℓ_t in nats over the first T₀ = `epochs` epochs, which all runs have in common.
+
+    Over one pass it is the (negated) sum of predictive log-likelihoods that estimates the log evidence (Lyle et al.
+    2020), hence the default of 1. Not applicable to a run that stopped before.
+    """
+    losses = _losses(model)
+    _check_epochs(epochs)
+    if losses.size < epochs:
+        return not_applicable(f"trained for {losses.size} epochs, fewer than epochs={epochs}")
+    return _sum(model, losses[:epochs], normalize)
+
+
+def sum_of_last_training_losses(
+    model: TrainedModel, key: jax.Array, *, epochs: int = 1, normalize: str = "raw"
+) -> Estimate:
+    """Σ_{t > T − E} ℓ_t in nats over the last E = `epochs` epochs: TSE-E of Ru et al. (2021)."""
+    losses = _losses(model)
+    _check_epochs(epochs)
+    if losses.size < epochs:
+        return not_applicable(f"trained for {losses.size} epochs, fewer than epochs={epochs}")
+    return _sum(model, losses[-epochs:], normalize)
+
+
+def sum_of_update_losses(model: TrainedModel, key: jax.Array, *, normalize: str = "raw") -> Estimate:
+    """Σ_t n_t ℓ_t in nats, n_t the updates of epoch t: the sum over updates, comparable across batch sizes.
+
+    Every epoch has ⌈m/b⌉ updates (⌊m/b⌋ if only that agrees with the total), the last one what is left.
+    """
+    losses, history = _losses(model), _history(model)
+    steps = _steps_per_epoch(history, len(model.train))
+    updates = np.full(losses.size, steps, np.float64)
+    updates[-1] = history.updates - steps * (losses.size - 1)
+    return _sum(model, updates * losses, normalize)
+
+
+def averaged_training_loss(
+    model: TrainedModel, key: jax.Array, *, decay: float = 0.999, form: str = "sum", normalize: str = "raw"
+) -> Estimate:
+    """TSE-EMA of Ru et al. (2021), in nats, at γ = `decay` in (0, 1].
+
+    form="sum": Σ_t γ^{T−t} ℓ_t, the paper's. form="recursive": e ← γ e + (1 − γ) ℓ_t from e = ℓ_1, what the authors'
+    code computes, at decay=0.1 (nearly the last epoch's loss).
+    """
+    check_choice("form", form, ("sum", "recursive"))
+    if not 0.0 < decay <= 1.0:
+        raise ValueError(f"decay={decay} must be in (0, 1]")
+    losses = _losses(model)
+    if form == "sum":
+        return _sum(model, decay ** np.arange(losses.size - 1, -1, -1, dtype=np.float64) * losses, normalize)
+    average = losses[0]
+    for loss in losses[1:]:
+        average = decay * average + (1.0 - decay) * loss
+    return _sum(model, np.asarray([average]), normalize)
+
+
+def updates_to_target(
+    model: TrainedModel, key: jax.Array, *, unit: str = "updates", interpolate: bool = True
+) -> Estimate:
+    """Hitting time of the training's own target loss, see `hitting_time`; +inf if it never got there (censored)."""
+    return _hitting(model, (_history(model).target,), unit, interpolate)
+
+
+def updates_to_loss(
+    model: TrainedModel, key: jax.Array, *, loss: float = 0.1, unit: str = "updates", interpolate: bool = True
+) -> Estimate:
+    """Hitting time of a training cross-entropy of `loss` nats, see `hitting_time`; +inf if censored.
+
+    `unit`: "updates" (not comparable across batch sizes), "examples" (× batch size) or "epochs" (÷ m besides).
+    """
+    return _hitting(model, (loss,), unit, interpolate)
+
+
+def updates_between_losses(
+    model: TrainedModel,
+    key: jax.Array,
+    *,
+    start: float = 0.1,
+    end: float = 0.01,
+    unit: str = "updates",
+    interpolate: bool = True,
+) -> Estimate:
+    """Hitting time of `end` less that of `start` (nats), see `hitting_time`; +inf if `end` was never reached."""
+    if not start > end:
+        raise ValueError(f"start={start} must be larger than end={end}")
+    return _hitting(model, (start, end), unit, interpolate)
+
+
+def hitting_time(
+    updates: Sequence[int], losses: Sequence[float], threshold: float, *, interpolate: bool = True
+) -> float:
+    """Updates until the loss, known at checks only, first is ≤ `threshold`; +inf if it is at no check.
+
+    With `interpolate` the logarithm of the loss is a straight line between that check and the one before; without,
+    or at the first check, or from a loss of 0 or none finite, the answer is the check itself.
+    """
+    for i, loss in enumerate(losses):
+        if loss > threshold or math.isnan(loss):
+            continue
+        before = losses[i - 1] if i else math.nan
+        if not interpolate or not math.isfinite(before) or loss <= 0.0 or threshold <= 0.0:
+            return float(updates[i])
+        part = math.log(before / threshold) / math.log(before / loss)
+        return updates[i - 1] + part * (updates[i] - updates[i - 1])
+    return math.inf
+
+
+def _hitting(model: TrainedModel, thresholds: tuple[float, ...], unit: str, interpolate: bool) -> Estimate:
+    check_choice("unit", unit, UNITS)
+    for threshold in thresholds:
+        if not threshold > 0.0:
+            raise ValueError(f"a loss of {threshold} cannot be waited for: it must be positive, in nats")
     history = _history(model)
-    reached = [n for n, loss in zip(history.check_update, history.check_loss, strict=True) if loss < history.target]
-    return Estimate(float(reached[0]) if reached else float("inf"), details={"censored": not reached})
+    scale = {"updates": 1.0, "examples": history.batch_size, "epochs": history.batch_size / len(model.train)}[unit]
+
+    def time(threshold: float) -> float:
+        return scale * hitting_time(history.check_update, history.check_loss, threshold, interpolate=interpolate)
+
+    times = [time(threshold) for threshold in thresholds]
+    value = times[0] if len(times) == 1 else times[1] - times[0] if math.isfinite(times[1]) else math.inf
+    details: dict[str, Any] = {
+        "censored": not math.isfinite(value),
+        "unit": unit,
+        "hitting_times": {f"{threshold:g}": time(threshold) for threshold in THRESHOLDS},
+    }
+    return Estimate(value, details=details)
+
+
+def _sum(model: TrainedModel, terms: np.ndarray, normalize: str) -> Estimate:
+    return quantity(value=float(terms.sum()), size=len(model.train), normalize=normalize)
+
+
+def _losses(model: TrainedModel) -> np.ndarray:
+    losses = np.asarray(_history(model).epoch_loss, np.float64)
+    if not losses.size:
+        raise ValueError("the history has no epoch: epoch_loss is empty")
+    return losses
 
 
 def _history(model: TrainedModel) -> History:
-    assert model.history is not None  # `needs` of both measures
+    if model.history is None:
+        raise ValueError("needs the history of the training: TrainedModel(history=History(...))")
     return model.history
 
 
+def _check_epochs(epochs: int) -> None:
+    if epochs < 1:
+        raise ValueError(f"epochs={epochs} must be at least 1")
+
+
+def _steps_per_epoch(history: History, size: int) -> float:
+    epochs = len(history.epoch_loss)
+    for steps in (-(-size // history.batch_size), size // history.batch_size):
+        if (epochs - 1) * steps < history.updates <= epochs * steps:
+            return float(steps)
+    return history.updates / epochs  # neither fits: another way of making batches
+
+
+_NEEDS = ("history",)
+_ANY = ("permutation", "neuron_scaling", "layer_scaling")  # the weights do not enter
+
 MEASURES = {
-    "sum_of_training_losses": Measure(sum_of_training_losses, +1, "speed", 0.0, "Ru et al. 2021", ("history",)),
-    "updates_to_target": Measure(updates_to_target, +1, "speed", 0.0, "Jiang et al. 2020 (63, 64)", ("history",)),
+    "sum_of_training_losses": Measure(sum_of_training_losses, +1, "speed", 0.0, "Ru et al. 2021", _NEEDS, _ANY),
+    "sum_of_first_training_losses": Measure(
+        sum_of_first_training_losses, +1, "speed", 0.0, "Lyle et al. 2020; Ru et al. 2021", _NEEDS, _ANY
+    ),
+    "sum_of_last_training_losses": Measure(
+        sum_of_last_training_losses, +1, "speed", 0.0, "Ru et al. 2021", _NEEDS, _ANY
+    ),
+    "sum_of_update_losses": Measure(sum_of_update_losses, +1, "speed", 0.0, "Ru et al. 2021", _NEEDS, _ANY),
+    "averaged_training_loss": Measure(averaged_training_loss, +1, "speed", 0.0, "Ru et al. 2021", _NEEDS, _ANY),
+    "updates_to_target": Measure(updates_to_target, +1, "speed", 0.0, "Jiang et al. 2020 (63, 64)", _NEEDS, _ANY),
+    "updates_to_loss": Measure(updates_to_loss, +1, "speed", 0.0, "Jiang et al. 2020 (63)", _NEEDS, _ANY),
+    "updates_between_losses": Measure(updates_between_losses, +1, "speed", 0.0, "Jiang et al. 2020 (64)", _NEEDS, _ANY),
 }
