@@ -130,9 +130,6 @@ def _builder(name: str, dir: str | None) -> Any:
             f"data.name={name!r} is not known; choose 'digits' or an image-classification set of TFDS such as "
             "'cifar10', 'cifar100', 'svhn_cropped', 'mnist' or 'fashion_mnist'"
         ) from None
-    if not {"image", "label"} <= set(builder.info.features or {}) or "train" not in (builder.info.splits or {}):
-        if builder.is_prepared():
-            raise ValueError(f"data.name={name!r} is not a set of images with one label each and a train split")
     if not builder.is_prepared():
         if dir is not None:
             raise FileNotFoundError(
@@ -140,6 +137,8 @@ def _builder(name: str, dir: str | None) -> Any:
                 f"tfds.builder({name!r}, data_dir={dir!r}, file_format='array_record').download_and_prepare()"
             )
         builder.download_and_prepare()
+    if not {"image", "label"} <= set(builder.info.features or {}) or "train" not in builder.info.splits:
+        raise ValueError(f"data.name={name!r} is not a set of images with one label each and a train split")
     return builder
 
 

@@ -1,1 +1,96 @@
-MEASURES = {}
+"""Prunability and its variants as measures of a trained network."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from prunegen_jax import pruning
+from prunegen_jax.types import Estimate, Measure, TrainedModel, not_applicable
+
+SOURCE = "Kuhn et al. 2021"
+
+
+def prunability(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
+    """Smallest kept fraction within the tolerance under global magnitude pruning: `pruning.prunability`.
+
+    `fold` takes the network with batch norm folded into its weights. The other options are those of
+    `pruning.prunability`.
+    """
+    network = _network(model, fold)
+    if network is None:
+        return _NO_FOLDED
+    return _estimate(pruning.prunability(network.apply, network.params, network.train, **options))
+
+
+def prunability_layerwise(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
+    """Smallest kept fraction within the tolerance when every layer keeps the same fraction of its largest weights."""
+    return prunability(model, key, fold=fold, scope="layer", **options)
+
+
+def prunability_error(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
+    """Smallest kept fraction that keeps the training error within the tolerance, by default one point above."""
+    defaults = {"criterion": "error", "tolerance": "absolute", "delta": 0.01}
+    return prunability(model, key, fold=fold, **(defaults | options))
+
+
+def prunability_folded(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
+    """`prunability` of the network with batch norm folded into its weights."""
+    return prunability(model, key, fold=True, **options)
+
+
+def prunability_prefix(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
+    """Smallest kept fraction before the first failure, walking down from dense: `pruning.prunability_prefix`."""
+    network = _network(model, fold)
+    if network is None:
+        return _NO_FOLDED
+    return _estimate(pruning.prunability_prefix(network.apply, network.params, network.train, **options))
+
+
+def prunability_random(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
+    """Smallest kept fraction within the tolerance under random pruning: `pruning.random_prunability`."""
+    network = _network(model, fold)
+    if network is None:
+        return _NO_FOLDED
+    return _estimate(pruning.random_prunability(key, network.apply, network.params, network.train, **options))
+
+
+def prunability_bernoulli(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
+    """`prunability_random` with every weight dropped independently, as in McAllester's (2013) bound."""
+    return prunability_random(model, key, fold=fold, draw="bernoulli", **options)
+
+
+def kept_parameters(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
+    """The number of parameters kept at `prunability`: what compression bounds count, and it grows with the network."""
+    found = prunability(model, key, fold=fold, **options)
+    return found if found.status != "ok" else dataclasses.replace(found, value=float(found.details["kept"]))
+
+
+_NO_FOLDED = not_applicable("needs folded of the model: the network with batch norm folded into its weights")
+
+
+def _network(model: TrainedModel, fold: bool) -> TrainedModel | None:
+    return model.folded if fold else model
+
+
+def _estimate(found: pruning.Pruned) -> Estimate:
+    details = dataclasses.asdict(found)
+    return Estimate(details.pop("fraction"), details.pop("sem"), details=details)
+
+
+def _row(function: Any, cost: float, *invariant: str, needs: tuple[str, ...] = ()) -> Measure:
+    return Measure(function, +1, "pruning", cost, SOURCE, needs, ("permutation", *invariant))
+
+
+MEASURES = {
+    "prunability": _row(prunability, 50.0),
+    "prunability_prefix": _row(prunability_prefix, 15.0),
+    "prunability_layerwise": _row(prunability_layerwise, 50.0, "layer_scaling"),
+    "prunability_error": _row(prunability_error, 50.0),
+    "prunability_folded": _row(prunability_folded, 50.0, needs=("folded",)),
+    "prunability_random": _row(prunability_random, 70.0),
+    "prunability_bernoulli": _row(prunability_bernoulli, 70.0),
+    "kept_parameters": _row(kept_parameters, 50.0),
+}

@@ -7,6 +7,7 @@ one is made only if the running mini-batch loss says that it may matter (`worth_
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 LADDER = 0.7  # a check for every fall of the mini-batch loss by this factor, so that hitting times can be read off
@@ -21,7 +22,7 @@ def checks_per_epoch(loss: float, target: float) -> int:
 def pieces(start: int, stop: int, count: int) -> list[tuple[int, int]]:
     """The updates from `start` to `stop` in at most `count` consecutive pieces of nearly equal length."""
     edges = [start + (stop - start) * i // count for i in range(count + 1)]
-    return [(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [(a, b) for a, b in itertools.pairwise(edges) if b > a]
 
 
 def worth_checking(

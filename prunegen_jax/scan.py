@@ -1,0 +1,144 @@
+"""The search through pruning masks: sums of losses, hardest examples first, abandoned once they prove a failure."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prunegen_jax.evaluation import batches, cross_entropy
+from prunegen_jax.masks import Scores, apply_mask
+from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
+
+# A sum of float32 losses taken in another batching agrees to far better than this, relatively; a mask whose sum is
+# that close to the limit is judged by an evaluation batched just as the dense one.
+_SLACK = 1e-4
+
+Keep = tuple[int, ...]
+
+
+@functools.partial(jax.jit, static_argnames="criterion")
+def _costs(
+    apply: Any,
+    params: PyTree,
+    leaves: Any,
+    masks: jax.Array,
+    keeps: jax.Array,
+    data: Dataset,
+    indices: jax.Array,
+    *,
+    criterion: str,
+) -> jax.Array:
+    """Loss (or error) `[lanes, n]` of the examples `indices [n]` under masks `[lanes]` at counts `[lanes, leaves]`."""
+    images, labels = data.take(indices)
+
+    def one(mask: jax.Array, keep: jax.Array) -> jax.Array:
+        chosen = tuple(None if leaf is None else leaf[mask] for leaf in leaves)
+        with jax.default_matmul_precision("highest"):
+            logits = apply(apply_mask(params, chosen, keep), images).astype(jnp.float32)
+        if criterion == "error":
+            return (jnp.argmax(logits, axis=-1) != labels).astype(jnp.float32)
+        return cross_entropy(logits, labels)
+
+    if len(masks) == 1:  # vmap would turn convolutions into batched ones, slower for one network
+        return one(masks[0], keeps[0])[None]
+    return jax.vmap(one)(masks, keeps)
+
+
+class Scan:
+    """Costs of one network under the masks of `scores`, over `data`; counts the examples it evaluates.
+
+    It remembers how hard each example was under the latest masks that got beyond the first examples, and starts with
+    the hardest: neighbouring masks fail on the same ones.
+    """
+
+    def __init__(
+        self, apply: Apply, params: PyTree, scores: Scores, data: Dataset, criterion: str, lanes: int | None
+    ) -> None:
+        if criterion not in {"loss", "error"}:
+            raise ValueError(f"criterion={criterion!r} is not known; choose among loss, error")
+        self.scores = scores
+        self.examples = 0
+        self._lanes = lanes or (1 if jax.default_backend() == "cpu" else 16)
+        self._size = len(data)
+        # As many at a time as prove most failures at a target of 0.01 nats; a function of N alone, so that networks
+        # of equal shape share a program.
+        self._first = int(np.clip(2 ** round(np.log2(self._size / 64)), min(8, self._size), 4096))
+        self._costs = functools.partial(_costs, as_partial(apply), params, scores.leaves, criterion=criterion)
+        self._data = data
+        self._dense = self._full((2**31 - 1,) * len(scores.sizes), 0)
+        self._hardness = self._dense.astype(np.float64)
+        self._order = np.argsort(-self._hardness, kind="stable")
+
+    def dense(self) -> float:
+        """The criterion of the network as it is."""
+        return float(self._dense.sum(dtype=np.float64)) / self._size
+
+    def exact(self, keep: Keep, mask: int) -> float:
+        """The criterion over the whole set, batched just as `dense` is."""
+        return float(self._full(keep, mask).sum(dtype=np.float64)) / self._size
+
+    def first_passing(
+        self, grid: Sequence[Keep], limit: float, *, masks: Sequence[int] = (0,)
+    ) -> tuple[int, np.ndarray]:
+        """Index of the first kept counts of `grid` whose mean criterion over `masks` is at most `limit`, and the
+        criterion per mask; len(grid) and the dense criterion if none passes."""
+        block = max(1, self._lanes // len(masks))
+        for start in range(0, len(grid), block):
+            candidates = list(grid[start : start + block])
+            for offset in np.flatnonzero(self._survive_first(candidates, limit, masks)):
+                losses = self.passes(candidates[offset], limit, masks=masks)
+                if losses is not None:
+                    return start + int(offset), losses
+        return len(grid), np.full(len(masks), self.dense())
+
+    def passes(self, keep: Keep, limit: float, *, masks: Sequence[int] = (0,)) -> np.ndarray | None:
+        """The criterion `[masks]` at these kept counts if its mean is at most `limit`, else None."""
+        allowed = limit * self._size * len(masks)
+        sums, hardness, order = np.zeros(len(masks)), np.zeros(self._size), self._order
+        for start in range(0, self._size, self._first):
+            chosen = order[start : start + self._first]
+            costs = self._evaluate([keep] * len(masks), masks, np.resize(chosen, self._first))
+            costs = costs[:, : len(chosen)].astype(np.float64)
+            hardness[chosen] = costs.sum(axis=0)
+            sums += costs.sum(axis=1)
+            if not sums.sum() <= allowed * (1.0 + _SLACK):  # NaN fails too
+                self._remember(order[: start + len(chosen)], hardness)
+                return None
+        self._remember(order, hardness)
+        if sums.sum() <= allowed * (1.0 - _SLACK):
+            return sums / self._size
+        losses = np.array([self.exact(keep, mask) for mask in masks])
+        return losses if losses.mean() <= limit else None
+
+    def _survive_first(self, candidates: list[Keep], limit: float, masks: Sequence[int]) -> np.ndarray:
+        """Whether the hardest examples alone leave each candidate a chance, bool `[candidates]`."""
+        lanes = [(keep, mask) for keep in candidates for mask in masks]
+        costs = self._evaluate([keep for keep, _ in lanes], [mask for _, mask in lanes], self._order[: self._first])
+        sums = costs.sum(axis=1, dtype=np.float64).reshape(len(candidates), len(masks)).sum(axis=1)
+        return sums <= limit * self._size * len(masks) * (1.0 + _SLACK)
+
+    def _evaluate(self, keeps: Sequence[Keep], masks: Sequence[int], indices: np.ndarray) -> np.ndarray:
+        """Costs `[len(keeps), n]`, as many lanes at a time as the backend likes."""
+        results = []
+        for start in range(0, len(keeps), self._lanes):
+            part = slice(start, start + self._lanes)
+            lanes = min(self._lanes, len(keeps))
+            counts = np.resize(np.asarray(keeps[part], np.int32), (lanes, len(self.scores.sizes)))
+            which = np.resize(np.asarray(masks[part], np.int32), lanes)
+            costs = self._costs(masks=which, keeps=counts, data=self._data, indices=indices.astype(np.int32))
+            results.append(np.asarray(costs)[: len(keeps[part])])
+            self.examples += lanes * len(indices)
+        return np.concatenate(results)
+
+    def _full(self, keep: Keep, mask: int) -> np.ndarray:
+        parts = [self._evaluate([keep], [mask], indices)[0] for indices in batches(self._size)]
+        return np.concatenate(parts)[: self._size]
+
+    def _remember(self, chosen: np.ndarray, hardness: np.ndarray) -> None:
+        self._hardness[chosen] = np.nan_to_num(hardness[chosen], nan=np.inf)
+        self._order = np.argsort(-self._hardness, kind="stable")
