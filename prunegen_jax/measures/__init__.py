@@ -8,13 +8,14 @@ from typing import Any
 
 import jax
 
-from prunegen_jax.measures import margins, norms, prunability, size, speed
+from prunegen_jax.measures import margins, norms, prunability, size, spectral, speed
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
 MEASURES: dict[str, Measure] = {
     **prunability.MEASURES,
     **size.MEASURES,
     **norms.MEASURES,
+    **spectral.MEASURES,
     **margins.MEASURES,
     **speed.MEASURES,
 }

@@ -151,7 +151,7 @@ def product(
     zeros = [name for name, square in squares.items() if square == 0.0]
     if zeros:
         details["zero_layers"] = zeros
-    log_value = sum(log(square) for square in squares.values()) + (log(times) if times != 1.0 else 0.0)
+    log_value = sum(log(square) for square in squares.values()) + log(times)
     if over_margin:
         over, margin = log_inverse_squared_margin(model)
         log_value, details = log_value + over, {**details, **margin}
