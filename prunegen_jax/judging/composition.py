@@ -1,16 +1,15 @@
-"""The whole judgement of a table: every statistic of every measure, put together."""
+"""The whole judgement of a table: every statistic of every measure, how sure it is, and what the measures add."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..tables import Table
-from . import kendall, regression, uncertainty
-from .grid import average, drop_duplicates, grid_of
-from .verdict import Row, Verdict
+from . import added, certainty, context, kendall, robustness
+from .case import Case, Repeats, chosen, prepare, statistics
+from .verdict import Matrix, Row, Verdict
 
 
 def judge(
@@ -18,69 +17,126 @@ def judge(
     *,
     targets: Sequence[str] | None = None,
     measures: Sequence[str] | None = None,
-    repeats: Literal["mean", "keep"] = "mean",
+    repeats: Repeats = "mean",
     reference: str = "prunability",
+    signatures: Mapping[str, Sequence[str]] | None = None,
+    orders: Mapping[str, Sequence[str | float]] | None = None,
+    environments: robustness.Environments = "auto",
     draws: int = 1000,
     permutations: int = 999,
+    added_permutations: int = 19,
+    baseline_draws: int = 20,
+    folds: int = 10,
     level: float = 0.95,
     seed: int = 0,
 ) -> Verdict:
-    """Judges the measures of a table against its targets (larger = generalizes worse)."""
-    targets = _chosen("target", targets, table.targets)
-    measures = _chosen("measure", measures, table.measures)
-    if repeats not in ("mean", "keep"):
-        raise ValueError(f"repeats is {repeats!r}; choose 'mean' or 'keep'")
-    if not len(table):
-        raise ValueError("the table has no model to judge" + _why(table))
-    notes = list(table.notes)
-    single, duplicates = drop_duplicates(table)
-    raw_grid, axes = grid_of(single)
-    notes += duplicates + axes
-    judged, grid = single, raw_grid
-    if repeats == "mean" and raw_grid.axes:
-        judged, grid, averaged = average(single, raw_grid)
-        notes += averaged
-    weights = uncertainty.bootstrap_weights(grid.configurations, draws=draws, seed=seed) if draws else None
-    rows = []
+    """Judges the measures of a table against its targets (larger = generalizes worse).
+
+    `targets` and `measures` are names, all by default. `repeats` of a configuration are averaged ("mean") or kept.
+    `reference` is compared with every other measure, in pairs. `signatures` are sets of measures fitted together, by
+    name. `orders` gives the believed order of an axis' values, from smallest to largest target. `environments`: see
+    `robustness.design`. `draws` bootstrap draws give intervals of `level`; `permutations` the nulls of K and of the
+    PGDL score, `added_permutations` those of the added information; 0 leaves any of them out, `baseline_draws` = 0
+    the baselines and the ceiling. Same `seed`, same verdict.
+
+    The intervals are over configurations: they say what another sweep, of other configurations, might have found.
+    Raises ValueError for a name or an option that is not there, and for a table without a model to judge.
+    """
+    targets = chosen("target", targets, table.targets)
+    names = chosen("measure", measures, table.measures)
+    settings = {"draws": draws, "permutations": permutations, "added_permutations": added_permutations}
+    settings |= {"baseline_draws": baseline_draws}
+    _check(**settings)
+    settings |= {"repeats": repeats, "reference": reference, "folds": folds, "level": level, "seed": seed}
+    case = prepare(table, repeats=repeats, environments=environments)
+    notes = [*table.notes, *case.notes, *_remarks(case, targets, names)]
+    rows: list[Row] = []
+    differences: list[Row] = []
     for target in targets:
-        g = judged.targets[target]
-        for name in measures:
-            m = judged.measures[name]
-            row: Row = {
-                "measure": name,
-                "target": target,
-                "family": table.families.get(name, ""),
-                "sign": table.signs.get(name, 1),
-                "n": int((~np.isnan(m) & ~np.isnan(g)).sum()),
-            }
-            row |= {
-                "tau_b": kendall.tau(m, g),
-                "tau_a": kendall.tau(m, g, kind="a"),
-                "spearman": kendall.spearman(m, g),
-            }
-            row["adjusted_r2"] = regression.adjusted_r2(m, g)
-            if weights is not None:
-                a, b = kendall.weighted_tau(m, g, weights)
-                row["tau_b_low"], row["tau_b_high"] = uncertainty.interval(b, level=level)
-                row["tau_a_low"], row["tau_a_high"] = uncertainty.interval(a, level=level)
-                r2 = regression.weighted_adjusted_r2(m, g, weights)
-                row["adjusted_r2_low"], row["adjusted_r2_high"] = uncertainty.interval(r2, level=level)
-            rows.append(row)
-    return Verdict(tuple(rows), notes=tuple(notes), left_out=table.left_out)
-
-
-def _chosen(kind: str, names: Sequence[str] | None, there: dict[str, np.ndarray]) -> list[str]:
-    if names is None:
-        names = list(there)
-    for name in names:
-        if name not in there:
-            raise ValueError(f"there is no {kind} {name!r} in the table; its {kind}s are {', '.join(there) or 'none'}")
-    if not names:
-        raise ValueError(f"the table has no {kind}; at least one is needed")
-    return list(names)
-
-
-def _why(table: Table) -> str:
-    return (
-        f": all {len(table.left_out)} are left out, the first because: {table.left_out[0][1]}" if table.left_out else ""
+        size = table.test_size if target in ("gap", "test_error") else None
+        found = [_row(case, n, target, test_size=size, folds=folds, seed=seed) for n in names]
+        if draws:
+            samples = {n: certainty.bootstrap(case, n, target, size, draws=draws, seed=seed) for n in names}
+            certainty.add_intervals(found, samples, level)
+            differences += certainty.differences(case, found, samples, reference, level)
+        if permutations:
+            certainty.add_nulls(case, found, permutations=permutations, seed=seed)
+        certainty.add_corrections(found)
+        rows += found
+    matrices, families = _matrices(case, rows, targets, names, permutations=added_permutations, seed=seed)
+    statistic = {"folds": folds, "seed": seed}
+    base = {"test_size": table.test_size, "draws": baseline_draws}
+    return Verdict(
+        rows=tuple(rows),
+        differences=tuple(differences),
+        baselines=tuple(r for t in targets for r in context.baseline_rows(case, t, orders=orders, **base, **statistic)),
+        ceilings=tuple(r for t in targets for r in context.ceiling_rows(case, t, **base, seed=seed)),
+        sensitivity=tuple(context.sensitivity_rows(table, case, targets, names)),
+        signatures=tuple(
+            context.signature_rows(case, targets, signatures or {}, draws=draws, level=level, **statistic)
+        ),
+        families=tuple(families),
+        matrices=matrices,
+        notes=tuple(dict.fromkeys(notes)),
+        left_out=table.left_out,
+        settings=settings
+        | {"environments": case.plan.kind, "test_size": table.test_size, "axes": list(case.grid.axes)}
+        | {"models": len(table), "judged": len(case.table)},
     )
+
+
+def _row(case: Case, name: str, target: str, *, test_size: int | None, folds: int, seed: int) -> Row:
+    m, g = case.table.measures[name], case.table.targets[target]
+    known = ~(np.isnan(m) | np.isnan(g))
+    row: Row = {"measure": name, "target": target, "family": case.table.families.get(name, "")}
+    row |= {"sign": case.table.signs.get(name, 1), "n": int(known.sum()), "missing": int((~known).sum())}
+    row["infinite"] = int((known & ~(np.isfinite(m) & np.isfinite(g))).sum())
+    row |= statistics(case, name, target, test_size=test_size, folds=folds, seed=seed)
+    return row | {"tau_p": kendall.p_value(m, g)}
+
+
+def _matrices(
+    case: Case, rows: list[Row], targets: Sequence[str], names: list[str], *, permutations: int, seed: int
+) -> tuple[dict[str, Matrix], list[Row]]:
+    matrices = added.shared(case, names)
+    for target in targets:
+        matrices |= added.added(case, target, names, permutations=permutations, seed=seed)
+    symmetric = matrices["shared_symmetric"]
+    order = [names[i] for i in added.relatives_together(names, case.table.families, symmetric.values)]
+    matrices = {key: added.arranged(matrix, order) for key, matrix in matrices.items()}
+    families = []
+    for target in targets:
+        gain, bias = matrices[f"added_{target}"], matrices.get(f"added_null_{target}")
+        families += added.by_family(rows, target, case.table.families, matrices["shared_symmetric"], gain, bias)
+    return matrices, families
+
+
+def _remarks(case: Case, targets: Sequence[str], names: Sequence[str]) -> list[str]:
+    """What was done with values that are not plain numbers."""
+    found = []
+    columns = {name: case.table.measures[name] for name in names}
+    columns |= {target: case.table.targets[target] for target in targets}
+    for name, values in columns.items():
+        missing, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+        if missing:
+            found.append(
+                f"{name} has no value for {missing} of {len(values)} models: its statistics are over the others"
+            )
+        if infinite:
+            found.append(
+                f"{name} is infinite for {infinite} models: they keep their place in the order, equal infinities tie, "
+                "and linear fits leave them out"
+            )
+        if len(np.unique(values[~np.isnan(values)])) == 1:
+            found.append(f"{name} is constant: tau-b, K and R2 are not defined, tau-a is 0")
+        elif len(np.unique(values[~np.isnan(values)])) < (~np.isnan(values)).sum():
+            found.append(f"{name} has ties: tau-b corrects for them, tau-a counts 0, information drops the pairs")
+    kind = case.plan.kind
+    found.append(f"sign error: environments are pairs of {kind}, kept from 12 effective pairs of models on")
+    return found
+
+
+def _check(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 0:
+            raise ValueError(f"{name} is {value}; it has to be 0 (leave it out) or more")

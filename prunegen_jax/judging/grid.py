@@ -133,11 +133,11 @@ def pairs_along(grid: Grid) -> Iterator[Pairs]:
     for axis in range(len(grid.axes)):
         others = np.delete(grid.codes, axis, axis=1)
         cell = combine(np.concatenate([others, grid.repeats[:, None]], axis=1))
-        first, second = _pairs_within(cell)
+        first, second = pairs_within(cell)
         yield Pairs(first, second, cell[first], int(cell.max(initial=-1)) + 1)
 
 
-def _pairs_within(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pairs_within(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All unordered pairs of rows of one group, `groups [n]` integers."""
     order = np.argsort(groups, kind="stable")
     starts = np.searchsorted(groups[order], groups[order], side="left")

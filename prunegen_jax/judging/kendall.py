@@ -140,3 +140,55 @@ def _tied_weight(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (
         (np.add.reduceat(weights[:, order], starts, axis=1) ** 2).sum(axis=1) if len(starts) else np.zeros(len(weights))
     )
+
+
+def weighted_granulated(
+    measure: np.ndarray, target: np.ndarray, pairs: Sequence[Pairs], weights: np.ndarray, *, block: int = 10_000_000
+) -> np.ndarray:
+    """Psi, `[draws]`, of models that count `weights [draws, n]` times (tau-a in the cells).
+
+    A pair counts w_i w_j times, and so does its share of the cell: psi_a = sum_e c_e w_i w_j s_e / sum_e c_e w_i w_j
+    over the pairs e along axis a, with c_e = 1 / (pairs in its cell), so that equal weights give `granulated`.
+    """
+    total, axes = np.zeros(len(weights)), 0
+    for axis in pairs:
+        share, signs = _shares(measure, target, axis)
+        if not share.any():
+            continue
+        columns = np.stack([share * signs, share], axis=1)
+        step = max(1, block // len(share))
+        parts = [weights[i : i + step] for i in range(0, len(weights), step)]
+        sums = np.concatenate([(w[:, axis.first] * w[:, axis.second]) @ columns for w in parts])
+        total, axes = total + sums[:, 0] / sums[:, 1], axes + 1
+    return total / axes if axes else np.full(len(weights), np.nan)
+
+
+def granulated_terms(measure: np.ndarray, target: np.ndarray, pairs: Sequence[Pairs]) -> Terms:
+    """Psi as a sum over pairs of models, for `uncertainty.pair_variance`."""
+    shares = [_shares(measure, target, axis) for axis in pairs]
+    axes = sum(bool(share.any()) for share, _ in shares)
+    residuals = [np.zeros(0)]
+    for share, signs in shares:
+        own = share / share.sum() if share.any() else share
+        residuals.append(own * (signs - own @ signs) / max(axes, 1))
+    empty = [np.zeros(0, dtype=np.int64)]
+    first, second = (np.concatenate(empty + [getattr(axis, end) for axis in pairs]) for end in ("first", "second"))
+    return Terms(first, second, np.concatenate(residuals))
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """A statistic's deviations pair by pair, `residual [e]`, of the pairs of models `first [e]` and `second [e]`."""
+
+    first: np.ndarray
+    second: np.ndarray
+    residual: np.ndarray
+
+
+def _shares(measure: np.ndarray, target: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Per pair `[e]`: 1 / (known pairs in its cell), 0 for a pair that is not known, and sgn . sgn."""
+    missing = np.isnan(measure) | np.isnan(target)
+    known = (~(missing[pairs.first] | missing[pairs.second])).astype(np.float64)
+    in_cell = np.bincount(pairs.cell, weights=known, minlength=pairs.cells)[pairs.cell]
+    signs = sign(measure[pairs.first], measure[pairs.second]) * sign(target[pairs.first], target[pairs.second])
+    return known / np.maximum(in_cell, 1), signs

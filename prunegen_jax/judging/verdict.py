@@ -131,15 +131,15 @@ _SHOWN = {  # column -> (heading, format)
     "sign": ("sign", "+d"),
     "n": ("n", "d"),
     "tau_b": ("tau-b", ".3f"),
-    "tau_a": ("tau-a", ".3f"),
+    "tau_p_holm": ("p (Holm)", ".2g"),
     "psi": ("Psi", ".3f"),
-    "k_corrected": ("K", ".4f"),
-    "k_set": ("given", "s"),
+    "k_corrected": ("K - bias", ".4f"),
+    "k_p_holm": ("p (Holm)", ".2g"),
+    "k_set": ("K given", "s"),
     "pgdl": ("PGDL", ".4f"),
     "adjusted_r2": ("R2", ".3f"),
-    "sign_error": ("sign err", ".3f"),
+    "sign_error": ("sign error", ".3f"),
     "sign_error_worst": ("worst", ".3f"),
-    "p_holm": ("p (Holm)", ".2g"),
 }
 
 
@@ -149,7 +149,7 @@ def _shown(row: Row, name: str) -> str:
         return "-"
     text = format(value, _SHOWN[name][1])
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    if low is not None and not math.isnan(low):
+    if name in ("tau_b", "psi", "adjusted_r2") and low is not None and not math.isnan(low):
         text += f" [{low:.2f}, {high:.2f}]"
     return text
 

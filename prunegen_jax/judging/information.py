@@ -1,0 +1,153 @@
+"""Conditional mutual information between the order of models by a measure and by generalization.
+
+For an ordered pair of distinct models V_m = sgn(m_i - m_j), V_g likewise, and U_S holds both models' values of the
+hyperparameters in S (Jiang et al. 2020). Pairs tied in any of the values compared are dropped. Information is blind to
+the sign: a measure and its negative share as much with the target. Plug-in estimates are biased upward: see `nulls`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from .grid import combine
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """The sets S of axes to condition on.
+
+    `indicators [n, groups]` has, for each set, one column per combination of its values. A cell of a set is an ordered
+    pair of its combinations: `cells` are the places of all cells in a flattened `[groups, groups]`, one set after the
+    other, `starts [sets]` where each set begins, and `mirror` the cell with the two combinations swapped.
+    """
+
+    sets: tuple[tuple[int, ...], ...]
+    indicators: np.ndarray
+    cells: np.ndarray
+    mirror: np.ndarray
+    starts: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Conditions:
+        """The conditions of the models at `rows` (indices or a mask)."""
+        return dataclasses.replace(self, indicators=self.indicators[rows])
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """How many ordered pairs of models each cell holds, a model with itself too, `[cells]`."""
+        members = self.indicators.sum(axis=0, dtype=np.float64)
+        return np.outer(members, members).ravel()[self.cells]
+
+
+def conditions(codes: np.ndarray, *, smallest: int = 0, largest: int = 2) -> Conditions:
+    """All sets of `smallest` to `largest` of the axes whose integer codes are `codes [n, k]`, small sets first."""
+    axes = range(codes.shape[1])
+    sets = tuple(s for size in range(smallest, largest + 1) for s in itertools.combinations(axes, size))
+    groups = [combine(codes[:, list(s)]) for s in sets]
+    indicators = [(g[:, None] == np.arange(g.max(initial=0) + 1)).astype(np.float32) for g in groups]
+    sizes = np.array([block.shape[1] for block in indicators])
+    width, starts = int(sizes.sum()), np.cumsum(sizes**2) - sizes**2
+    cells, mirror = [], []
+    for low, size, start in zip(np.cumsum(sizes) - sizes, sizes, starts, strict=True):
+        index = low + np.arange(size)
+        cells.append((index[:, None] * width + index).ravel())
+        mirror.append(start + np.arange(size**2).reshape(size, size).T.ravel())
+    return Conditions(sets, np.concatenate(indicators, axis=1), np.concatenate(cells), np.concatenate(mirror), starts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Information:
+    """Per set S, `[sets]`, in bits: I(V_1; V_2 | U_S), H(V_1 | U_S), H(V_2 | U_S); and the pairs that entered."""
+
+    shared: np.ndarray
+    entropy_first: np.ndarray
+    entropy_second: np.ndarray
+    pairs: int
+
+    @property
+    def normalised(self) -> np.ndarray:
+        """I(V_1; V_2 | U_S) / H(V_2 | U_S) per set, in [0, 1]; `nan` where nothing is uncertain."""
+        return _ratio(self.shared, self.entropy_second)
+
+    @property
+    def minimum(self) -> tuple[float, int]:
+        """K: the smallest of `normalised`, and the index of the set that attains it (-1 when all are `nan`)."""
+        ratios = self.normalised
+        if np.isnan(ratios).all():
+            return float("nan"), -1
+        return float(np.nanmin(ratios)), int(np.nanargmin(ratios))
+
+
+def information(
+    first: np.ndarray, second: np.ndarray, given: Conditions, *, third: np.ndarray | None = None
+) -> Information:
+    """Shared information of the orders of `first [n]` and `second [n]`, given each set of axes.
+
+    With `third [n]` it is also given the order by `third`: I(V_1; V_2 | V_3, U_S). Models where a value is `nan` are
+    left out. Costs O(n^2 groups), in blocks of rows.
+    """
+    known = ~(np.isnan(first) | np.isnan(second))
+    known &= True if third is None else ~np.isnan(third)
+    if not known.all():
+        first, second, given = first[known], second[known], given.take(known)
+        third = third if third is None else third[known]
+    counts = count_cells(lambda rows: pair_tables(first, second, third, rows), len(first), given)
+    return from_counts(counts, given)
+
+
+def count_cells(tables: Callable[[slice], np.ndarray], n: int, given: Conditions) -> np.ndarray:
+    """Sums 0/1 tables over pairs of models, `tables(rows) -> [outcomes, rows, n]`, by cell: `[outcomes, cells]`."""
+    z, block = given.indicators, max(1, min(1024, 2**24 // max(n, 1) - 1))
+    total: np.ndarray | float = 0.0
+    for start in range(0, max(n, 1), block):
+        rows = slice(start, start + block)
+        inside = tables(rows)
+        summed = (inside.reshape(-1, n) @ z).reshape(*inside.shape[:2], z.shape[1])
+        # counts of ones, exact in float32 while block * n < 2^24, and summed over the blocks in float64
+        total = total + (z[rows].T @ summed).reshape(len(inside), -1)[:, given.cells].astype(np.float64)
+    return np.asarray(total)
+
+
+def pair_tables(first: np.ndarray, second: np.ndarray, third: np.ndarray | None, rows: slice) -> np.ndarray:
+    """Indicators over pairs (i in rows, j): V = (+, +) and (+, -), and with a third order, among the pairs it puts as
+    i > j, also (-, +) and (-, -). What is not there follows from swapping i and j. float32 `[2 or 4, rows, n]`."""
+    up, more, less = first[rows, None] > first, second[rows, None] > second, second[rows, None] < second
+    if third is None:
+        return np.stack([up & more, up & less]).astype(np.float32)
+    above = third[rows, None] > third
+    more &= above
+    less &= above
+    down = first[rows, None] < first
+    return np.stack([up & more, up & less, down & more, down & less]).astype(np.float32)
+
+
+def from_counts(counts: np.ndarray, given: Conditions) -> Information:
+    """The information of counts `[2 or 4, cells]` of the outcomes of `pair_tables`.
+
+    I = (1/n) sum_u [sum_ab f(n_abu) - sum_a f(n_au) - sum_b f(n_bu) + f(n_u)] with f(x) = x log2 x. The counts that
+    are not there are the mirrored ones, and add the same to every sum over cells.
+    """
+    pp, pm = counts[:2]
+    mp, mm = counts[2:] if len(counts) == 4 else (pm[given.mirror], pp[given.mirror])
+
+    def total(*parts: np.ndarray) -> np.ndarray:
+        half = parts if len(counts) == 4 or len(parts) == 1 else parts[: len(parts) // 2]
+        sums = np.add.reduceat(sum(c * np.log2(np.maximum(c, 1)) for c in half), given.starts)
+        return sums * (len(parts) // len(half))
+
+    everything = pp + pm + mp + mm
+    cell, joint = total(everything), total(pp, pm, mp, mm)
+    one, two = total(pp + pm, mp + mm), total(pp + mp, pm + mm)
+    n = float(np.add.reduceat(everything, given.starts)[0])
+    if n == 0:
+        return Information(*np.full((3, len(given.sets)), np.nan), 0)
+    shared, first, second = (np.maximum(v / n, 0) for v in (joint - one - two + cell, cell - one, cell - two))
+    return Information(shared, first, second, int(n) * (1 if len(counts) == 2 else 2))
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(denominator > 1e-12, np.minimum(numerator / denominator, 1.0), np.nan)

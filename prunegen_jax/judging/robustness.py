@@ -1,0 +1,176 @@
+"""Robust sign error: how often a measure orders two models wrongly when one hyperparameter changes (Dziugaite 2020)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from .grid import Grid, combine, pairs_within
+from .kendall import sign
+
+Environments = Literal["auto", "configurations", "values"]
+
+
+def noise_weight(difference: np.ndarray, test_size: int) -> np.ndarray:
+    """How far a difference of two test accuracies (fractions), each from `test_size` examples, can be trusted:
+    max(0, max(0, 1 - phi)^2 - 1/2) with phi = 2 exp(-2 n (difference / 2)^2) (Hoeffding). 0 = ignored, 1/2 = certain.
+    """
+    phi = 2 * np.exp(-2 * test_size * (np.asarray(difference, dtype=np.float64) / 2) ** 2)
+    return np.maximum(0.0, np.maximum(0.0, 1 - phi) ** 2 - 0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """The pairs of models in which one hyperparameter changes, and the environments that they make up.
+
+    `first [e]`, `second [e]` are the pairs, `link [e]` the pair of configurations of each, `ends [links, 2]` those
+    configurations, `environment [links]` and `axis [environments]` where they belong, `kind` how they were grouped.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    link: np.ndarray
+    ends: np.ndarray
+    environment: np.ndarray
+    axis: np.ndarray
+    kind: str
+
+
+def design(grid: Grid, *, environments: Environments = "auto", minimum: float = 12.0) -> Design:
+    """The environments of a grid, all repeats included.
+
+    "configurations": two configurations that differ in one hyperparameter, over all pairs of their repeats. "values":
+    two values of one hyperparameter, over all settings of the others, for sweeps with few repeats. "auto" takes
+    configurations when some two of them have at least `minimum` pairs of repeats.
+    """
+    if environments not in ("auto", "configurations", "values"):
+        raise ValueError(f"environments is {environments!r}; choose 'auto', 'configurations' or 'values'")
+    first, second, axes, low, high = [], [], [], [], []
+    for axis in range(len(grid.axes)):
+        i, j = pairs_within(combine(np.delete(grid.codes, axis, axis=1)))
+        levels = grid.codes[:, axis]
+        differ = levels[i] != levels[j]
+        i, j = i[differ], j[differ]
+        first.append(i)
+        second.append(j)
+        axes.append(np.full(len(i), axis))
+        low.append(np.minimum(levels[i], levels[j]))
+        high.append(np.maximum(levels[i], levels[j]))
+    if not first or not sum(map(len, first)):
+        empty = np.zeros(0, dtype=np.int64)
+        return Design(empty, empty, empty, np.zeros((0, 2), dtype=np.int64), empty, empty, "values")
+    i, j, axis, lower, upper = map(np.concatenate, (first, second, axes, low, high))
+    ends = np.sort(np.stack([grid.configurations[i], grid.configurations[j]], axis=1), axis=1)
+    key = ends[:, 0] * (int(grid.configurations.max()) + 1) + ends[:, 1]
+    _, one, link = np.unique(key, return_index=True, return_inverse=True)
+    link = link.reshape(-1)
+    if environments == "auto":
+        environments = "configurations" if np.bincount(link).max() >= minimum else "values"
+    if environments == "configurations":
+        return Design(i, j, link, ends[one], np.arange(len(one)), axis[one], environments)
+    environment = combine(np.stack([axis, lower, upper], axis=1)[one])
+    owner = np.zeros(environment.max() + 1, dtype=np.int64)
+    owner[environment] = axis[one]
+    return Design(i, j, link, ends[one], environment, owner, environments)
+
+
+@dataclasses.dataclass(frozen=True)
+class SignError:
+    """Mean, 90th percentile and worst loss over the environments kept; per axis `[k]` the mean and the worst.
+
+    `losses [environments]` is `nan` where an environment was not kept; `kept` counts the others.
+    """
+
+    mean: float
+    percentile: float
+    worst: float
+    axis_mean: np.ndarray
+    axis_worst: np.ndarray
+    losses: np.ndarray
+    kept: int
+
+
+def sign_error(
+    measure: np.ndarray,
+    target: np.ndarray,
+    plan: Design,
+    *,
+    axes: int,
+    test_size: int | None = None,
+    minimum: float = 12.0,
+) -> SignError:
+    """Robust sign error of `measure [n]`, oriented so that larger predicts larger, for `target [n]`.
+
+    A pair has the error (1 - sgn(m - m') sgn(g - g')) / 2: 0 for the right order, 1 for the wrong one, 1/2 for a tie.
+    An environment's loss is the mean over its pairs weighted by `noise_weight` (by one without `test_size`); it is
+    kept when its effective size (sum w)^2 / sum w^2 is at least `minimum`. 1/2 is a coin. Every environment enters
+    in both directions, which matters for the percentile (linear interpolation) alone.
+    """
+    errors, trust, squares = _links(measure, target, plan, test_size)
+    count = len(plan.axis)
+    weight = np.bincount(plan.environment, weights=trust, minlength=count)
+    square = np.bincount(plan.environment, weights=squares, minlength=count)
+    error = np.bincount(plan.environment, weights=errors, minlength=count)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        keep = (weight**2 / square >= minimum * (1 - 1e-12)) & (weight > 0)
+        losses = np.where(keep, error / weight, np.nan)
+    by_axis = [losses[keep & (plan.axis == a)] for a in range(axes)]
+    return SignError(
+        *_summary(losses[keep]),
+        axis_mean=np.array([_summary(x)[0] for x in by_axis]),
+        axis_worst=np.array([_summary(x)[2] for x in by_axis]),
+        losses=losses,
+        kept=int(keep.sum()),
+    )
+
+
+def weighted_sign_error(
+    measure: np.ndarray,
+    target: np.ndarray,
+    plan: Design,
+    weights: np.ndarray,
+    *,
+    kept: np.ndarray,
+    test_size: int | None = None,
+) -> np.ndarray:
+    """Mean, 90th percentile and worst, `[3, draws]`, of configurations that count `weights [draws, c]` times.
+
+    `kept [environments]` are those that `sign_error` kept. Where an environment is one pair of configurations, its
+    loss does not depend on the weights: then they weigh the mean, and the other two are `nan`.
+    """
+    if not kept.any():
+        return np.full((3, len(weights)), np.nan)
+    errors, trust, _ = _links(measure, target, plan, test_size)
+    inside = np.flatnonzero(kept[plan.environment] & (trust > 0))
+    inside = inside[np.argsort(plan.environment[inside], kind="stable")]
+    products = weights[:, plan.ends[inside, 0]] * weights[:, plan.ends[inside, 1]]
+    if plan.kind == "configurations":
+        mean = (products @ (errors[inside] / trust[inside])) / products.sum(axis=1)
+        return np.stack([mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)])
+    starts = np.flatnonzero(np.diff(plan.environment[inside], prepend=-1))
+    losses = np.add.reduceat(products * errors[inside], starts, axis=1)
+    losses /= np.add.reduceat(products * trust[inside], starts, axis=1)
+    doubled = np.repeat(losses, 2, axis=1)
+    return np.stack([losses.mean(axis=1), np.quantile(doubled, 0.9, axis=1), losses.max(axis=1)])
+
+
+def _links(
+    measure: np.ndarray, target: np.ndarray, plan: Design, test_size: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per pair of configurations `[links]`: sum of weight times error, of weights, and of squared weights."""
+    i, j = plan.first, plan.second
+    missing = np.isnan(measure) | np.isnan(target)
+    known = ~(missing[i] | missing[j])
+    difference = np.where(known & (target[i] != target[j]), target[i] - target[j], 0.0)
+    trust = known * (1.0 if test_size is None else noise_weight(difference, test_size))
+    error = (1 - sign(measure[i], measure[j]) * sign(target[i], target[j])) / 2
+    columns = (trust * error, trust, trust**2)
+    return tuple(np.bincount(plan.link, weights=c, minlength=len(plan.ends)) for c in columns)
+
+
+def _summary(losses: np.ndarray) -> tuple[float, float, float]:
+    if not len(losses):
+        return float("nan"), float("nan"), float("nan")
+    return float(losses.mean()), float(np.quantile(np.repeat(losses, 2), 0.9)), float(losses.max())
