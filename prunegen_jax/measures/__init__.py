@@ -8,16 +8,33 @@ from typing import Any
 
 import jax
 
-from prunegen_jax.measures import margins, norms, prunability, size, spectral, speed
+from prunegen_jax.measures import (
+    beyond,
+    input_margins,
+    layer_margins,
+    margins,
+    norms,
+    proxies,
+    prunability,
+    size,
+    spectral,
+    speed,
+    tails,
+)
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
 MEASURES: dict[str, Measure] = {
     **prunability.MEASURES,
+    **proxies.MEASURES,
     **size.MEASURES,
     **norms.MEASURES,
     **spectral.MEASURES,
     **margins.MEASURES,
+    **layer_margins.MEASURES,
+    **input_margins.MEASURES,
     **speed.MEASURES,
+    **beyond.MEASURES,
+    **tails.MEASURES,
 }
 
 FAST_COST = 5.0  # passes over the training set

@@ -22,12 +22,12 @@ def measured(model: TrainedModel, fold: bool) -> TrainedModel:
     return model.folded if fold and model.folded is not None else model
 
 
-def remembered(model: TrainedModel, name: str, compute: Callable[[], Any]) -> Any:
-    """`compute()`, done once per model: a dozen measures share one pass for the margins and one set of spectral norms.
+def remembered(owner: Any, name: str, compute: Callable[[], Any]) -> Any:
+    """`compute()`, done once per model or data set: a dozen measures share one pass for the margins, say.
 
     Kept in the instance itself, which is immutable: a changed copy (`dataclasses.replace`) starts with nothing.
     """
-    kept = model.__dict__.setdefault("_remembered", {})
+    kept = owner.__dict__.setdefault("_remembered", {})
     if name not in kept:
         kept[name] = compute()
     return kept[name]

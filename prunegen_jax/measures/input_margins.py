@@ -1,0 +1,104 @@
+"""Constrained input margins: the distance to the decision boundary along the directions in which the data vary."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prunegen_jax import evaluation
+from prunegen_jax.measures.layer_margins import class_gap
+from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
+
+
+def constrained_margin(
+    model: TrainedModel,
+    key: jax.Array,
+    *,
+    components: int | None = None,
+    variance: float = 0.9,
+    examples: int = 5000,
+) -> Estimate:
+    """Mean over training examples of (f_y − f_c) / ‖Pᵀ ∂(f_y − f_c)/∂x‖₂: the input margin along the data's own axes.
+
+    c is the best class but y; the k columns of P are the first principal directions of the training inputs, in units
+    of the network's inputs (Mouton et al. 2024). A larger margin is held to predict a smaller gap.
+
+    Args:
+        model: any.
+        key: draws the examples if there are more than `examples`.
+        components: k; default: as many as it takes for the share `variance` of the inputs' total variance (our choice).
+        variance: in (0, 1].
+        examples: how many take part, both in P and in the mean; `sem` is None if that is all of them.
+
+    Raises:
+        ValueError: for options out of range.
+    """
+    if not 0.0 < variance <= 1.0 or examples < 2 or (components is not None and components < 1):
+        raise ValueError(
+            f"variance={variance} must be in (0, 1], examples={examples} at least 2, components={components} positive"
+        )
+    size = len(model.train)
+    indices = np.arange(size)
+    if size > examples:
+        indices = np.sort(np.asarray(jax.random.choice(key, size, (examples,), replace=False)))
+    basis = principal_directions(model.train, indices, components, variance)
+    parts = [
+        _input_distances(model.apply, model.params, model.train, indices[i], basis)
+        for i in evaluation.batches(indices.size)
+    ]
+    gaps, norms = (np.concatenate(x)[: indices.size].astype(np.float64) for x in zip(*parts, strict=True))
+    flat = norms == 0.0  # the network is constant along P there: no distance
+    if flat.all():
+        return Estimate(math.nan, status="failed", reason="the network is constant at every example")
+    margins = gaps[~flat] / norms[~flat]
+    sem = float(margins.std(ddof=1) / math.sqrt(margins.size)) if size > examples else None
+    details = {"components": int(basis.shape[1]), "examples": int(margins.size), "flat_examples": int(flat.sum())}
+    return Estimate(float(margins.mean()), sem, details=details)
+
+
+def principal_directions(data: Dataset, indices: np.ndarray, components: int | None, variance: float) -> np.ndarray:
+    """The first principal directions of the inputs at `indices`, float32 `[D, k]`, k as `constrained_margin` says."""
+    parts = [np.asarray(data.take(indices[i])[0], np.float64) for i in evaluation.batches(indices.size)]
+    inputs = np.concatenate(parts)[: indices.size].reshape(indices.size, -1)
+    inputs = inputs - inputs.mean(axis=0)
+    wide = inputs.shape[1] > inputs.shape[0]
+    values, vectors = np.linalg.eigh(inputs @ inputs.T if wide else inputs.T @ inputs)
+    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    rank = max(1, int(np.sum(values > 1e-12 * values[0])))
+    if components is None:
+        components = 1 + int(np.searchsorted(np.cumsum(values) / values.sum(), variance - 1e-12))
+    vectors = vectors[:, : min(components, rank)]
+    directions = inputs.T @ vectors if wide else vectors
+    return (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)
+
+
+@jax.jit
+def _input_distances(
+    apply: Any, params: PyTree, data: Dataset, indices: jax.Array, basis: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    images, labels = data.take(indices)
+
+    def total(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        gaps = class_gap(apply(params, images), labels)
+        return jnp.sum(gaps), gaps
+
+    with jax.default_matmul_precision("highest"):
+        gradients, gaps = jax.grad(total, has_aux=True)(images)
+        return gaps, jnp.linalg.norm(jnp.dot(gradients.reshape(labels.size, -1), basis), axis=-1)
+
+
+MEASURES = {
+    "constrained_margin": Measure(
+        constrained_margin,
+        -1,
+        "margins",
+        6.0,  # a gradient on part of the set, and the principal directions
+        "Mouton et al. 2024",
+        (),
+        ("permutation", "neuron_scaling", "layer_scaling"),
+    ),
+}

@@ -1,0 +1,187 @@
+"""Normalized and constrained margins against NumPy: closed forms of a linear and a two-layer network."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prunegen_jax.measures import input_margins, layer_margins
+from prunegen_jax.types import Dataset, TrainedModel
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+W, V = RNG.normal(size=(6, 5)), RNG.normal(size=(5, 3))  # input [6] → hidden [5], ReLU → logits [3]
+
+
+def features(params, images, offsets=None):
+    offsets = offsets or {}
+    activations = {}
+
+    def mark(name, value):
+        activations[name] = value + offsets[name] if name in offsets else value
+        return activations[name]
+
+    hidden = mark("input", images).reshape(images.shape[0], -1) @ params["first"]
+    hidden = jax.nn.relu(mark("block0", hidden))
+    return mark("pooled", hidden) @ params["second"], activations
+
+
+def two_layers(m=703, seed=1, scale=1.0):
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(m, 1, 2, 3))
+    params = {"first": jnp.asarray(W, jnp.float32), "second": jnp.asarray(scale * V, jnp.float32)}
+    logits = np.maximum(images.reshape(m, -1) @ W, 0.0) @ V
+    labels = np.where(rng.uniform(size=m) < 0.9, logits.argmax(axis=1), 0)
+    data = Dataset(jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.int32))
+    return TrainedModel(lambda p, x: features(p, x)[0], params, data, features=features)
+
+
+def gaps_and_gradients(model):
+    """f_y − f_c and its gradients with respect to input and hidden pre-activation, by hand."""
+    x = np.asarray(model.train.images, np.float64).reshape(len(model.train), -1)
+    labels = np.asarray(model.train.labels)
+    second = np.asarray(model.params["second"], np.float64)
+    hidden = x @ W
+    logits = np.maximum(hidden, 0.0) @ second
+    rest = logits.copy()
+    rest[np.arange(len(x)), labels] = -np.inf
+    other = rest.argmax(axis=1)
+    gaps = logits[np.arange(len(x)), labels] - logits[np.arange(len(x)), other]
+    at_hidden = (second[:, labels] - second[:, other]).T * (hidden > 0)
+    return gaps, {"input": at_hidden @ W.T, "block0": at_hidden}, {"input": x, "block0": hidden}
+
+
+def by_hand(model):
+    gaps, gradients, values = gaps_and_gradients(model)
+    return {
+        name: gaps / np.sqrt(1e-6 + (gradients[name] ** 2).sum(axis=1)) / np.sqrt(values[name].var(axis=0).sum())
+        for name in gradients
+    }
+
+
+def test_normalized_margins():
+    model = two_layers()  # 703 examples: two batches, the second with a tail that is filled up
+    estimate = layer_margins.normalized_margins(model, KEY)
+    assert estimate.details["layers"] == ["input", "block0"]
+    medians = []
+    for name, margins in by_hand(model).items():
+        q1, median, q3 = np.percentile(margins, [25, 50, 75])
+        medians.append(median)
+        expected = {
+            "lower": q1 - 1.5 * (q3 - q1), "q1": q1, "median": median, "q3": q3, "upper": q3 + 1.5 * (q3 - q1),
+        }  # fmt: skip
+        for statistic, value in expected.items():
+            assert estimate.details["features"][f"{name}/{statistic}"] == pytest.approx(value, rel=1e-4, abs=1e-6)
+    assert estimate.value == pytest.approx(np.mean(medians), rel=1e-4)
+    json.dumps(estimate.details)
+
+
+def test_options_of_normalized_margins():
+    model = two_layers()
+    margins = by_hand(model)["block0"]
+    assert (margins < 0).any()
+
+    def found(**options):
+        return layer_margins.normalized_margins(model, KEY, layers=("block0",), **options).details["features"]
+
+    positive = margins[margins > 0]
+    assert found(keep="positive")["block0/q1"] == pytest.approx(np.percentile(positive, 25), rel=1e-4)
+    assert found(log=True)["block0/q1"] == pytest.approx(np.percentile(np.log(positive), 25), rel=1e-4)
+    assert found(compat="demogen")["block0/q3"] == pytest.approx(703 * np.percentile(margins, 75), rel=1e-4)
+    moments = found(signature="moments")
+    assert moments["block0/moment1"] == pytest.approx(margins.mean(), rel=1e-4)
+    assert moments["block0/moment2"] == pytest.approx(margins.std(), rel=1e-4)
+    third = ((margins - margins.mean()) ** 3).mean()
+    assert moments["block0/moment3"] == pytest.approx(math.copysign(abs(third) ** (1 / 3), third), rel=1e-3)
+    assert found(signature="deciles")["block0/decile3"] == pytest.approx(np.percentile(margins, 30), rel=1e-4)
+    q1, q3 = np.percentile(margins, [25, 75])
+    above = margins[margins > q3 + 1.5 * (q3 - q1)]
+    below = margins[margins < q1 - 1.5 * (q3 - q1)]
+    observed = found(signature="observed")
+    assert observed["block0/upper"] == pytest.approx(above.min() if above.size else margins.max(), rel=1e-4)
+    assert observed["block0/lower"] == pytest.approx(below.max() if below.size else margins.min(), rel=1e-4)
+    with pytest.raises(ValueError, match=r"layers='block7'.*'block0'"):
+        layer_margins.normalized_margins(model, KEY, layers=("block7",))
+
+
+def test_twenty_features_of_a_deep_network():
+    def deep(params, images, offsets=None):
+        hidden, activations = images, {"input": images + (offsets or {}).get("input", 0.0)}
+        hidden = activations["input"]
+        for i in range(12):
+            hidden = hidden * 1.1 + (offsets or {}).get(f"block{i}", 0.0)
+            activations[f"block{i}"] = hidden
+        return hidden.reshape(hidden.shape[0], -1)[:, :3], {**activations, "pooled": hidden}
+
+    model = TrainedModel(lambda p, x: deep(p, x)[0], {}, two_layers(m=50).train, features=deep)
+    estimate = layer_margins.normalized_margins(model, KEY)
+    assert estimate.details["layers"] == ["input", "block0", "block6", "block11"]  # not in the order of strings
+    assert len(estimate.details["features"]) == 20
+
+
+def test_constrained_margin():
+    model = two_layers()
+    gaps, gradients, values = gaps_and_gradients(model)
+    centred = values["input"] - values["input"].mean(axis=0)
+    _, singular, rows = np.linalg.svd(centred, full_matrices=False)
+    share = np.cumsum(singular**2) / (singular**2).sum()
+    for k in (2, int(np.argmax(share >= 0.9)) + 1):
+        norms = np.linalg.norm(gradients["input"] @ rows[:k].T, axis=1)
+        expected = (gaps[norms > 0] / norms[norms > 0]).mean()
+        options = {"components": 2} if k == 2 else {}
+        estimate = input_margins.constrained_margin(model, KEY, **options)
+        assert estimate.value == pytest.approx(expected, rel=1e-4)
+        assert estimate.details["components"] == k
+        assert estimate.details["flat_examples"] == (norms == 0).sum() > 0  # no unit is on: no distance
+        assert estimate.sem is None
+    json.dumps(estimate.details)
+
+
+def test_principal_directions_of_few_examples_in_many_dimensions():
+    data = Dataset(jnp.asarray(RNG.normal(size=(5, 3, 3, 2)), jnp.float32), jnp.zeros(5, jnp.int32))
+    basis = input_margins.principal_directions(data, np.arange(5), 3, 0.9)
+    flat = np.asarray(data.images, np.float64).reshape(5, -1)
+    _, _, rows = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
+    assert np.abs(np.sum(basis * rows[:3].T, axis=0)) == pytest.approx(np.ones(3), rel=1e-5)
+    assert input_margins.principal_directions(data, np.arange(5), 99, 0.9).shape == (18, 4)  # the rank
+
+
+def test_constrained_margin_of_a_sample_has_a_right_standard_error():
+    model = two_layers(m=400)
+    full = input_margins.constrained_margin(model, KEY, components=6)
+    found = [
+        input_margins.constrained_margin(model, jax.random.key(i), components=6, examples=40) for i in range(30)
+    ]  # P spans all of the input, so that nothing but the mean over examples is sampled
+    errors = np.array([(e.value - full.value) / e.sem for e in found])
+    assert np.abs(errors).max() < 4.5
+    assert 0.6 < errors.std() < 1.5
+
+
+def test_signs():
+    """Both shrink when classes are nearer to each other; both are held to grow as the gap shrinks."""
+    model = two_layers()
+    shifted = Dataset(model.train.images, jnp.roll(model.train.labels, 1))  # labels that the network gets wrong
+    worse = TrainedModel(model.apply, model.params, shifted, features=model.features)
+    for row in (layer_margins.MEASURES["normalized_margins"], input_margins.MEASURES["constrained_margin"]):
+        assert row.sign == -1
+        assert row(worse, KEY).value < row(model, KEY).value
+
+
+def test_margins_do_not_depend_on_the_scale_of_the_logits():
+    for row in (layer_margins.MEASURES["normalized_margins"], input_margins.MEASURES["constrained_margin"]):
+        assert row(two_layers(scale=3.0), KEY).value == pytest.approx(row(two_layers(), KEY).value, rel=1e-4)
+
+
+def test_what_is_missing_is_named():
+    bare = TrainedModel(two_layers().apply, two_layers().params, two_layers().train)
+    assert "features" in layer_margins.MEASURES["normalized_margins"](bare, KEY).reason
+    assert input_margins.MEASURES["constrained_margin"](bare, KEY).status == "ok"
+    constant = TrainedModel(lambda p, x: jnp.zeros((x.shape[0], 3)), {}, bare.train)
+    assert input_margins.constrained_margin(constant, KEY).status == "failed"
+    with pytest.raises(ValueError, match="variance"):
+        input_margins.constrained_margin(bare, KEY, variance=0.0)
