@@ -39,7 +39,7 @@ def trained(seed, *, width=8, depth=2, rate=0.03, weight_decay=0.0):
     train = data.split(data.load("digits"), train_size=300, seed=seed).train
     network = build("nin", image_shape=(8, 8, 1), classes=10, depth=depth, width=width)
     h = training.hyper(learning_rate=rate, weight_decay=weight_decay, dropout=0.0, seed=seed)
-    *_, last = training.train(network, train, h, optimizer="momentum", batch_size=32)
+    *_, last = training.train(network, train, h, training.Recipe())
     assert last.status == "converged"
     return Partial(network.apply, last.state.stats), last.state.params, train
 

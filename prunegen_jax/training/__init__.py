@@ -15,22 +15,51 @@ import jax.numpy as jnp
 
 from prunegen_jax.evaluation import loss_and_accuracy
 from prunegen_jax.models import Network
+from prunegen_jax.training.optimizers import optimizer as find_optimizer
 from prunegen_jax.training.step import Hyper, Program, State, first_update, hyper, program
 from prunegen_jax.training.stopping import checks_per_epoch, pieces, worth_checking
 from prunegen_jax.types import Dataset, History, Partial, PyTree
 
-__all__ = ["Options", "Snapshot", "hyper", "program", "start", "train"]
+__all__ = ["Hyper", "Recipe", "Snapshot", "State", "compile_for", "hyper", "start", "train"]
 
 Status = Literal["training", "converged", "not_converged", "diverged"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """When training stops. Losses in nats."""
+class Recipe:
+    """How to train and when to stop; networks that share it, and their shape, share a compiled program.
 
-    target: float = 0.01  # cross-entropy on the whole training set, evaluation mode, below which it stops
+    Attributes:
+        optimizer: a name of `OPTIMIZERS`.
+        batch_size: examples per update.
+        augment: mirror and shift the images of every batch.
+        target: cross-entropy in nats on the whole training set, evaluation mode, below which training stops.
+        max_epochs: cap on epochs.
+        max_updates: cap on updates.
+
+    Raises:
+        ValueError: for an unknown optimizer or a number out of range.
+    """
+
+    optimizer: str = "momentum"
+    batch_size: int = 32
+    augment: bool = False
+    target: float = 0.01
     max_epochs: int = 300
     max_updates: int = 1_000_000_000
+
+    def __post_init__(self) -> None:
+        find_optimizer(self.optimizer)
+        for field in ("batch_size", "max_epochs", "max_updates"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"train.{field}={getattr(self, field)} must be at least 1")
+        if not 0 < self.target < math.inf:
+            raise ValueError(f"train.target={self.target} must be a positive number of nats")
+
+    def check(self, size: int) -> None:
+        """ValueError if a batch is larger than the training set of `size` examples."""
+        if self.batch_size > size:
+            raise ValueError(f"train.batch_size={self.batch_size} is larger than the training set of {size} examples")
 
 
 class Snapshot(NamedTuple):
@@ -47,26 +76,24 @@ class Snapshot(NamedTuple):
     status: Status = "training"
     reason: str = ""
 
-    def history(self, *, batch_size: int, target: float) -> History:
-        """The part of the record that measures may read."""
-        return History(self.epoch_loss, self.check_update, self.check_loss, self.updates, batch_size, target)
+    def history(self, recipe: Recipe) -> History:
+        """The part that measures may read."""
+        losses = (self.epoch_loss, self.check_update, self.check_loss)
+        return History(*losses, self.updates, recipe.batch_size, recipe.target)
 
 
-def start(compiled: Program, h: Hyper) -> Snapshot:
+def compile_for(network: Network, recipe: Recipe) -> Program:
+    """The jitted functions that train `network` by `recipe`; compiled once per shape of network and data."""
+    return program(network, optimizer_name=recipe.optimizer, batch_size=recipe.batch_size, augment=recipe.augment)
+
+
+def start(network: Network, recipe: Recipe, h: Hyper) -> Snapshot:
     """The network before its first update."""
-    return Snapshot(compiled.init(h.key), epochs=0, updates=0)
+    return Snapshot(compile_for(network, recipe).init(h.key), epochs=0, updates=0)
 
 
 def train(
-    network: Network,
-    data: Dataset,
-    h: Hyper,
-    *,
-    optimizer: str,
-    batch_size: int,
-    augment: bool = False,
-    options: Options | None = None,
-    resume: Snapshot | None = None,
+    network: Network, data: Dataset, h: Hyper, recipe: Recipe, *, resume: Snapshot | None = None
 ) -> Iterator[Snapshot]:
     """Trains until the cross-entropy on the whole training set falls below the target.
 
@@ -78,63 +105,46 @@ def train(
         network: from `prunegen_jax.models.build`.
         data: the training set; it stays on the device and batches are gathered there.
         h: learning rate, L2 weight decay, dropout and key, all traced.
-        optimizer: a name of `OPTIMIZERS`.
-        batch_size: examples per update, at most `len(data)`.
-        augment: mirror and shift the images of every batch.
-        options: the target and the caps.
+        recipe: the optimizer, the batch, the target and the caps.
         resume: a snapshot to continue from, instead of the beginning.
 
     Raises:
-        ValueError: for an unknown optimizer, or a batch that is empty or larger than the set.
+        ValueError: if a batch is larger than the set.
     """
-    if not 1 <= batch_size <= len(data):
-        raise ValueError(f"train.batch_size={batch_size} must lie between 1 and {len(data)}, the training-set size")
-    options = options or Options()
-    compiled = program(network, optimizer_name=optimizer, batch_size=batch_size, augment=augment)
-    snapshot = resume or start(compiled, h)
+    recipe.check(len(data))
+    snapshot = resume or start(network, recipe, h)
     while snapshot.status == "training":
-        snapshot = _epoch(network, compiled, data, h, snapshot, batch_size=batch_size, options=options)
+        snapshot = _epoch(network, data, h, recipe, snapshot)
         yield snapshot
 
 
-def _epoch(
-    network: Network,
-    compiled: Program,
-    data: Dataset,
-    h: Hyper,
-    snapshot: Snapshot,
-    *,
-    batch_size: int,
-    options: Options,
-) -> Snapshot:
+def _epoch(network: Network, data: Dataset, h: Hyper, recipe: Recipe, snapshot: Snapshot) -> Snapshot:
     """One more epoch, with the checks that fall into it."""
-    epoch = snapshot.epochs
-    begin, end = (first_update(e, size=len(data), batch_size=batch_size) for e in (epoch, epoch + 1))
-    end = min(end, options.max_updates)
-    last = epoch + 1 >= options.max_epochs or end >= options.max_updates
-    state, losses = snapshot.state, 0.0
-    now = snapshot._replace(epochs=epoch + 1)
-    considered = checks_per_epoch(now.check_loss[-1] if now.check_loss else math.inf, options.target)
+    compiled, epoch = compile_for(network, recipe), snapshot.epochs
+    begin, end = (first_update(e, size=len(data), batch_size=recipe.batch_size) for e in (epoch, epoch + 1))
+    end = min(end, recipe.max_updates)
+    last = epoch + 1 >= recipe.max_epochs or end >= recipe.max_updates
+    now, losses = snapshot._replace(epochs=epoch + 1), 0.0
+    considered = checks_per_epoch(now.check_loss[-1] if now.check_loss else math.inf, recipe.target)
     for a, b in pieces(begin, end, considered):
-        state, total = compiled.run(state, h, data, jnp.int32(epoch), jnp.int32(a), jnp.int32(b))
+        state, total = compiled.run(now.state, h, data, jnp.int32(epoch), jnp.int32(a), jnp.int32(b))
         running = float(total) / (b - a)
         losses += float(total)
         now = now._replace(state=state, updates=b)
         if not math.isfinite(running):
             return now._replace(status="diverged", reason=f"mini-batch loss {running} between updates {a} and {b}")
-        since = (b - (now.check_update[-1] if now.check_update else 0)) * batch_size / len(data)
-        due = worth_checking(running, since, now.check_running, now.check_loss, target=options.target)
+        since = (b - (now.check_update[-1] if now.check_update else 0)) * recipe.batch_size / len(data)
+        due = worth_checking(running, since, now.check_running, now.check_loss, target=recipe.target)
         if due or (last and b == end):
-            now = _check(network, data, now, running, options.target)
+            now = _check(network, data, now, running, recipe.target)
             if now.status != "training":
                 break
-    done = now.updates - begin
-    now = now._replace(epoch_loss=(*now.epoch_loss, losses / done))
+    now = now._replace(epoch_loss=(*now.epoch_loss, losses / (now.updates - begin)))
     if epoch == 0:
         now = now._replace(first_epoch=jax.tree.map(jnp.copy, (now.state.params, now.state.stats)))
     if last and now.status == "training":
-        cap = f"{options.max_epochs} epochs" if epoch + 1 >= options.max_epochs else f"{options.max_updates} updates"
-        reason = f"cross-entropy {now.check_loss[-1]:.4g} after {cap}, target {options.target:g}"
+        cap = f"{now.epochs} epochs" if now.epochs >= recipe.max_epochs else f"{now.updates} updates"
+        reason = f"cross-entropy {now.check_loss[-1]:.4g} after {cap}, target {recipe.target:g}"
         now = now._replace(status="not_converged", reason=reason)
     return now
 

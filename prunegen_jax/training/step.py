@@ -7,6 +7,7 @@ after any update and continue bit for bit.
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -40,7 +41,13 @@ class Hyper(NamedTuple):
 
 
 def hyper(*, learning_rate: float, weight_decay: float, dropout: float, seed: int) -> Hyper:
-    """Hyperparameters as float32 scalars and a key."""
+    """Hyperparameters as float32 scalars and a key. ValueError for one out of range."""
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"train.learning_rate={learning_rate} must be a positive number")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"train.weight_decay={weight_decay} must not be negative")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"train.dropout={dropout} must lie between 0 and 1, 1 excluded")
     rates = (jnp.float32(x) for x in (learning_rate, weight_decay, dropout))
     return Hyper(*rates, jax.random.key(seed))
 

@@ -1,0 +1,66 @@
+"""Every field there is, with its unit or choices. An experiment imports this and overrides what it changes.
+
+    python run.py --config=configs/default.py --workdir=runs/one
+
+trains one small network on digits, in seconds, and measures it. Override fields on the command line:
+`--config.model.width=32`.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """The base of every experiment."""
+    config = ConfigDict()
+    config.seed = 0  # initialization, batch order, dropout, and the measures that sample
+
+    config.data = ConfigDict()
+    config.data.name = "digits"  # digits, or a TFDS image-classification set: cifar10, svhn_cropped, mnist, ...
+    config.data.dir = placeholder(str)  # where TFDS finds its prepared sets; unset: TFDS's own default
+    config.data.cache_dir = placeholder(str)  # where decoded images are kept; unset: the user's cache folder
+    config.data.train_size = placeholder(int)  # examples to train on; unset: all
+    config.data.label_noise = 0.0  # fraction of training labels drawn anew, uniformly over the classes
+    config.data.seed = 0  # of the subset and the label noise
+
+    config.model = ConfigDict()
+    config.model.name = "nin"  # nin
+    config.model.depth = 2  # blocks of three convolutions
+    config.model.width = 16  # channels
+    config.model.batch_norm = True
+    config.model.head = "gap"  # gap, or rgm: batch norm and ReLU on the logits before pooling
+    config.model.conv = "auto"  # auto, xla, patches
+
+    config.train = ConfigDict()
+    config.train.optimizer = "momentum"  # momentum (0.9), adam, rmsprop
+    config.train.learning_rate = 0.03
+    config.train.weight_decay = 0.0  # L2: lambda of (lambda / 2) times the sum of squared kernels
+    config.train.dropout = 0.0  # probability of dropping an activation after each block
+    config.train.batch_size = 32
+    config.train.augment = False  # mirror and shift the training images
+    config.train.target = 0.01  # nats: cross-entropy on the whole training set below which training stops
+    config.train.max_epochs = 300
+    config.train.max_updates = 1_000_000_000
+
+    config.sweep = ConfigDict()
+    config.sweep.mode = "grid"  # grid: every combination of axes; random: `count` of them; list: `points`
+    config.sweep.axes = ()  # (("model.depth", (2, 3)), ("train.learning_rate", (0.01, 0.03)), ...)
+    config.sweep.points = ()  # list: ((("model.depth", 2), ("seed", 1)), ...), one tuple of fields per point
+    config.sweep.count = 0  # random: how many points
+    config.sweep.seed = 0  # random: which ones
+
+    config.measures = ConfigDict()
+    config.measures.names = ("fast",)  # names of measures; "fast" and "all" stand for several
+    config.measures.options = (
+        ConfigDict()
+    )  # measure -> its options: config.measures.options.prunability = {"beta": 0.2}
+
+    config.judge = ConfigDict()
+    config.judge.draws = 1000  # bootstrap draws
+    config.judge.level = 0.95  # of the intervals
+    config.judge.seed = 0
+
+    config.run = ConfigDict()
+    config.run.group = 8  # networks of equal shape in one unit of work, what --shard deals out
+    config.run.checkpoint_seconds = 60.0  # between checkpoints of a network in training
+    return config

@@ -1,0 +1,57 @@
+"""The command line of a sweep: flags in, one clear sentence out when something does not fit."""
+
+from __future__ import annotations
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "An experiment, such as configs/sweep.py.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where records, checkpoints and the verdict go.")
+_STAGE = flags.DEFINE_list("stage", ["train", "measure", "judge"], "Stages to run, in this order.")
+_SHARD = flags.DEFINE_string("shard", "", "i/n: only every n-th group of work, from the i-th (from 0) on.")
+
+
+def main() -> None:
+    """Runs the sweep that the command line describes; exits with 2 and one sentence if it does not fit."""
+    app.run(_run, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        _fail(str(error))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a locked config's refusal of an override
+        _fail(f"the config cannot be had as asked: {error.args[0] if error.args else error}")
+    except (FileNotFoundError, ImportError, SyntaxError) as error:
+        _fail(f"the config cannot be read: {error}")
+    for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
+        if not flag.value:
+            _fail(f"{name} is missing; try run.py --config=configs/sweep.py --workdir=runs/sweep")
+    if len(rest) > 1:
+        _fail(f"{rest[1]!r} is no flag; write --name=value")
+    return rest
+
+
+def _run(argv: list[str]) -> None:
+    from prunegen_jax import pipeline, sweeps  # noqa: PLC0415 - a wrong flag is told before JAX is loaded
+
+    del argv
+    logging.set_verbosity(logging.ERROR)  # Orbax logs every save
+    config = _CONFIG.value
+    lost = sweeps.overridden_axes(config, config_flags.get_override_values(flags.FLAGS["config"]))
+    try:
+        if lost:
+            raise ValueError(
+                f"--config.{lost[0]} is given, but the sweep varies {lost[0]!r}: its axis would replace it"
+            )
+        pipeline.run(config, _WORKDIR.value, stages=_STAGE.value, shard=_SHARD.value)
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(sentence: str) -> None:
+    print(" ".join(sentence.split()), file=sys.stderr)
+    sys.exit(2)

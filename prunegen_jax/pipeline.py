@@ -1,0 +1,91 @@
+"""From a config to a verdict: train, measure, judge. Each stage skips what is done, so any run can be repeated."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from prunegen_jax import judging, records, sweeps, tables, work, workdir
+from prunegen_jax.judging import Verdict
+from prunegen_jax.measures import MEASURES, select
+from prunegen_jax.progress import Progress
+from prunegen_jax.sweeps import Point
+
+STAGES = ("train", "measure", "judge")
+
+
+def run(
+    config: ConfigDict, folder: str | pathlib.Path, *, stages: Sequence[str] = STAGES, shard: str = ""
+) -> Verdict | None:
+    """Runs the stages of a sweep in the workdir `folder`; returns the verdict if it judged.
+
+    Args:
+        config: see `configs/default.py`.
+        folder: the workdir; it is made, or extended by what it lacks.
+        stages: among `STAGES`.
+        shard: "i/n" for every n-th group of work from the i-th on, "" for all.
+
+    Raises:
+        ValueError: for a config or a workdir that does not fit, before any work is spent.
+        OSError: if the data are not there or the workdir cannot be written.
+    """
+    for stage in stages:
+        if stage not in STAGES:
+            raise ValueError(f"--stage={stage!r} is not known; choose among {', '.join(STAGES)}")
+    target = pathlib.Path(folder)
+    names = _measure_names(config)
+    points = sweeps.points(config)
+    mine = [point for group in sweeps.shard(sweeps.groups(points, size=config.run.group), shard) for point in group]
+    if "train" in stages or "measure" in stages:
+        for point in mine:
+            work.task_of(point, config)
+    existing = workdir.prepare(target, config, points)
+    mine = [dataclasses.replace(point, name=existing.get(point.hash, point.name)) for point in mine]
+    if "train" in stages:
+        train(target, mine, config)
+    if "measure" in stages:
+        measure(target, mine, names, config)
+    return judge(target, config) if "judge" in stages else None
+
+
+def train(folder: pathlib.Path, points: Sequence[Point], config: ConfigDict) -> None:
+    """Trains every point that has no record yet."""
+    waiting = [point for point in points if records.read(folder, point.name) is None]
+    with Progress(len(points), "training", done=len(points) - len(waiting)) as progress:
+        for point in waiting:
+            record = work.train(folder, point, config, note=progress.note)
+            loss = f"loss {record['train']['loss']:.4g}" if record["train"] else record["reason"]
+            progress.step(f"{point.name} {record['status']}, {loss}")
+
+
+def measure(folder: pathlib.Path, points: Sequence[Point], names: Sequence[str], config: ConfigDict) -> None:
+    """Computes what is missing of the measures `names` for every trained point."""
+    with Progress(len(points), "measuring") as progress:
+        for point in points:
+            work.measure_missing(folder, point, names, config)
+            progress.step(point.name)
+
+
+def judge(folder: pathlib.Path, config: ConfigDict) -> Verdict:
+    """Judges all the records of a workdir: writes results.csv and the verdict's files, and prints the table."""
+    known = records.read_all(folder)
+    if not known:
+        raise ValueError(f"{folder} holds no record to judge; run the stages train and measure first")
+    families = {name: row.family for name, row in MEASURES.items()}
+    signs = {name: row.sign for name, row in MEASURES.items()}
+    table = tables.from_records(known, families=families, signs=signs)
+    tables.write_csv(table, folder / "results.csv")
+    verdict = judging.judge(table, draws=config.judge.draws, level=config.judge.level, seed=config.judge.seed)
+    judging.write(verdict, folder)
+    print(judging.format_table(verdict))
+    return verdict
+
+
+def _measure_names(config: ConfigDict) -> list[str]:
+    """The chosen measures, groups spelled out, each once. ValueError for one that is not known."""
+    groups = [select(name if name in {"fast", "all"} else [name]) for name in config.measures.names]
+    select(list(config.measures.options))
+    return list(dict.fromkeys(name for group in groups for name in group))

@@ -1,0 +1,141 @@
+"""Records: what is known of each network of a workdir, one JSON file each; the network that a record describes.
+
+workdir/
+  config.json             the config of the latest run
+  records/NAME.json       a network: its point, how training ended, losses, measures
+  times/NAME.json         seconds, apart, so that records of equal runs are equal
+  checkpoints/NAME/       weights at the start, after the first epoch and at the end (Orbax)
+  weights/NAME.npz        the same as plain arrays
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import sys
+from typing import Any
+
+import jax
+
+from prunegen_jax import checkpoints, data, files
+from prunegen_jax.models import Network, as_trained_model, build
+from prunegen_jax.types import History, TrainedModel
+
+Record = dict[str, Any]
+
+
+def path(workdir: pathlib.Path, name: str) -> pathlib.Path:
+    """Where the record of `name` is."""
+    return workdir / "records" / f"{name}.json"
+
+
+def read(workdir: pathlib.Path, name: str) -> Record | None:
+    """The record of `name`; None if there is none, or, with a word on stderr, if it is damaged."""
+    try:
+        return files.read_json(path(workdir, name))
+    except FileNotFoundError:
+        return None
+    except files.DamagedError as error:
+        print(f"{error}; it will be made again", file=sys.stderr)
+        return None
+
+
+def read_all(workdir: pathlib.Path) -> list[Record]:
+    """Every record of a workdir that is whole, by name."""
+    found = (read(workdir, file.stem) for file in sorted((workdir / "records").glob("*.json")))
+    return [record for record in found if record is not None]
+
+
+def write(workdir: pathlib.Path, record: Record) -> None:
+    """Writes a record, whole."""
+    files.write_json(path(workdir, record["name"]), record)
+
+
+def add_times(workdir: pathlib.Path, name: str, seconds: dict[str, float]) -> None:
+    """Adds seconds per activity to the times of `name`."""
+    target = workdir / "times" / f"{name}.json"
+    try:
+        known = files.read_json(target)
+    except (FileNotFoundError, files.DamagedError):
+        known = {}  # times are no results; what is lost is only their sum
+    files.write_json(target, known | {key: round(known.get(key, 0.0) + value, 4) for key, value in seconds.items()})
+
+
+def network_of(fields: dict[str, Any], *, image_shape: tuple[int, int, int], classes: int) -> Network:
+    """The network that the `model.*` fields of a point describe."""
+    options = {key[6:]: value for key, value in fields.items() if key.startswith("model.")}
+    return build(options.pop("name"), image_shape=image_shape, classes=classes, **options)
+
+
+@functools.lru_cache(maxsize=2)
+def split_of(
+    name: str, directory: str | None, cache_dir: str | None, train_size: int | None, label_noise: float, seed: int
+) -> data.Split:
+    """A data set as the networks see it; the latest two are kept."""
+    return data.split(_raw(name, directory, cache_dir), train_size=train_size, label_noise=label_noise, seed=seed)
+
+
+@functools.lru_cache(maxsize=1)
+def _raw(name: str, directory: str | None, cache_dir: str | None) -> data.Raw:
+    return data.load(name, dir=directory, cache_dir=cache_dir)
+
+
+def data_of(fields: dict[str, Any], *, directory: str | None, cache_dir: str | None) -> data.Split:
+    """The data set that the `data.*` fields of a point describe."""
+    options = (fields[f"data.{key}"] for key in ("train_size", "label_noise", "seed"))
+    return split_of(fields["data.name"], directory, cache_dir, *options)
+
+
+def load_model(workdir: str | pathlib.Path, name: str, *, data_dir: str | None = None) -> TrainedModel:
+    """The trained network `name` of a workdir, with its training set, initial weights and history.
+
+    Args:
+        workdir: where the sweep was run.
+        name: the name of a record.
+        data_dir: where TFDS finds its prepared sets; None for where the sweep found them.
+
+    Raises:
+        ValueError: if there is no such network, or it has no weights.
+        DamagedError: if its checkpoint is not whole.
+    """
+    folder = pathlib.Path(workdir)
+    record = read(folder, name)
+    if record is None:
+        names = ", ".join(sorted(file.stem for file in (folder / "records").glob("*.json"))) or "none"
+        raise ValueError(f"{folder} has no network {name!r}; it has {names}")
+    places = files.read_json(folder / "config.json")["data"]
+    split = data_of(record["point"], directory=data_dir or places["dir"], cache_dir=places["cache_dir"])
+    if split.fingerprint != record["data"]:
+        raise ValueError(
+            f"the data set is not the one that {name!r} was trained on: {record['data']} was its fingerprint"
+        )
+    return restore(folder, record, split)
+
+
+def restore(workdir: pathlib.Path, record: Record, split: data.Split) -> TrainedModel:
+    """The network of `record` from its checkpoint. ValueError if it has none, DamagedError if it is not whole."""
+    loaded = checkpoints.load(workdir / "checkpoints" / record["name"])
+    if loaded is None:
+        raise ValueError(f"{workdir} has no weights of {record['name']!r}")
+    arrays, meta = loaded
+    network = network_of(record["point"], image_shape=split.train.images.shape[1:], classes=split.classes)
+    params, stats = jax.eval_shape(network.init, jax.random.key(0))
+    parts = {}
+    for part in ("init", "first_epoch", "final"):
+        tree = checkpoints.unflatten(part, {"params": params, "stats": stats}, arrays)
+        parts[part] = tuple(jax.tree.map(jax.numpy.asarray, (tree["params"], tree["stats"])))
+    return as_trained_model(
+        network,
+        *parts["final"],
+        split.train,
+        init=parts["init"],
+        first_epoch=parts["first_epoch"],
+        history=history_from(meta["history"]),
+        name=record["name"],
+    )
+
+
+def history_from(stored: dict[str, Any]) -> History:
+    """A history as it was put into a checkpoint's JSON file."""
+    losses = {key: tuple(files.number(x) for x in stored[key]) for key in ("epoch_loss", "check_loss")}
+    return History(**(stored | losses | {"check_update": tuple(stored["check_update"])}))

@@ -1,0 +1,79 @@
+"""What a workdir may hold: it is extended by new points, seeds and measures; what is there is never changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from prunegen_jax import files, records
+from prunegen_jax.sweeps import Point
+
+
+def prepare(workdir: pathlib.Path, config: ConfigDict, points: Sequence[Point]) -> dict[str, str]:
+    """Checks that `points` may go into `workdir` and notes the config there.
+
+    Returns:
+        hash → name of the networks there, which need not be trained again.
+
+    Raises:
+        ValueError: if a network there has a point's name but other fields, or differs from all the points in a field
+            that neither sweep varies, or has a measure computed with other options.
+        OSError: if the folder cannot be written.
+    """
+    known = records.read_all(workdir) if workdir.exists() else []
+    _refuse_changes(workdir, known, points)
+    _refuse_options(workdir, known, config.measures.options.to_dict())
+    _try_writing(workdir)
+    content = json.loads(config.to_json_best_effort())
+    target = workdir / "config.json"
+    try:
+        unchanged = files.read_json(target) == content
+    except (FileNotFoundError, files.DamagedError):
+        unchanged = False
+    if not unchanged:
+        files.write_json(target, content)
+    return {record["hash"]: record["name"] for record in known}
+
+
+def _refuse_changes(workdir: pathlib.Path, known: Iterable[records.Record], points: Sequence[Point]) -> None:
+    by_name = {point.name: point for point in points}
+    for record in known:
+        there = record["point"]
+        point = by_name.get(record["name"])
+        free: set[str] = set() if point else {*record["axes"], *points[0].axes}
+        wanted = (point or points[0]).fields
+        changed = [
+            f"{field} is {there.get(field)!r} there and {wanted.get(field)!r} here"
+            for field in sorted({*there, *wanted} - free)
+            if there.get(field) != wanted.get(field)
+        ]
+        if changed:
+            raise ValueError(
+                f"{workdir} holds {record['name']!r} made with another config: {'; '.join(changed)}. "
+                "Choose another --workdir, or give the old values"
+            )
+
+
+def _refuse_options(workdir: pathlib.Path, known: Iterable[records.Record], options: dict[str, Any]) -> None:
+    for record in known:
+        for name, entry in record["measures"].items():
+            there, here = entry["options"], json.loads(json.dumps(options.get(name, {})))
+            if name in options and there != here:
+                raise ValueError(
+                    f"{workdir} holds {name!r} of {record['name']!r} computed with options {there}, not {here}. "
+                    "Choose another --workdir, or give the old options"
+                )
+
+
+def _try_writing(workdir: pathlib.Path) -> None:
+    workdir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=workdir) as file:
+        file.write(b"\0" * 4096)
+        file.flush()
+        os.fsync(file.fileno())
