@@ -61,6 +61,6 @@ def get_config() -> ConfigDict:
     config.judge.seed = 0
 
     config.run = ConfigDict()
-    config.run.group = 8  # networks of equal shape in one unit of work, what --shard deals out
+    config.run.group = 4  # networks of equal shape in one unit of work, what --shard deals out
     config.run.checkpoint_seconds = 60.0  # between checkpoints of a network in training
     return config

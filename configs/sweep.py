@@ -1,26 +1,65 @@
-"""The newcomer's sweep: which measure tells how well small networks generalize on handwritten digits?
+"""The newcomer's sweep: which measure tells how well a small network generalizes on handwritten digits?
 
     python run.py --config=configs/sweep.py --workdir=runs/sweep
     python run.py --config=configs/sweep.py:smoke --workdir=runs/smoke
-    python run.py --config=configs/sweep.py:cifar10 --config.data.dir=... --workdir=runs/cifar10
+    python run.py --config=configs/sweep.py:cifar10 --config.data.dir=DIR --workdir=runs/cifar10
 
-36 networks on 500 real digits.
+`digits`, the default: 48 networks on 500 real digits, over width, learning rate, dropout and weight decay, two seeds
+each; about three minutes on two cores. The gap between training and test accuracy runs from about 4 to 10 points.
+`smoke`: the same way through with 8 networks, under a minute.
+`cifar10`: 8 wider networks on 2,500 CIFAR-10 images, about a quarter of an hour on two cores; DIR is where TFDS keeps
+its prepared sets (leave it out to have TFDS download CIFAR-10). The gap is about 60 points: that many images do not
+teach more.
 """
 
 from ml_collections import ConfigDict
 
 from configs import default
 
+MEASURES = (
+    "prunability",
+    "prunability_prefix",
+    "prunability_random",
+    "kept_parameters",
+    "num_parameters",
+    "parameter_norm",
+    "distance_from_initialization",
+    "inverse_margin",
+    "sum_of_training_losses",
+    "updates_to_target",
+    "training_cross_entropy",
+)
+
 
 def get_config(variant: str = "digits") -> ConfigDict:
     """The sweep called `variant`: digits, smoke or cifar10."""
+    if variant not in {"digits", "smoke", "cifar10"}:
+        raise ValueError(f"sweep.py:{variant} is not known; choose among digits, smoke, cifar10")
     config = default.get_config()
+    config.measures.names = MEASURES
+    if variant == "cifar10":
+        return _cifar10(config)
     config.data.train_size = 500
+    config.train.max_epochs = 150
     config.sweep.axes = (
         ("model.width", (8, 16)),
-        ("train.learning_rate", (0.01, 0.03, 0.1)),
-        ("train.dropout", (0.0, 0.3)),
-        ("train.weight_decay", (0.0, 3e-4)),
+        ("train.learning_rate", (0.02, 0.05, 0.1)),
+        ("train.dropout", (0.0, 0.2)),
+        ("train.weight_decay", (0.0, 1e-4)),
         ("seed", (0, 1)),
+    )
+    if variant == "smoke":
+        config.sweep.axes = (("train.learning_rate", (0.05, 0.1)), ("train.dropout", (0.0, 0.2)), ("seed", (0, 1)))
+    return config
+
+
+def _cifar10(config: ConfigDict) -> ConfigDict:
+    config.data.name = "cifar10"
+    config.data.train_size = 2500
+    config.train.max_epochs = 60
+    config.sweep.axes = (
+        ("model.width", (64, 96)),
+        ("train.batch_size", (32, 128)),
+        ("train.learning_rate", (0.03, 0.1)),
     )
     return config

@@ -65,9 +65,11 @@ class Scan:
         self.examples = 0
         self._lanes = lanes or (1 if jax.default_backend() == "cpu" else 16)
         self._size = len(data)
-        # As many at a time as prove most failures at a target of 0.01 nats; a function of N alone, so that networks
-        # of equal shape share a program.
+        # As many at first as prove most failures at a target of 0.01 nats, then eight times as many at a time;
+        # functions of N alone, so that networks of equal shape share programs.
         self._first = int(np.clip(2 ** round(np.log2(self._size / 64)), min(8, self._size), 4096))
+        starts = range(self._first, self._size, 8 * self._first)
+        self._stretches = [(0, self._first), *((start, 8 * self._first) for start in starts)]
         self._costs = functools.partial(_costs, as_partial(apply), params, scores.leaves, criterion=criterion)
         self._data = data
         self._dense = self._full((2**31 - 1,) * len(scores.sizes), 0)
@@ -100,9 +102,9 @@ class Scan:
         """The criterion `[masks]` at these kept counts if its mean is at most `limit`, else None."""
         allowed = limit * self._size * len(masks)
         sums, hardness, order = np.zeros(len(masks)), np.zeros(self._size), self._order
-        for start in range(0, self._size, self._first):
-            chosen = order[start : start + self._first]
-            costs = self._evaluate([keep] * len(masks), masks, np.resize(chosen, self._first))
+        for start, length in self._stretches:
+            chosen = order[start : start + length]
+            costs = self._evaluate([keep] * len(masks), masks, np.resize(chosen, length))
             costs = costs[:, : len(chosen)].astype(np.float64)
             hardness[chosen] = costs.sum(axis=0)
             sums += costs.sum(axis=1)

@@ -55,7 +55,8 @@ def train(folder: pathlib.Path, point: Point, config: ConfigDict, *, note: Calla
     task = task_of(point, config)
     place = folder / "checkpoints" / point.name
     init, snapshot = _resume(place, task)
-    for snapshot in training.train(task.network, task.split.train, task.h, task.recipe, resume=snapshot):
+    steps = training.train(task.network, task.split.train, task.h, task.recipe, resume=snapshot)
+    for snapshot in steps:
         note(f"{point.name}: epoch {snapshot.epochs}, loss {snapshot.epoch_loss[-1] if snapshot.epoch_loss else 0:.3g}")
         if snapshot.status == "training" and time.monotonic() - saved >= config.run.checkpoint_seconds:
             _save(place, f"epoch-{snapshot.epochs:06d}", init, snapshot, checkpoints.flatten("state", snapshot.state))

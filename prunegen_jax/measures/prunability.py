@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -22,7 +23,8 @@ def prunability(model: TrainedModel, key: jax.Array, *, fold: bool = False, **op
     network = _network(model, fold)
     if network is None:
         return _NO_FOLDED
-    return _estimate(pruning.prunability(network.apply, network.params, network.train, **options))
+    scan = functools.partial(pruning.prunability, network.apply, network.params, network.train, **options)
+    return _estimate(network.once(("prunability", *sorted(options.items())), scan))
 
 
 def prunability_layerwise(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:

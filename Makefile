@@ -1,0 +1,24 @@
+# `make sweep` and `make test` need Python 3.11+ and nothing else of ours: they make .venv and install the pins.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: sweep smoke test clean
+
+$(READY): requirements.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+sweep: $(READY)
+	$(RUN) run.py --config=configs/sweep.py --workdir=runs/sweep
+
+smoke: $(READY)
+	$(RUN) run.py --config=configs/sweep.py:smoke --workdir=runs/smoke
+
+test: $(READY)
+	$(RUN) -m pytest
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache build *.egg-info
