@@ -45,7 +45,7 @@ def test_exact_norm_is_that_of_the_matrix(stride, circular, size):
     kernel = random_kernel()
     expected = np.linalg.norm(explicit(kernel, size, stride=stride, padding=1, circular=circular), 2)
     padding = "CIRCULAR" if circular else 1
-    found = operators.operator_norm(kernel, size, stride=stride, padding=padding, key=KEY)
+    found = operators.operator_norm(kernel, size, stride=stride, padding=padding)
     assert found == pytest.approx(expected, rel=2e-6)
 
 
@@ -55,18 +55,18 @@ def test_exact_norm_is_that_of_the_matrix(stride, circular, size):
 def test_exact_norm_with_other_paddings(shape, padding, pixels):
     kernel = random_kernel(shape)
     expected = np.linalg.norm(explicit(kernel, (7, 7, 2), stride=1, padding=pixels, circular=False), 2)
-    found = operators.operator_norm(kernel, (7, 7, 2), stride=1, padding=padding, key=KEY)
+    found = operators.operator_norm(kernel, (7, 7, 2), stride=1, padding=padding)
     assert found == pytest.approx(expected, rel=2e-6)
 
 
 def test_exact_norm_of_degenerate_kernels():
-    assert operators.operator_norm(np.zeros((3, 3, 2, 2)), (4, 4, 2), padding=1, key=KEY) == 0.0
+    assert operators.operator_norm(np.zeros((3, 3, 2, 2)), (4, 4, 2), padding=1) == 0.0
     delta = np.zeros((3, 3, 2, 2))
     delta[1, 1] = 3e-30 * np.eye(2)  # the identity: every vector is an eigenvector
-    assert operators.operator_norm(delta, (4, 4, 2), padding=1, key=KEY) == pytest.approx(3e-30, rel=1e-6)
+    assert operators.operator_norm(delta, (4, 4, 2), padding=1) == pytest.approx(3e-30, rel=1e-6)
     one = random_kernel((3, 3, 1, 1))
     expected = np.linalg.norm(explicit(one, (1, 1, 1), stride=1, padding=1, circular=False), 2)
-    assert operators.operator_norm(one, (1, 1, 1), padding=1, key=KEY) == pytest.approx(expected, rel=1e-6)
+    assert operators.operator_norm(one, (1, 1, 1), padding=1) == pytest.approx(expected, rel=1e-6)
 
 
 def test_fourier_norm_is_exact_for_circular_padding_and_stride_one_alone():
@@ -91,7 +91,7 @@ def test_fourier_norm_is_exact_for_circular_padding_and_stride_one_alone():
 def test_the_four_methods():
     kernel = random_kernel()
     layer = Layer(("kernel",), "conv", 2, 1, (8, 8, 3))
-    found = {method: operators.spectral_norm(kernel, layer, method, KEY) for method in operators.METHODS}
+    found = {method: operators.spectral_norm(kernel, layer, method) for method in operators.METHODS}
     matrix = kernel.transpose(3, 2, 0, 1).reshape(4, -1)  # (out, in·kh·kw)
     assert found["reshaped"] == pytest.approx(np.linalg.svd(matrix, compute_uv=False)[0], rel=1e-12)
     assert found["fft_layer"] == pytest.approx(operators.fourier_norm(kernel, (8, 8)))
@@ -101,10 +101,8 @@ def test_the_four_methods():
     assert found["exact"] <= 3 * found["reshaped"]  # √(kh·kw) times the reshaped norm is a bound
     pointwise, dense = random_kernel((1, 1, 3, 4)), random_kernel((3, 4))
     for method in operators.METHODS:
-        assert operators.spectral_norm(dense, None, method, KEY) == pytest.approx(np.linalg.norm(dense, 2))
-        assert operators.spectral_norm(pointwise, None, method, KEY) == pytest.approx(
-            np.linalg.norm(pointwise[0, 0], 2)
-        )
+        assert operators.spectral_norm(dense, None, method) == pytest.approx(np.linalg.norm(dense, 2))
+        assert operators.spectral_norm(pointwise, None, method) == pytest.approx(np.linalg.norm(pointwise[0, 0], 2))
 
 
 def nin(*, batch_norm=True, seed=0, examples=40):

@@ -41,8 +41,8 @@ def test_normalized_by_the_number_of_examples():
 def test_sum_over_updates_weighs_a_partial_last_epoch():
     # 10 examples in batches of 4 make 3 updates an epoch; 10 updates are three whole epochs and one update
     assert speed.sum_of_update_losses(model(updates=10), KEY).value == pytest.approx(3 * (2 + 1 + 0.5) + 0.25)
-    # whole batches alone: 2 updates an epoch
-    assert speed.sum_of_update_losses(model(updates=8), KEY).value == pytest.approx(2 * 3.75)
+    # whole batches alone make 2 updates an epoch
+    assert speed.sum_of_update_losses(model(updates=7), KEY).value == pytest.approx(2 * (2 + 1 + 0.5) + 0.25)
 
 
 def test_hitting_times_interpolate_in_log_loss():
@@ -71,8 +71,8 @@ def test_updates_in_all_units_and_censored():
     between = speed.updates_between_losses(trained, KEY)
     assert between.value == math.inf
     assert between.details["censored"] is True
-    found = speed.updates_between_losses(trained, KEY, start=1.0, end=0.1)
-    assert found.value == pytest.approx(20.0)
+    found = speed.updates_between_losses(trained, KEY, start=0.1**0.5, end=0.1)
+    assert found.value == pytest.approx(10.0)
     assert found.details["hitting_times"]["0.01"] == math.inf
     assert found.details["hitting_times"]["0.1"] == pytest.approx(20.0)
     json.dumps(found.details)

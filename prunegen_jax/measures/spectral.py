@@ -32,7 +32,7 @@ def product_of_spectral_norms(
     normalize: str = "raw",
 ) -> Estimate:
     """Π_l ‖W_l‖₂²; `details["layers"]` has every ‖W_l‖₂."""
-    found = spectral_norms(model, key, spectral=spectral, compat=compat, fold=fold)
+    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
     if isinstance(found, Estimate):
         return found
     return norms.product(model, _squares(found), fold, normalize, details={"layers": found})
@@ -48,7 +48,7 @@ def product_of_spectral_norms_over_margin(
     normalize: str = "raw",
 ) -> Estimate:
     """Π_l ‖W_l‖₂² / γ²."""
-    found = spectral_norms(model, key, spectral=spectral, compat=compat, fold=fold)
+    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
     if isinstance(found, Estimate):
         return found
     return norms.product(model, _squares(found), fold, normalize, over_margin=True)
@@ -64,7 +64,7 @@ def sum_of_spectral_norms(
     normalize: str = "raw",
 ) -> Estimate:
     """d (Π_l ‖W_l‖₂²)^{1/d}."""
-    found = spectral_norms(model, key, spectral=spectral, compat=compat, fold=fold)
+    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
     if isinstance(found, Estimate):
         return found
     return norms.product(model, _squares(found), fold, normalize, as_sum=True)
@@ -80,7 +80,7 @@ def sum_of_spectral_norms_over_margin(
     normalize: str = "raw",
 ) -> Estimate:
     """d (Π_l ‖W_l‖₂² / γ²)^{1/d}."""
-    found = spectral_norms(model, key, spectral=spectral, compat=compat, fold=fold)
+    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
     if isinstance(found, Estimate):
         return found
     return norms.product(model, _squares(found), fold, normalize, as_sum=True, over_margin=True)
@@ -96,7 +96,7 @@ def frobenius_over_spectral(
     normalize: str = "raw",
 ) -> Estimate:
     """Σ_l ‖W_l‖_F² / ‖W_l‖₂², the sum of stable ranks. Undefined for a kernel of zeros, which fails."""
-    found = spectral_norms(model, key, spectral=spectral, compat=compat, fold=fold)
+    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
     if isinstance(found, Estimate):
         return found
     details = {"folded": norms.is_folded(model, fold), "zero_layers": [name for name in found if not found[name]]}
@@ -114,7 +114,7 @@ def spectral_bound_from_origin(
     normalize: str = "raw",
 ) -> Estimate:
     """(Π_l ‖W_l‖₂² / γ²) · Σ_l ‖W_l‖_F² / ‖W_l‖₂², the main term of the spectrally normalized margin bound."""
-    found = spectral_norms(model, key, spectral=spectral, compat=compat, fold=fold)
+    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
     if isinstance(found, Estimate):
         return found
     times = _ratio(norms.squared_norms(model, fold), found)
@@ -131,7 +131,7 @@ def spectral_bound_from_initialization(
     normalize: str = "raw",
 ) -> Estimate:
     """(Π_l ‖W_l‖₂² / γ²) · Σ_l ‖W_l − W_l⁰‖_F² / ‖W_l‖₂²."""
-    found = spectral_norms(model, key, spectral=spectral, compat=compat, fold=fold)
+    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
     away = norms.squared_distances(model, fold)
     if isinstance(found, Estimate) or isinstance(away, Estimate):
         return found if isinstance(found, Estimate) else away
@@ -151,7 +151,7 @@ def spectral_distance_from_initialization(
     away = norms.differences(model, fold)
     if isinstance(away, Estimate):
         return away
-    found = _norms_of(model, away, _method(spectral, compat), key, fold)
+    found = _norms_of(model, away, _method(spectral, compat), fold)
     if isinstance(found, Estimate):
         return found
     value = sum(_squares(found).values())
@@ -160,13 +160,13 @@ def spectral_distance_from_initialization(
 
 
 def spectral_norms(
-    model: TrainedModel, key: jax.Array, *, spectral: str | None, compat: str | None, fold: bool
+    model: TrainedModel, *, spectral: str | None, compat: str | None, fold: bool
 ) -> dict[str, float] | Estimate:
     """‖W_l‖₂ of every kernel by name, computed once per model; or the answer "not applicable"."""
     method = _method(spectral, compat)
     network = measured(model, fold)
     kernels = trees.kernels(network.params)
-    return remembered(network, f"spectral norms, {method}", lambda: _norms_of(model, kernels, method, key, fold))
+    return remembered(network, f"spectral norms, {method}", lambda: _norms_of(model, kernels, method, fold))
 
 
 def _method(spectral: str | None, compat: str | None) -> str:
@@ -177,14 +177,14 @@ def _method(spectral: str | None, compat: str | None) -> str:
 
 
 def _norms_of(
-    model: TrainedModel, kernels: dict[tuple[str, ...], Any], method: str, key: jax.Array, fold: bool
+    model: TrainedModel, kernels: dict[tuple[str, ...], Any], method: str, fold: bool
 ) -> dict[str, float] | Estimate:
     layers = {layer.path: layer for layer in measured(model, fold).layers or ()}
     for path, kernel in kernels.items():
         if reason := obstacle(kernel, layers.get(path), method):
             return not_applicable(reason)
     return {
-        "/".join(path): spectral_norm(np.asarray(kernel, np.float64), layers.get(path), method, key)
+        "/".join(path): spectral_norm(np.asarray(kernel, np.float64), layers.get(path), method)
         for path, kernel in kernels.items()
     }
 

@@ -62,7 +62,11 @@ def quantity(
     details = {"log": log_value, **(details or {})}
     if math.isnan(log_value):
         layers = details.get("zero_layers")
-        reason = f"undefined: all weights of {', '.join(layers)} are zero" if layers else "undefined (0 · ∞ or 0 / 0)"
+        reason = (
+            f"undefined: all weights of {', '.join(layers)} are zero"
+            if layers
+            else "not a number: 0 · ∞, 0 / 0, or weights that are not finite"
+        )
         return Estimate(math.nan, status="failed", reason=reason, details=details)
     if normalize == "raw":
         return Estimate(_exp(log_value) if value is None else value, details=details)
