@@ -88,8 +88,25 @@ def test_fourier_norm_is_exact_for_circular_padding_and_stride_one_alone():
     assert operators.fourier_norm(kernel, (2, 2)) == pytest.approx(small, rel=1e-12)
 
 
-def test_the_four_methods():
+def test_known_norms():
+    """Numbers worked out elsewhere for this kernel on 8 × 8 pixels."""
     kernel = random_kernel()
+    known = {(1, "CIRCULAR"): 12.0437, (1, 1): 11.6001, (2, "CIRCULAR"): 7.8806, (2, 1): 7.5904}
+    for (stride, padding), norm in known.items():
+        found = operators.operator_norm(kernel, (8, 8, 3), stride=stride, padding=padding)
+        assert found == pytest.approx(norm, abs=1e-4)
+    assert operators.fourier_norm(kernel, (8, 8)) == pytest.approx(12.0437, abs=1e-4)
+    assert operators.spectral_norm(kernel, None, "reshaped") == pytest.approx(6.4106, abs=1e-4)
+
+
+def test_a_spectrum_that_one_round_does_not_resolve():
+    kernel = random_kernel((3, 3, 1, 1), seed=5)
+    expected = np.linalg.norm(explicit(kernel, (20, 20, 1), stride=1, padding=1, circular=False), 2)
+    assert operators.operator_norm(kernel, (20, 20, 1), padding=1) == pytest.approx(expected, rel=2e-6)
+
+
+def test_the_four_methods():
+    kernel = random_kernel(seed=5)  # one whose largest frequency is not on the grid of 8 × 8
     layer = Layer(("kernel",), "conv", 2, 1, (8, 8, 3))
     found = {method: operators.spectral_norm(kernel, layer, method) for method in operators.METHODS}
     matrix = kernel.transpose(3, 2, 0, 1).reshape(4, -1)  # (out, in·kh·kw)
