@@ -235,6 +235,16 @@ def test_a_network_without_geometry():
     assert spectral.product_of_spectral_norms(dense, KEY).value == pytest.approx(4.0)
 
 
+def test_kernels_with_the_channels_first():
+    kernel = random_kernel().astype(np.float32)
+    data = Dataset(jnp.zeros((12, 8, 8, 3)), jnp.zeros(12, jnp.int32))
+    last = TrainedModel(lambda p, x: x, {"conv": {"kernel": jnp.asarray(kernel)}}, data)
+    first = TrainedModel(lambda p, x: x, {"conv": {"weight": jnp.asarray(kernel.transpose(3, 2, 0, 1))}}, data)
+    for method in ("reshaped", "fft_rgm"):
+        values = [spectral.product_of_spectral_norms(m, KEY, spectral=method).value for m in (last, first)]
+        assert values[0] == pytest.approx(values[1], rel=1e-12)
+
+
 def test_a_layer_of_zeros_is_named():
     model = nin(batch_norm=False)
     head = {**model.params["head"], "kernel": jnp.zeros_like(model.params["head"]["kernel"])}

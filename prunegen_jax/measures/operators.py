@@ -18,6 +18,14 @@ RESTARTS = 50
 TOLERANCE = 1e-6  # relative change of the norm from one restart to the next
 
 
+def channels_last(path: tuple[str, ...], kernel: np.ndarray) -> np.ndarray:
+    """A kernel [kh, kw, in, out]; one of a convolution that is named `weight` is [out, in, kh, kw], as in Equinox."""
+    kernel = np.asarray(kernel, np.float64)
+    if kernel.ndim > 2 and path and path[-1] == "weight":
+        return np.moveaxis(kernel, (1, 0), (-2, -1))
+    return kernel
+
+
 def spectral_norm(kernel: np.ndarray, layer: Layer | None, method: str) -> float:
     """‖W‖₂ of a dense kernel [in, out] or a convolution kernel [kh, kw, in, out], by one of `METHODS`.
 

@@ -13,11 +13,10 @@ import math
 from typing import Any
 
 import jax
-import numpy as np
 
 from prunegen_jax import trees
 from prunegen_jax.measures import norms
-from prunegen_jax.measures.operators import METHODS, obstacle, spectral_norm
+from prunegen_jax.measures.operators import METHODS, channels_last, obstacle, spectral_norm
 from prunegen_jax.measures.weights import check_choice, measured, quantity, remembered
 from prunegen_jax.types import Estimate, Measure, TrainedModel, not_applicable
 
@@ -180,13 +179,11 @@ def _norms_of(
     model: TrainedModel, kernels: dict[tuple[str, ...], Any], method: str, fold: bool
 ) -> dict[str, float] | Estimate:
     layers = {layer.path: layer for layer in measured(model, fold).layers or ()}
-    for path, kernel in kernels.items():
+    ready = {path: channels_last(path, kernel) for path, kernel in kernels.items()}
+    for path, kernel in ready.items():
         if reason := obstacle(kernel, layers.get(path), method):
             return not_applicable(reason)
-    return {
-        "/".join(path): spectral_norm(np.asarray(kernel, np.float64), layers.get(path), method)
-        for path, kernel in kernels.items()
-    }
+    return {"/".join(path): spectral_norm(kernel, layers.get(path), method) for path, kernel in ready.items()}
 
 
 def _squares(found: dict[str, float]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from prunegen_jax import trees
 from prunegen_jax.measures.norms import is_folded
+from prunegen_jax.measures.operators import channels_last
 from prunegen_jax.measures.weights import measured
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
@@ -40,7 +41,7 @@ def alpha_hat(model: TrainedModel, key: jax.Array, *, rescale: bool = True, fold
     found: dict[str, dict[str, Any]] = {}
     skipped = []
     for path, kernel in kernels.items():
-        eigenvalues = spectrum(np.asarray(kernel, np.float64), rescale)
+        eigenvalues = spectrum(channels_last(path, kernel), rescale)
         if eigenvalues.size < FEWEST:
             skipped.append("/".join(path))
             continue
