@@ -46,7 +46,7 @@ def _variance(case: Case, terms: kendall.Terms) -> float:
 def add_intervals(rows: list[Row], samples: Mapping[str, Mapping[str, np.ndarray]], level: float) -> None:
     for row in rows:
         for statistic, values in samples[row["measure"]].items():
-            low, high = uncertainty.interval(values, level=level)
+            low, high = uncertainty.interval(values, level=level, count=row["n"])
             row |= {f"{statistic}_low": low, f"{statistic}_high": high}
 
 
@@ -74,7 +74,8 @@ def differences(
                 drawn = uncertainty.rescaled(
                     drawn, value, _variance_of_difference(case, rows[0]["target"], reference, rival, signs)
                 )
-            low, high = uncertainty.interval(drawn, level=level)
+            count = min(by_name[n]["n"] for n in (reference, rival))
+            low, high = uncertainty.interval(drawn, level=level, count=count)
             row: Row = {"measure": rival, "target": rows[0]["target"], "reference": reference, "statistic": statistic}
             row |= {"better_by": value, "low": low, "high": high, "p": uncertainty.two_sided(drawn)}
             row["p"] = float("nan") if np.isnan(value) else row["p"]

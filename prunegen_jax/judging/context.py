@@ -105,6 +105,8 @@ def signature_rows(
             if draws:
                 weights = uncertainty.bootstrap_weights(case.grid.configurations, draws=draws, seed=seed)
                 sample = regression.weighted_adjusted_r2(columns, g, weights)
-                row["adjusted_r2_low"], row["adjusted_r2_high"] = uncertainty.interval(sample, level=level)
+                row["adjusted_r2_low"], row["adjusted_r2_high"] = uncertainty.interval(
+                    sample, level=level, count=row["n"]
+                )
             found.append(row)
     return found

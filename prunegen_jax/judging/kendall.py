@@ -37,7 +37,8 @@ def tau(measure: np.ndarray, target: np.ndarray, *, kind: Kind = "b") -> float:
         return float("nan")
     if x.max() == 0 or y.max() == 0:
         return 0.0 if kind == "a" else float("nan")
-    value = float(scipy.stats.kendalltau(x, y, method="asymptotic").statistic)
+    method = "asymptotic" if n > 2 else "exact"  # of the p-value, not used here, and not defined for two models
+    value = float(scipy.stats.kendalltau(x, y, method=method).statistic)
     if kind == "b":
         return value
     total = n * (n - 1) // 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.stats
 
 
 def bootstrap_weights(configurations: np.ndarray, *, draws: int, seed: int) -> np.ndarray:
@@ -46,14 +47,22 @@ def rescaled(draws: np.ndarray, value: float, variance: float) -> np.ndarray:
     return value + (draws - value) * (np.sqrt(variance) / spread) if spread > 0 and variance >= 0 else draws
 
 
-def interval(draws: np.ndarray, *, level: float) -> tuple[float, float]:
-    """The central interval that holds `level` of the draws `[draws]` that are numbers; `nan` when most are not."""
+def interval(draws: np.ndarray, *, level: float, count: int | None = None) -> tuple[float, float]:
+    """The central interval that holds `level` of the draws `[draws]` that are numbers; `nan` when most are not.
+
+    With the `count` of configurations it is expanded as Hesterberg (2015, "What Teachers Should Know About the
+    Bootstrap") does for few of them: the tails are those of the normal law beyond t sqrt((count + 1) / (count - 1)),
+    t the quantile of Student's law, because weights spread less than samples do. Below two configurations `nan`.
+    """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it has to lie between 0 and 1, as 0.95 does")
     known = draws[~np.isnan(draws)]
-    if 2 * len(known) < len(draws) or not len(known):
+    if 2 * len(known) < len(draws) or not len(known) or (count is not None and count < 2):
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    tail = (1 - level) / 2
+    if count is not None:
+        tail = float(scipy.stats.norm.sf(scipy.stats.t.isf(tail, count - 1) * np.sqrt((count + 1) / (count - 1))))
+    low, high = np.quantile(known, [tail, 1 - tail])
     return float(low), float(high)
 
 
