@@ -98,6 +98,8 @@ def test_options_of_normalized_margins():
     assert moments["block0/moment2"] == pytest.approx(margins.std(), rel=1e-4)
     third = ((margins - margins.mean()) ** 3).mean()
     assert moments["block0/moment3"] == pytest.approx(math.copysign(abs(third) ** (1 / 3), third), rel=1e-3)
+    skewed = layer_margins.SIGNATURES["moments"](np.array([-3.0, 1.0, 1.0, 1.0]))
+    assert skewed["moment3"] == pytest.approx(-(6.0 ** (1 / 3)))  # the root of a negative moment keeps its sign
     assert found(signature="deciles")["block0/decile3"] == pytest.approx(np.percentile(margins, 30), rel=1e-4)
     q1, q3 = np.percentile(margins, [25, 75])
     above = margins[margins > q3 + 1.5 * (q3 - q1)]
