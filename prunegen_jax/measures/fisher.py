@@ -1,0 +1,126 @@
+"""Flatness from first derivatives: Fisher–Rao norm, empirical Fisher trace, relative flatness of the last layer.
+
+All exact, in one to four passes over the training set, for kernels and biases of the network with batch norm folded
+(`fold=False`: of the network as it is).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prunegen_jax import trees
+from prunegen_jax.evaluation import batches
+from prunegen_jax.measures import gradient_noise, hessian, subject
+from prunegen_jax.measures.weights import check_choice, measured
+from prunegen_jax.types import Dataset, Estimate, Measure, Partial, PyTree, TrainedModel, not_applicable
+
+
+def fisher_rao_norm(
+    model: TrainedModel,
+    key: jax.Array,
+    *,
+    fisher: str = "empirical",
+    fold: bool = True,
+    batch_size: int | None = None,
+) -> Estimate:
+    """wᵀ F w = (1/m) Σ_i ⟨w, ∇ℓ_i(w)⟩², F the empirical Fisher matrix; "true" takes labels from the predictions.
+
+    From the derivative of the logits along w, one pass forward. For a network without biases that is homogeneous of
+    degree L it equals L² (1/m) Σ_i (⟨p_i, f_i⟩ − f_i[y_i])². Not the square root.
+    """
+    check_choice("fisher", fisher, ("empirical", "true"))
+    moved = subject.subject(model, fold=fold)
+    goal = subject.objective(moved, batch_size)
+    values = hessian.rayleigh_fisher(goal, moved.weights, moved.weights)[0 if fisher == "empirical" else 1]
+    examples = np.asarray(values, np.float64).reshape(-1)[: len(model.train)]
+    return Estimate(float(examples.mean()), details={**subject.details(moved), "fisher": fisher})
+
+
+def empirical_fisher_trace(
+    model: TrainedModel, key: jax.Array, *, fold: bool = True, batch_size: int | None = None
+) -> Estimate:
+    """(1/m) Σ_i ‖∇ℓ_i(w)‖² with the true labels, from per-example gradients."""
+    moved = subject.subject(model, fold=fold)
+    squares, _ = gradient_noise.example_gradients(moved, np.arange(len(model.train)), batch_size)
+    return Estimate(float(squares.mean()), details=subject.details(moved))
+
+
+def relative_flatness(
+    model: TrainedModel,
+    key: jax.Array,
+    *,
+    fold: bool = True,
+    features: str = "pooled",
+    head: tuple[str, ...] = ("head", "kernel"),
+    batch_size: int | None = None,
+) -> Estimate:
+    """κ = Σ_{s,s'} ⟨w_s, w_s'⟩ tr H_{ss'} of the last layer, w_s the weights of class s, H_{ss'} = ∂²L̂/∂w_s ∂w_s'.
+
+    Where logits are linear in the activation φ called `features` through the kernel at the path `head`, in closed form
+    κ = (1/m) Σ_i ‖φ_i‖² (Σ_s p_is ‖w_s‖² − ‖Σ_s p_is w_s‖²). Not applicable if the logits are not linear in φ.
+    """
+    network = measured(model, fold)
+    if network.features is None:
+        return not_applicable("needs features of the model" + (".folded" if network is not model else ""))
+    kernels = trees.kernels(network.params)
+    if tuple(head) not in kernels:
+        return not_applicable(f"needs a kernel at {'/'.join(head)}, has {', '.join('/'.join(k) for k in kernels)}")
+    names = jax.eval_shape(network.features, network.params, network.train.take(jnp.zeros(1, jnp.int32))[0])[1]
+    if features not in names:
+        return not_applicable(f"needs an activation called {features!r}, has {', '.join(names)}")
+    kernel = kernels[tuple(head)]
+    length = batch_size or 500
+    total, worst = 0.0, 0.0
+    for start, indices in enumerate(batches(len(network.train), batch_size=length)):
+        terms, apart = _relative_flatness(
+            network.features, network.params, kernel, network.train, indices, name=features
+        )
+        total += float(np.asarray(terms, np.float64)[: len(network.train) - start * len(indices)].sum())
+        worst = max(worst, float(apart))
+    if worst > 1e-3:
+        return not_applicable(
+            f"needs logits linear in {features!r} through {'/'.join(head)}; they differ by {worst:.2g}"
+        )
+    return Estimate(total / len(network.train), details={"folded": network is not model})
+
+
+@functools.partial(jax.jit, static_argnames="name")
+def _relative_flatness(
+    features: Partial, params: PyTree, kernel: jax.Array, data: Dataset, indices: Any, *, name: str
+) -> tuple[jax.Array, jax.Array]:
+    """The terms of κ, `[n]`, and how far logits are from φ W plus a constant, relative to their size."""
+    with jax.default_matmul_precision("highest"):
+        logits, activations = features(params, data.take(indices)[0])
+        phi = activations[name].reshape(logits.shape[0], -1)
+        w = kernel.reshape(-1, logits.shape[1])
+        if w.shape[0] != phi.shape[1]:
+            return jnp.zeros_like(logits[:, 0]), jnp.inf * jnp.ones((), logits.dtype)
+        p = jax.nn.softmax(logits, axis=-1)
+        spread = p @ jnp.sum(jnp.square(w), axis=0) - jnp.sum(jnp.square(p @ w.T), axis=1)
+        rest = logits - phi @ w  # the bias, the same for every example
+        apart = jnp.max(jnp.abs(rest - rest[:1])) / jnp.maximum(jnp.max(jnp.abs(logits)), 1e-30)
+    return jnp.sum(jnp.square(phi), axis=1) * spread, apart
+
+
+MEASURES = {
+    "empirical_fisher_trace": Measure(
+        empirical_fisher_trace, +1, "flatness", 4.0, "Jastrzębski et al. 2021", (), ("permutation",)
+    ),
+    "fisher_rao_norm": Measure(
+        fisher_rao_norm,
+        +1,
+        "flatness",
+        2.0,
+        "Liang et al. 2019",
+        (),
+        ("permutation", "neuron_scaling", "layer_scaling"),
+    ),
+    "relative_flatness": Measure(
+        relative_flatness, +1, "flatness", 1.0, "Petzka et al. 2021", ("features",), ("permutation", "layer_scaling")
+    ),
+}

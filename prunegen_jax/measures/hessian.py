@@ -1,0 +1,146 @@
+"""Products of the Hessian and the Gauss–Newton matrix of the training loss with vectors, over the full set in chunks.
+
+H = ∇²L̂(w) of the kernels and biases, p in all. An operator is a `Partial` that takes vectors `[V, p]` to products
+`[V, p]`; it is a pytree, so that programs which take one are compiled once for all networks of a shape.
+
+A product costs 8 matrix multiplications for every 3 of a gradient when done alone (forward, tangent forward, backward,
+tangent backward). Two of them do not depend on the vector and are shared: between the vectors of a block (`hessian`),
+or between all products ever taken, if the linearization fits into memory (`linearized`). Vectors are looped over
+inside a chunk, not vmapped: vmapped kernels turn convolutions into slow ones.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from prunegen_jax.evaluation import cross_entropy
+from prunegen_jax.measures.subject import Objective, Weights, chunk_logits, chunk_loss
+from prunegen_jax.types import Partial
+
+MEMORY = 3e9  # bytes that a stored linearization may take
+
+
+def hessian(objective: Objective, weights: Weights) -> Partial:
+    """v ↦ H v, for blocks of vectors."""
+    return Partial(_hessian_products, objective, weights)
+
+
+def linearized(objective: Objective, weights: Weights, *, memory: float = MEMORY) -> Partial:
+    """v ↦ H v for one vector after another: what does not depend on v is stored, if it fits into `memory` bytes."""
+    shapes = jax.eval_shape(_linearize, objective, weights)
+    if sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) > memory:
+        return hessian(objective, weights)
+    return Partial(_linearized_products, weights, _linearize(objective, weights))
+
+
+def gauss_newton(objective: Objective, weights: Weights) -> Partial:
+    """v ↦ G v, G = (1/N) Σ_i J_iᵀ (diag p_i − p_i p_iᵀ) J_i, the Fisher matrix of the softmax."""
+    return Partial(_gauss_newton_products, objective, weights)
+
+
+def weighted(operator: Partial, weights: Weights) -> Partial:
+    """v ↦ w ∘ A (w ∘ v): the operator D_w A D_w, whose trace is Σ_j A_jj w_j²."""
+    return Partial(_weighted_products, operator, ravel_pytree(weights)[0])
+
+
+@jax.jit
+def gradient(objective: Objective, weights: Weights) -> Weights:
+    """∇L̂(w) over the full set."""
+    with jax.default_matmul_precision("highest"):
+        return _gradient(objective, weights)
+
+
+@jax.jit
+def product(operator: Partial, vector: jax.Array) -> jax.Array:
+    """A v of an operator and one vector `[p]`."""
+    return operator(vector[None, :])[0]
+
+
+def _gradient(objective: Objective, weights: Weights) -> Weights:
+    def step(total: Weights, chunk: tuple[jax.Array, jax.Array]) -> tuple[Weights, None]:
+        return jax.tree.map(jnp.add, total, jax.grad(chunk_loss, argnums=1)(objective, weights, *chunk)), None
+
+    return jax.lax.scan(step, jax.tree.map(jnp.zeros_like, weights), (objective.indices, objective.scale))[0]
+
+
+@jax.jit
+def _linearize(objective: Objective, weights: Weights) -> Partial:
+    with jax.default_matmul_precision("highest"):
+        return jax.linearize(lambda w: _gradient(objective, w), weights)[1]
+
+
+def _linearized_products(weights: Weights, linear: Partial, vectors: jax.Array) -> jax.Array:
+    unravel = ravel_pytree(weights)[1]
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.map(lambda v: ravel_pytree(linear(unravel(v)))[0], vectors)
+
+
+def _hessian_products(objective: Objective, weights: Weights, vectors: jax.Array) -> jax.Array:
+    flat, unravel = ravel_pytree(weights)
+
+    def step(total: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        def chunk_gradient(w: jax.Array) -> jax.Array:
+            return ravel_pytree(jax.grad(chunk_loss, argnums=1)(objective, unravel(w), *chunk))[0]
+
+        return total + jax.lax.map(jax.linearize(chunk_gradient, flat)[1], vectors), None
+
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.scan(step, jnp.zeros_like(vectors), (objective.indices, objective.scale))[0]
+
+
+def _gauss_newton_products(objective: Objective, weights: Weights, vectors: jax.Array) -> jax.Array:
+    flat, unravel = ravel_pytree(weights)
+
+    def step(total: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        indices, scale = chunk
+        logits, forward = jax.linearize(lambda w: chunk_logits(objective, unravel(w), indices)[0], flat)
+        backward = jax.linear_transpose(forward, flat)
+        p = jax.nn.softmax(logits, axis=-1)
+
+        def one(vector: jax.Array) -> jax.Array:
+            u = forward(vector)
+            centred = p * (u - jnp.sum(p * u, axis=-1, keepdims=True))
+            return backward(scale[:, None] * centred)[0]
+
+        return total + jax.lax.map(one, vectors), None
+
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.scan(step, jnp.zeros_like(vectors), (objective.indices, objective.scale))[0]
+
+
+def _weighted_products(operator: Partial, weights: jax.Array, vectors: jax.Array) -> jax.Array:
+    return weights[None, :] * operator(weights[None, :] * vectors)
+
+
+@jax.jit
+def slopes(objective: Objective, weights: Weights, direction: Weights) -> jax.Array:
+    """⟨v, ∇ℓ_i⟩ of every example, `[chunks, B]`, with v = `direction`."""
+    return _along(objective, weights, direction)[0]
+
+
+@jax.jit
+def rayleigh_fisher(objective: Objective, weights: Weights, direction: Weights) -> tuple[jax.Array, jax.Array]:
+    """⟨v, ∇ℓ_i⟩² and (J_i v)ᵀ (diag p_i − p_i p_iᵀ) (J_i v) of every example, `[chunks, B]` each, with v = `direction`.
+
+    Their means are vᵀ F v with F the empirical and the true Fisher matrix.
+    """
+    slope, variance = _along(objective, weights, direction)
+    return jnp.square(slope), variance
+
+
+def _along(objective: Objective, weights: Weights, direction: Weights) -> tuple[jax.Array, jax.Array]:
+    def one(indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def logits(w: Weights) -> jax.Array:
+            return chunk_logits(objective, w, indices)[0]
+
+        out, u = jax.jvp(logits, (weights,), (direction,))
+        labels = jnp.take(objective.data.labels, indices)
+        p = jax.nn.softmax(out, axis=-1)
+        slope = jax.jvp(lambda z: cross_entropy(z, labels), (out,), (u,))[1]
+        mean = jnp.sum(p * u, axis=-1)
+        return slope, jnp.sum(p * jnp.square(u - mean[:, None]), axis=-1)
+
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.map(one, objective.indices)

@@ -1,0 +1,125 @@
+"""The weights that a flatness measure moves: kernels and their biases, as a dict that a loss is a function of."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from prunegen_jax import trees
+from prunegen_jax.evaluation import batches, cross_entropy
+from prunegen_jax.measures.weights import measured
+from prunegen_jax.types import Dataset, Partial, PyTree, TrainedModel
+
+Weights = dict[str, jax.Array]
+
+CPU_VALUES = 30_000  # input values per chunk: what a pass of a small network keeps in a core's cache
+OTHER_VALUES = 1_500_000
+
+
+class Subject(NamedTuple):
+    """A network as a function of the weights that are moved.
+
+    Attributes:
+        apply: (weights, images [n, H, W, C]) → logits [n, K].
+        weights: kernels and biases by name, p scalars in all.
+        initial: the same before training, None if the model does not bring them.
+        data: the training set.
+        folded: whether batch norm has been folded into these weights.
+    """
+
+    apply: Partial
+    weights: Weights
+    initial: Weights | None
+    data: Dataset
+    folded: bool
+
+
+class Objective(NamedTuple):
+    """The training loss L̂(w) = (1/N) Σ_i ℓ_i(w) in chunks: a pytree, an argument of compiled programs.
+
+    `indices [chunks, B]` cover the examples; `scale [chunks, B]` is 1/N, and 0 where an index only fills up.
+    """
+
+    apply: Partial
+    data: Dataset
+    indices: jax.Array
+    scale: jax.Array
+
+
+def subject(model: TrainedModel, *, fold: bool = True) -> Subject:
+    """Kernels and the biases beside them, of the network with batch norm folded if `fold` and if there is one.
+
+    A leaf counts if it is a kernel or lies in the same node of the tree as one; the scales and shifts of
+    normalization layers left in the network stay as they are.
+    """
+    network = measured(model, fold)
+    parents = {path[:-1] for path in trees.kernels(network.params)}
+    names = {"/".join(path) for path, _ in trees.named_leaves(network.params) if path[:-1] in parents}
+    initial = network.init_params
+    return Subject(
+        Partial(_apply, network.apply, network.params),
+        _pick(network.params, names),
+        None if initial is None else _pick(initial, names),
+        network.train,
+        fold and model.folded is not None,
+    )
+
+
+def objective(subject: Subject, batch_size: int | None = None) -> Objective:
+    """The training loss of a network in chunks of `batch_size`; None for a size that suits backend and images.
+
+    Raises:
+        ValueError: for a batch size below 1.
+    """
+    size = len(subject.data)
+    length = chunk_size(subject.data) if batch_size is None else batch_size
+    if length < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    rows = batches(size, batch_size=length)
+    indices = jnp.asarray(rows, jnp.int32)
+    position = jnp.arange(indices.size).reshape(indices.shape)
+    dtype = jnp.result_type(*subject.weights.values())
+    scale = jnp.where(position < size, jnp.asarray(1 / size, dtype), jnp.asarray(0, dtype))
+    return Objective(subject.apply, subject.data, indices, scale)
+
+
+def chunk_size(data: Dataset) -> int:
+    """Examples per chunk when nobody says: small on a CPU (caches), large elsewhere (launches)."""
+    values = CPU_VALUES if jax.default_backend() == "cpu" else OTHER_VALUES
+    return max(8, min(500, values // math.prod(data.images.shape[1:])))
+
+
+def chunk_loss(objective: Objective, weights: Weights, indices: jax.Array, scale: jax.Array) -> jax.Array:
+    """Σ scale_i ℓ_i(w) over one chunk of examples."""
+    logits, labels = chunk_logits(objective, weights, indices)
+    return jnp.vdot(scale, cross_entropy(logits, labels))
+
+
+def chunk_logits(objective: Objective, weights: Weights, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Logits `[B, K]` and labels `[B]` of one chunk, in the weights' own precision."""
+    images, labels = objective.data.take(indices)
+    return objective.apply(weights, images.astype(jnp.result_type(*weights.values()))), labels
+
+
+def kernel_names(subject: Subject) -> list[str]:
+    """Names of the kernels among the weights: what bounds count as w, ω scalars in all."""
+    return [name for name, leaf in subject.weights.items() if trees.is_kernel(tuple(name.split("/")), leaf)]
+
+
+def details(subject: Subject) -> dict[str, Any]:
+    """What every flatness measure says about the weights it moved."""
+    return {"folded": subject.folded, "parameters": trees.count(subject.weights)}
+
+
+def _apply(apply: Partial, params: PyTree, weights: Weights, images: jax.Array) -> jax.Array:
+    replaced = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: weights.get("/".join(trees.path_names(path)), leaf), params
+    )
+    return apply(replaced, images)
+
+
+def _pick(params: PyTree, names: set[str]) -> Weights:
+    return {"/".join(path): leaf for path, leaf in trees.named_leaves(params) if "/".join(path) in names}
