@@ -49,7 +49,7 @@ def assign(
     "confounders": ..., "name": column or None, "status": column or None, "unused": [column]}.
 
     Patterns are shell patterns separated by commas; a part without a pattern is found by the columns' names.
-    `numeric` names the columns whose every cell is a number or empty. Raises ValueError when a pattern matches no
+    `numeric` names the columns that hold any number. Raises ValueError when a pattern matches no
     column, or no target or no measure is found.
     """
     free = list(header)
@@ -84,12 +84,13 @@ def assign(
             free.remove(column)
             parts.setdefault("unused", []).append(column)
     # a confounder that is a measure too stays a measure, so that it is judged like the rest
-    prefixed = claim({_short(c): c for c in free if _CONFOUNDER.match(c)})
+    prefixed = claim({_CONFOUNDER.sub("", c): c for c in free if _CONFOUNDER.match(c)})
     if measures is None:
-        named = [c for c in free if _MEASURE.match(c)]
-        parts["measures"] = claim({_measure(c): c for c in named or [c for c in free if c in numeric]})
-    plain = {_short(c): c for c in header if _short(c) in CONFOUNDERS and c in numeric and not _CONFOUNDER.match(c)}
-    parts["confounders"] = plain | prefixed
+        foreign = any(_MEASURE.match(c) and not c.startswith("measure.") for c in free)
+        own = [c for c in free if _MEASURE.match(c) or (c in numeric and not foreign)]
+        parts["measures"] = claim({_measure(c): c for c in own})
+    plain = {_confounder(c): c for c in header if _confounder(c) in CONFOUNDERS and c in numeric}
+    parts["confounders"] = prefixed | {k: c for k, c in plain.items() if k not in prefixed}
     parts["unused"] = parts.get("unused", []) + [c for c in free if c not in plain.values()]
     _check(parts, header)
     return parts
@@ -139,10 +140,13 @@ def number(value: Any) -> float:
 
 def is_numeric(texts: Sequence[str]) -> bool:
     """Whether every cell is a number or empty, and at least one is a number."""
-    try:
-        return not np.isnan([number(text) for text in texts]).all()
-    except ValueError:
-        return False
+    known = [text for text in texts if text.strip()]
+    return bool(known) and all(map(_reads_as_number, known))
+
+
+def has_numbers(texts: Sequence[str]) -> bool:
+    """Whether some cell is a number: text elsewhere in such a column is a mistake, not a label."""
+    return any(_reads_as_number(text) and not np.isnan(float(text)) for text in texts)
 
 
 def cell(value: Any) -> str:
@@ -154,15 +158,24 @@ def cell(value: Any) -> str:
     return "" if np.isnan(value) else repr(float(value))
 
 
-def header_of_measure(name: str) -> str:
-    """The CSV column of a measure: its name, prefixed where the bare name would be taken for something else."""
-    return name if _measure(name) == name and not _is_special(name) else f"measure.{name}"
+def header_of_measure(name: str, values: np.ndarray) -> str:
+    """The CSV column of a measure: its name, prefixed where the bare name would be taken for something else, or the
+    lack of any number for a column of text."""
+    return f"measure.{name}" if _is_special(name) or np.isnan(values).all() else name
 
 
 def _is_special(name: str) -> bool:
     special = (*TARGETS, *REPLICATES, *_NAMES, *_STATUS, *_BOOKKEEPING)
     patterns = (_HYPERPARAMETER, _NUMBERED, _MEASURE, _CONFOUNDER)
     return _short(name) in special or name.lower() in special or any(p.match(name) for p in patterns)
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _axis(column: str) -> str:
@@ -175,11 +188,13 @@ def _measure(column: str) -> str:
 
 def _short(column: str) -> str:
     """Our name of a target or a confounder, where the column is one; otherwise the column's own name."""
-    plain = re.sub(
-        r"^(confounder|measures?|complexity|hp|hparams?|target|targets|train)\.", "", column, flags=re.IGNORECASE
-    )
-    folded = plain.lower().replace(".", "_")
+    folded = re.sub(r"^targets?\.", "", column, flags=re.IGNORECASE).lower().replace(".", "_")
     return next((name for name, others in ALIASES.items() if folded in others), column)
+
+
+def _confounder(column: str) -> str:
+    """The confounder that a column holds, which may be a measure or a hyperparameter too."""
+    return "" if _CONFOUNDER.match(column) else _short(_measure(_axis(column)))
 
 
 def _matching(patterns: str, free: Sequence[str], header: Sequence[str], option: str) -> list[str]:

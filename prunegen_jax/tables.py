@@ -149,7 +149,7 @@ def read_csv(
     """
     header, rows = _read_rows(path)
     columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
-    numeric = [name for name, cells in columns.items() if parse.is_numeric(cells)]
+    numeric = [name for name, cells in columns.items() if parse.has_numbers(cells)]
     parts = parse.assign(header, target=target, hyperparameters=hyperparameters, measures=measures, numeric=numeric)
     label, status = parts["name"], parts["status"]
     names = columns[label] if label is not None else [str(i) for i in range(len(rows))]
@@ -206,7 +206,7 @@ def to_rows(table: Table) -> tuple[list[str], list[list[str]]]:
     reasons = [reason for _, reason in table.left_out] if len(full) > n else []
     columns: dict[str, Sequence[Any]] = {"name": full.names, "status": ["converged"] * n + reasons}
     columns |= {f"hp.{k}": v for k, v in full.hyperparameters.items()}
-    columns |= {parse.header_of_measure(m): full.measures[m] for m in sorted(full.measures)}
+    columns |= {parse.header_of_measure(m, full.measures[m]): full.measures[m] for m in sorted(full.measures)}
     columns |= dict(full.targets) | {f"confounder.{k}": v for k, v in full.confounders.items()}
     if table.test_size is not None:
         columns["test_size"] = [table.test_size] * len(full)
