@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import scipy.cluster.hierarchy
 
 from .case import Case
-from .information import information
+from .information import Information, fixed, from_counts, information
 from .nulls import Null, almost_untied, null_of_information, tie_pattern
 from .verdict import Matrix, Row
 
+_SMALL = 2048  # models for which n^2 numbers are kept
 _EMPTY = "S empty"
 _LEAST = "least over |S| <= 2"
 
@@ -49,22 +51,26 @@ def added(case: Case, target: str, names: list[str], *, permutations: int, seed:
     columns |= {f"given {name}": values for name, values in case.table.confounders.items()}
     shape = (len(names), len(columns))
     values = {key: np.full(shape, np.nan) for key in ("", "_null", "_p", "_least", "_least_null", "_least_p")}
-    nulls: dict[tuple[bytes, int], tuple[Null, Null]] = {}
-    for (i, name), (j, (label, third)) in itertools.product(enumerate(names), enumerate(columns.items())):
-        if label == name:
-            continue
-        m = case.table.measures[name]
-        found = information(m, g, case.given, third=third)
-        values[""][i, j], values["_least"][i, j] = found.normalised[0], found.minimum[0]
-        if not permutations or found.pairs == 0:
-            continue
-        stand_in = almost_untied(m)
-        key = (tie_pattern(stand_in), j)
-        if key not in nulls:
-            nulls[key] = null_of_information(stand_in, g, case.given, third=third, permutations=permutations, seed=seed)
-        for part, null in zip(("", "_least"), nulls[key], strict=True):
-            values[f"{part}_null"][i, j] = null.bias
-            values[f"{part}_p"][i, j] = null.p_value(values[part][i, j])
+    for j, (label, third) in enumerate(columns.items()):
+        nulls: dict[bytes, tuple[Null, Null]] = {}
+        compare = _against(g, third, case)
+        for i, name in enumerate(names):
+            if label == name:
+                continue
+            m = case.table.measures[name]
+            found = compare(m)
+            values[""][i, j], values["_least"][i, j] = found.normalised[0], found.minimum[0]
+            if not permutations or found.pairs == 0:
+                continue
+            stand_in = almost_untied(m)
+            key = tie_pattern(stand_in)
+            if key not in nulls:
+                nulls[key] = null_of_information(
+                    stand_in, g, case.given, third=third, permutations=permutations, seed=seed
+                )
+            for part, null in zip(("", "_least"), nulls[key], strict=True):
+                values[f"{part}_null"][i, j] = null.bias
+                values[f"{part}_p"][i, j] = null.p_value(values[part][i, j])
     meaning = "I(V_row; V_g | V_column, U_S) / H(V_g | V_column, U_S)"
     suffixes = {"": "", "_null": ", mean of the permutation null", "_p": ", permutation p-value"}
     return {
@@ -77,6 +83,20 @@ def added(case: Case, target: str, names: list[str], *, permutations: int, seed:
         for part, table in values.items()
         if permutations or part in ("", "_least")
     }
+
+
+def _against(g: np.ndarray, third: np.ndarray, case: Case) -> Callable[[np.ndarray], Information]:
+    """A measure's information about `g` given `third`, with what does not depend on the measure done once."""
+    known = ~(np.isnan(g) | np.isnan(third))
+    conditions = case.given.take(known)
+    prepared = fixed(g[known], conditions, third=third[known]) if known.sum() <= _SMALL else None
+
+    def compare(m: np.ndarray) -> Information:
+        if prepared is None or np.isnan(m[known]).any():
+            return information(m, g, case.given, third=third)
+        return from_counts(prepared.counts(m[known]), conditions)
+
+    return compare
 
 
 def relatives_together(names: list[str], families: dict[str, str], symmetric: np.ndarray) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import kendall, regression, robustness, uncertainty
 from .case import Case, pgdl_of
-from .nulls import Null, null_of_k, tie_pattern
+from .nulls import Null, almost_untied, null_of_k, tie_pattern
 from .verdict import Row
 
 COMPARED = ("tau_b", "tau_a", "psi", "adjusted_r2", "sign_error", "sign_error_90", "sign_error_worst")
@@ -98,10 +98,11 @@ def add_nulls(case: Case, rows: list[Row], *, permutations: int, seed: int) -> N
     for row in rows:
         m, g = case.table.measures[row["measure"]], case.table.targets[row["target"]]
         scored = not np.isnan(pgdl_of(case, m, g))
-        key = (tie_pattern(np.where(np.isnan(g), np.nan, m)), scored)
+        stand_in = almost_untied(np.where(np.isnan(g), np.nan, m))
+        key = (tie_pattern(stand_in), scored)
         if key not in nulls:
             nulls[key] = null_of_k(
-                m, g, case.given, permutations=permutations, seed=seed, pgdl=case.pgdl if scored else None
+                stand_in, g, case.given, permutations=permutations, seed=seed, pgdl=case.pgdl if scored else None
             )
         for statistic, null in zip(("k", "pgdl"), nulls[key], strict=True):
             row |= {f"{statistic}_null": null.bias, f"{statistic}_null_95": null.limit}

@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from .information import Conditions, count_cells, from_counts, information, pair_tables
+from .information import Conditions, above, fixed, from_counts
 from .pgdl import score_by_pair
 
 
@@ -68,13 +68,6 @@ def representative(measure: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def permuted(measure: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """The measure with its values shuffled among the models that have one."""
-    shuffled, known = measure.copy(), ~np.isnan(measure)
-    shuffled[known] = generator.permutation(measure[known])
-    return shuffled
-
-
 def null_of_k(
     measure: np.ndarray,
     target: np.ndarray,
@@ -88,17 +81,16 @@ def null_of_k(
     known = ~(np.isnan(measure) | np.isnan(target))
     ranks, g = representative(np.where(known, measure, np.nan))[known], target[known]
     conditions = given.take(known)
-    generator = np.random.default_rng([seed, 1])
+    against, generator = fixed(g, conditions), np.random.default_rng([seed, 1])
     k, scores = np.full(permutations, np.nan), np.full(permutations, np.nan)
-    more = None if pgdl is None else _above(g, pgdl)
     for draw in range(permutations):
         m = generator.permutation(ranks)
-        counts = count_cells(lambda rows, m=m: pair_tables(m, g, None, rows), len(m), conditions)
+        up = above(m, conditions)
+        counts = against.counts(m, above_first=up)
         k[draw] = from_counts(counts, conditions).minimum[0]
-        if pgdl is not None:
-            # (+, +) is there already: the pairs of axes are among the sets
-            both = counts[0, -len(pgdl.cells) :]
-            scores[draw] = score_by_pair(both, _above(m, pgdl), more, pgdl).min()
+        if pgdl is not None:  # its pairs of axes are the last of the sets
+            last = slice(-len(pgdl.cells), None)
+            scores[draw] = score_by_pair(counts[0, last], up[last], against.more_cells[last], pgdl).min()
     return Null(k), Null(scores)
 
 
@@ -112,15 +104,12 @@ def null_of_information(
     seed: int,
 ) -> tuple[Null, Null]:
     """The nulls of I(V_m; V_o | V_3, U_S) / H(V_o | V_3, U_S), for the empty S and for the minimum over S."""
-    generator = np.random.default_rng([seed, 2])
-    ranks = representative(measure)
-    draws = [information(permuted(ranks, generator), other, given, third=third) for _ in range(permutations)]
-    return Null(np.array([d.normalised[0] for d in draws])), Null(np.array([d.minimum[0] for d in draws]))
-
-
-def _above(values: np.ndarray, given: Conditions) -> np.ndarray:
-    """Pairs i, j with values_i > values_j by cell, `[cells]`, from running counts in the order of the values."""
-    order, z = np.argsort(values), given.indicators
-    running = np.concatenate([np.zeros((1, z.shape[1]), np.float32), np.cumsum(z[order], axis=0)])
-    below = running[np.searchsorted(values[order], values, side="left")]
-    return (z.T @ below).ravel()[given.cells].astype(np.float64)
+    known = ~(np.isnan(measure) | np.isnan(other))
+    known &= True if third is None else ~np.isnan(third)
+    conditions, generator = given.take(known), np.random.default_rng([seed, 2])
+    against = fixed(other[known], conditions, third=third if third is None else third[known])
+    ranks, empty, least = representative(measure[known]), np.empty(permutations), np.empty(permutations)
+    for draw in range(permutations):
+        found = from_counts(against.counts(generator.permutation(ranks)), conditions)
+        empty[draw], least[draw] = found.normalised[0], found.minimum[0]
+    return Null(empty), Null(least)
