@@ -39,8 +39,9 @@ def prepare(table: Table, *, repeats: Repeats = "mean", environments: robustness
     if repeats not in ("mean", "keep"):
         raise ValueError(f"repeats is {repeats!r}; choose 'mean' or 'keep'")
     if not len(table):
-        why = f", all {len(table.left_out)} are left out, the first because: {table.left_out[0][1]}"
-        raise ValueError("the table has no model to judge" + (why if table.left_out else ""))
+        first = table.left_out[0][1] if table.left_out else ""
+        why = f": all {len(table.left_out)} are left out, the first because: {first}" if first else ""
+        raise ValueError("the table has no model to judge" + why)
     models, notes = drop_duplicates(table)
     models_grid, found = grid_of(models)
     notes += found

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..tables import Table
-from . import added, certainty, context, kendall, robustness
+from . import added, baselines, certainty, context, kendall, robustness
 from .case import Case, Repeats, chosen, prepare, statistics
 from .verdict import Matrix, Row, Verdict
+
+REFERENCE = "prunability"
 
 
 def judge(
@@ -18,7 +20,7 @@ def judge(
     targets: Sequence[str] | None = None,
     measures: Sequence[str] | None = None,
     repeats: Repeats = "mean",
-    reference: str = "prunability",
+    reference: str = REFERENCE,
     signatures: Mapping[str, Sequence[str]] | None = None,
     orders: Mapping[str, Sequence[str | float]] | None = None,
     environments: robustness.Environments = "auto",
@@ -46,10 +48,17 @@ def judge(
     names = chosen("measure", measures, table.measures)
     settings = {"draws": draws, "permutations": permutations, "added_permutations": added_permutations}
     settings |= {"baseline_draws": baseline_draws}
-    _check(**settings)
+    _check(folds=folds, level=level, **settings)
     settings |= {"repeats": repeats, "reference": reference, "folds": folds, "level": level, "seed": seed}
+    if reference != REFERENCE:
+        chosen("reference", [reference], table.measures)
+    for members in (signatures or {}).values():
+        chosen("measure", members, table.measures)
     case = prepare(table, repeats=repeats, environments=environments)
+    baselines.canonical(case.models_grid, case.models.hyperparameters, orders=orders)  # a wrong order fails here
     notes = [*table.notes, *case.notes, *_remarks(case, targets, names)]
+    if reference not in names:
+        notes.append(f"{reference} is not among the measures: no measure is compared with it")
     rows: list[Row] = []
     differences: list[Row] = []
     for target in targets:
@@ -136,7 +145,11 @@ def _remarks(case: Case, targets: Sequence[str], names: Sequence[str]) -> list[s
     return found
 
 
-def _check(**counts: int) -> None:
+def _check(*, folds: int, level: float, **counts: int) -> None:
     for name, value in counts.items():
         if value < 0:
             raise ValueError(f"{name} is {value}; it has to be 0 (leave it out) or more")
+    if folds < 2:
+        raise ValueError(f"folds is {folds}; it has to be at least 2")
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it has to lie between 0 and 1, as 0.95 does")

@@ -105,7 +105,7 @@ def count_cells(tables: Callable[[slice], np.ndarray], n: int, given: Conditions
     for start in range(0, max(n, 1), block):
         rows = slice(start, start + block)
         inside = tables(rows)
-        summed = (inside.reshape(-1, n) @ z).reshape(*inside.shape[:2], z.shape[1])
+        summed = (inside.reshape(inside.shape[0] * inside.shape[1], n) @ z).reshape(*inside.shape[:2], z.shape[1])
         # counts of ones, exact in float32 while block * n < 2^24, and summed over the blocks in float64
         total = total + (z[rows].T @ summed).reshape(len(inside), -1)[:, given.cells].astype(np.float64)
     return np.asarray(total)
