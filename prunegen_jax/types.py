@@ -149,6 +149,7 @@ class Measure:
     source: str  # where the quantity comes from
     needs: tuple[str, ...] = ()  # optional fields of TrainedModel without which it does not apply
     invariant: tuple[str, ...] = ()  # what leaves it unchanged: "permutation", "neuron_scaling", "layer_scaling"
+    stream: str = ""  # measures of one stream get the same randomness, so that they can share a search
 
     def __call__(self, model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
         """The measure of `model`; "not_applicable" if a field that it needs is missing."""

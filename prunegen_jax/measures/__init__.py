@@ -82,7 +82,8 @@ def measure(
 
 
 def _one(name: str, model: TrainedModel, key: jax.Array, options: dict[str, Any]) -> Estimate:
-    own = jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    stream = MEASURES[name].stream or name
+    own = jax.random.fold_in(key, zlib.crc32(stream.encode()) & 0x7FFFFFFF)
     try:
         return MEASURES[name](model, own, **options)
     except (ValueError, ArithmeticError, RuntimeError) as error:  # RuntimeError: XLA, out of memory among others

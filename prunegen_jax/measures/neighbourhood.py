@@ -1,0 +1,239 @@
+"""Flatness by the loss in a neighbourhood of given size: average-case, worst-case and one-step (SAM) sharpness.
+
+Rises of the mean cross-entropy (nats) over the whole training set when kernels and biases move, of the network with
+batch norm folded into them (`fold=False`: of the network as it is).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prunegen_jax import trees
+from prunegen_jax.evaluation import example_losses
+from prunegen_jax.measures import hessian, sharpness, subject
+from prunegen_jax.measures.perturbation import gaussian as noise
+from prunegen_jax.types import Estimate, Measure, TrainedModel
+
+LOOK = 4  # pairs of draws between two looks at the standard error
+
+
+def average_sharpness(
+    model: TrainedModel,
+    key: jax.Array,
+    *,
+    rho: float = 0.01,
+    adaptive: bool = False,
+    relative_error: float = 0.05,
+    budget: int = 64,
+    fold: bool = True,
+) -> Estimate:
+    """E_{δ ∼ N(0, ρ² diag(c²))} [L̂(w + δ)] − L̂(w), with c = 1, or c = |w| if `adaptive`.
+
+    For small ρ it is (ρ²/2) Σ_j c_j² H_jj. Draws come in pairs ±δ, which takes out the odd orders, until the standard
+    error is below `relative_error` of the value or `budget` evaluations of the loss are spent.
+
+    Raises:
+        ValueError: if ρ is not positive or the budget leaves fewer than two pairs.
+    """
+    _positive("rho", rho)
+    if budget < 4:
+        raise ValueError(f"budget={budget} must be at least 4, two pairs of draws")
+    moved = subject.subject(model, fold=fold)
+    dense = _loss(moved, moved.weights)
+    pairs: list[float] = []
+    while True:
+        own = jax.random.fold_in(key, len(pairs))
+        sides = (
+            _loss(moved, noise(moved.weights, own, jnp.float32(sign * rho), magnitude=adaptive, floor=jnp.float32(0.0)))
+            for sign in (1, -1)
+        )
+        pairs.append(sum(sides) / 2 - dense)
+        value, sem = float(np.mean(pairs)), math.inf
+        if len(pairs) > 1:
+            sem = float(np.std(pairs, ddof=1) / math.sqrt(len(pairs)))
+        converged = len(pairs) >= 2 * LOOK and len(pairs) % LOOK == 0 and sem <= relative_error * abs(value)
+        if converged or 2 * len(pairs) + 2 > budget:
+            break
+    more = {"evaluations": 2 * len(pairs), "converged": converged, "rho": rho}
+    return Estimate(value, sem, details={**subject.details(moved), **more})
+
+
+def average_sharpness_adaptive(model: TrainedModel, key: jax.Array, *, rho: float = 0.1, **options: Any) -> Estimate:
+    """`average_sharpness` with c = |w|: noise in proportion to the weights."""
+    return average_sharpness(model, key, rho=rho, adaptive=True, **options)
+
+
+def worst_sharpness(
+    model: TrainedModel,
+    key: jax.Array,
+    *,
+    rho: float = 0.002,
+    adaptive: bool = False,
+    steps: int = 20,
+    starts: int = 1,
+    fold: bool = True,
+    batch_size: int | None = None,
+) -> Estimate:
+    """max_{|δ_j| ≤ ρ c_j} L̂(w + δ) − L̂(w), c = 1, or c = |w| if `adaptive`; the best `sharpness.worst` finds."""
+    _positive("rho", rho)
+    moved = subject.subject(model, fold=fold)
+    box = sharpness.box(moved.weights, jnp.float32(rho), jnp.float32(0.0), magnitude=adaptive)
+    return _worst(moved, box, key, steps, starts, batch_size, lambda rise, loss: rise, rho=rho)
+
+
+def worst_sharpness_adaptive(model: TrainedModel, key: jax.Array, *, rho: float = 0.01, **options: Any) -> Estimate:
+    """`worst_sharpness` with c = |w|: the box in proportion to the weights."""
+    return worst_sharpness(model, key, rho=rho, adaptive=True, **options)
+
+
+def keskar_sharpness(
+    model: TrainedModel,
+    key: jax.Array,
+    *,
+    epsilon: float = 1e-3,
+    steps: int = 20,
+    starts: int = 1,
+    fold: bool = True,
+    batch_size: int | None = None,
+) -> Estimate:
+    """100 (max_{|δ_j| ≤ ε (|w_j| + 1)} L̂(w + δ) − L̂(w)) / (1 + L̂(w)); the best that `sharpness.worst` finds."""
+    _positive("epsilon", epsilon)
+    moved = subject.subject(model, fold=fold)
+    box = sharpness.box(moved.weights, jnp.float32(epsilon), jnp.float32(epsilon), magnitude=True)
+    return _worst(
+        moved, box, key, steps, starts, batch_size, lambda rise, loss: 100 * rise / (1 + loss), epsilon=epsilon
+    )
+
+
+def sam_sharpness(
+    model: TrainedModel, key: jax.Array, *, rho: float = 0.05, fold: bool = True, batch_size: int | None = None
+) -> Estimate:
+    """L̂(w + δ) − L̂(w) after one step δ = ρ ∇L̂ / ‖∇L̂‖₂ up the gradient over the whole set."""
+    return _one_step(model, rho, None, fold, batch_size)
+
+
+def asam_sharpness(
+    model: TrainedModel,
+    key: jax.Array,
+    *,
+    rho: float = 0.5,
+    eta: float = 0.01,
+    fold: bool = True,
+    batch_size: int | None = None,
+) -> Estimate:
+    """L̂(w + δ) − L̂(w) for δ = ρ T² ∇L̂ / ‖T ∇L̂‖₂ over the whole set; T = |w| + η for kernels, 1 for biases."""
+    return _one_step(model, rho, eta, fold, batch_size)
+
+
+def sam_sharpness_batches(
+    model: TrainedModel, key: jax.Array, *, rho: float = 0.05, size: int = 128, fold: bool = True
+) -> Estimate:
+    """m-SAM: the mean over disjoint batches B of L_B(w + δ_B) − L_B(w), δ_B = ρ ∇L_B / ‖∇L_B‖₂.
+
+    Batches of at most `size` consecutive examples, as equal as they can be. Smaller batches give larger values.
+
+    Raises:
+        ValueError: if ρ or the size is not positive.
+    """
+    _positive("rho", rho)
+    if size < 1:
+        raise ValueError(f"size={size} must be at least 1")
+    moved = subject.subject(model, fold=fold)
+    count = len(moved.data)
+    groups = np.array_split(np.arange(count), -(-count // size))
+    longest = max(len(group) for group in groups)
+    indices = np.stack([np.pad(group, (0, longest - len(group)), mode="edge") for group in groups])
+    used = np.stack([np.arange(longest) < len(group) for group in groups])
+    scale = (used / used.sum(axis=1, keepdims=True)).astype(jnp.result_type(*moved.weights.values()))
+    goal = subject.objective(moved)._replace(indices=jnp.asarray(indices, jnp.int32), scale=jnp.asarray(scale))
+    rises = np.asarray(_batch_rises(goal, moved.weights, jnp.float32(rho)), np.float64)
+    value = float(np.average(rises, weights=used.sum(axis=1)))
+    return Estimate(value, details={**subject.details(moved), "rho": rho, "batches": len(groups)})
+
+
+@jax.jit
+def _batch_rises(goal: subject.Objective, weights: subject.Weights, rho: jax.Array) -> jax.Array:
+    def one(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        loss, gradient = jax.value_and_grad(subject.chunk_loss, argnums=1)(goal, weights, *batch)
+        return subject.chunk_loss(goal, _step(weights, gradient, rho, jnp.float32(0.0), adaptive=False), *batch) - loss
+
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.map(one, (goal.indices, goal.scale))
+
+
+@functools.partial(jax.jit, static_argnames="adaptive")
+def _step(
+    weights: subject.Weights, gradient: subject.Weights, rho: jax.Array, eta: jax.Array, *, adaptive: bool
+) -> subject.Weights:
+    """w + ρ T² g / ‖T g‖₂; w itself where the gradient is zero."""
+
+    def scaling(name: str, w: jax.Array) -> jax.Array:
+        if adaptive and trees.is_kernel(tuple(name.split("/")), w):
+            return jnp.abs(w) + eta.astype(w.dtype)
+        return jnp.ones_like(w)
+
+    t = {name: scaling(name, w) for name, w in weights.items()}
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(t[name] * g)) for name, g in gradient.items()))
+    factor = jnp.where(norm > 0, rho.astype(norm.dtype) / norm, jnp.zeros_like(norm))
+    return {name: w + factor * jnp.square(t[name]) * gradient[name] for name, w in weights.items()}
+
+
+def _one_step(model: TrainedModel, rho: float, eta: float | None, fold: bool, batch_size: int | None) -> Estimate:
+    _positive("rho", rho)
+    moved = subject.subject(model, fold=fold)
+    gradient = hessian.gradient(subject.objective(moved, batch_size), moved.weights)
+    there = _step(moved.weights, gradient, jnp.float32(rho), jnp.float32(eta or 0.0), adaptive=eta is not None)
+    rise = _loss(moved, there) - _loss(moved, moved.weights)
+    return Estimate(rise, details={**subject.details(moved), "rho": rho})
+
+
+def _worst(
+    moved: subject.Subject,
+    box: subject.Weights,
+    key: jax.Array,
+    steps: int,
+    starts: int,
+    batch_size: int | None,
+    answer: Any,
+    **more: float,
+) -> Estimate:
+    goal = subject.objective(moved, batch_size)
+    found = sharpness.worst(goal, moved.weights, box, key, steps=steps, starts=starts)
+    dense = sharpness.worst(goal, moved.weights, box, key, steps=0, starts=1).loss  # by the same sums
+    details = {**subject.details(moved), "gradients": found.gradients, **more}
+    return Estimate(answer(found.loss - dense, dense), details=details)
+
+
+def _loss(moved: subject.Subject, weights: subject.Weights) -> float:
+    return float(np.mean(example_losses(moved.apply, weights, moved.data)[0], dtype=np.float64))
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name}={value} must be positive")
+
+
+_ANDRIUSHCHENKO = "Andriushchenko et al. 2023"
+_SCALINGS = ("neuron_scaling", "layer_scaling")
+
+
+def _row(function: Any, cost: float, source: str, *invariant: str) -> Measure:
+    return Measure(function, +1, "flatness", cost, source, (), invariant)
+
+
+MEASURES = {
+    "average_sharpness": _row(average_sharpness, 40.0, _ANDRIUSHCHENKO),
+    "average_sharpness_adaptive": _row(average_sharpness_adaptive, 40.0, _ANDRIUSHCHENKO, *_SCALINGS),
+    "worst_sharpness": _row(worst_sharpness, 66.0, _ANDRIUSHCHENKO, "permutation"),
+    "worst_sharpness_adaptive": _row(worst_sharpness_adaptive, 66.0, _ANDRIUSHCHENKO, "permutation", *_SCALINGS),
+    "keskar_sharpness": _row(keskar_sharpness, 66.0, "Keskar et al. 2017", "permutation"),
+    "sam_sharpness": _row(sam_sharpness, 5.0, "Foret et al. 2021", "permutation"),
+    "sam_sharpness_batches": _row(sam_sharpness_batches, 4.0, "Foret et al. 2021 (m-sharpness)", "permutation"),
+    "asam_sharpness": _row(asam_sharpness, 5.0, "Kwon et al. 2021", "permutation"),
+}
