@@ -173,7 +173,7 @@ def _read_cache(path: pathlib.Path) -> Raw | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Raw(*(arrays[field] for field in Raw._fields[:-1]), int(arrays["classes"]))
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
         print(f"{path} is damaged ({error}): decoding the images again", file=sys.stderr)

@@ -1,0 +1,150 @@
+"""Data sets: digits, a TFDS set written here, subsets, label noise, the cache and its damage."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from prunegen_jax import data
+
+
+class TinyShapes(tfds.core.GeneratorBasedBuilder):
+    """Twelve random images to train on and eight to test."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(6, 5, 3)), "label": tfds.features.ClassLabel(num_classes=4)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(12, 0), "test": self._generate_examples(8, 1)}
+
+    def _generate_examples(self, count, seed):
+        images, labels = tiny(count, seed)
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            encoded = io.BytesIO()
+            Image.fromarray(image).save(encoded, "png")
+            encoded.seek(0)
+            yield number, {"image": encoded, "label": int(label)}
+
+
+def tiny(count, seed):
+    generator = np.random.default_rng(seed)
+    return generator.integers(256, size=(count, 6, 5, 3), dtype=np.uint8), generator.integers(4, size=count)
+
+
+@pytest.fixture(scope="module")
+def tfds_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    builder = TinyShapes(data_dir=folder, file_format="array_record")
+    builder.download_and_prepare()
+    return str(folder)
+
+
+def as_sorted(images, labels):
+    return sorted((image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True))
+
+
+def test_reads_a_tfds_set(tfds_dir, tmp_path):
+    raw = data.load("tiny_shapes", dir=tfds_dir, cache_dir=str(tmp_path))
+    assert raw.classes == 4
+    assert raw.train_images.shape == (12, 6, 5, 3)
+    assert as_sorted(raw.train_images, raw.train_labels) == as_sorted(*tiny(12, 0))
+    assert as_sorted(raw.test_images, raw.test_labels) == as_sorted(*tiny(8, 1))
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "garbage"])
+def test_damaged_cache_is_noticed_and_rebuilt(tfds_dir, tmp_path, damage, capsys):
+    first = data.load("tiny_shapes", dir=tfds_dir, cache_dir=str(tmp_path))
+    (cache,) = tmp_path.glob("*.npz")
+    content = bytearray(cache.read_bytes())
+    if damage == "flip":
+        content[content.index(first.train_images[3].tobytes()) + 7] ^= 1
+    cache.write_bytes({"truncate": content[:500], "flip": content, "garbage": b"not an archive"}[damage])
+    second = data.load("tiny_shapes", dir=tfds_dir, cache_dir=str(tmp_path))
+    assert "is damaged" in capsys.readouterr().err
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+    data.load("tiny_shapes", dir=tfds_dir, cache_dir=str(tmp_path))
+    assert capsys.readouterr().err == ""
+    assert [file.suffix for file in tmp_path.iterdir()] == [".npz"]
+
+
+def test_cifar10(shared, tmp_path):
+    raw = data.load("cifar10", dir=str(shared / "tfds"), cache_dir=str(tmp_path))
+    assert raw.train_images.shape == (50_000, 32, 32, 3)
+    assert raw.test_images.shape == (10_000, 32, 32, 3)
+    assert np.bincount(raw.train_labels).tolist() == [5000] * 10
+    assert raw.train_images.mean(axis=(0, 1, 2)) / 255 == pytest.approx([0.4914, 0.4822, 0.4465], abs=2e-3)
+
+
+def test_digits_are_all_there():
+    raw = data.load("digits")
+    pixels = np.concatenate([raw.train_images, raw.test_images])[..., 0] // 15
+    labels = np.concatenate([raw.train_labels, raw.test_labels])
+    theirs = load_digits()
+    assert as_sorted(pixels, labels) == as_sorted(theirs.images.astype(np.uint8), theirs.target)
+    assert len(raw.test_labels) == 797
+
+
+def test_subsets_are_nested_and_seeded():
+    raw = data.load("digits")
+    small, large = (data.split(raw, train_size=n).train for n in (100, 300))
+    np.testing.assert_array_equal(small.images, large.images[:100])
+    other = data.split(raw, train_size=100, seed=1).train
+    assert not np.array_equal(small.images, other.images)
+    assert len(data.split(raw).train) == 1000
+
+
+def test_inputs_are_standardised_with_the_training_statistics():
+    split = data.split(data.load("digits"), train_size=200)
+    inputs = np.asarray(split.train.inputs(split.train.images), np.float64)
+    assert inputs.mean() == pytest.approx(0, abs=1e-5)
+    assert inputs.std() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_array_equal(split.test.mean, split.train.mean)
+    test = np.asarray(split.test.inputs(split.test.images))
+    raw = np.asarray(split.train.images, np.float64)
+    np.testing.assert_allclose(test, (np.asarray(split.test.images) - raw.mean()) / raw.std(), rtol=1e-5, atol=1e-5)
+
+
+def test_label_noise():
+    """Exactly round(f n) labels drawn anew, one in K of which stays by chance; drawn once per seed."""
+    raw = data.load("digits")
+    clean = data.split(raw).train.labels
+    noisy = data.split(raw, label_noise=0.4).train.labels
+    changed = int((clean != noisy).sum())
+    assert abs(changed - 400 * 0.9) < 4 * np.sqrt(400 * 0.09)
+    np.testing.assert_array_equal(noisy, data.split(raw, label_noise=0.4).train.labels)
+    everything = np.asarray(data.split(raw, label_noise=1.0, seed=3).train.labels)
+    assert np.bincount(everything, minlength=10).min() > 60
+    assert abs((everything == data.split(raw, seed=3).train.labels).mean() - 0.1) < 0.04
+    np.testing.assert_array_equal(data.split(raw, label_noise=0.4).test.labels, raw.test_labels)
+
+
+def test_fingerprint_tells_sets_apart():
+    raw = data.load("digits")
+    prints = [
+        data.split(raw, **o).fingerprint for o in ({}, {}, {"seed": 1}, {"train_size": 999}, {"label_noise": 0.01})
+    ]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 4
+
+
+def test_clear_errors(tfds_dir, tmp_path):
+    raw = data.load("digits")
+    with pytest.raises(ValueError, match=r"data\.train_size=1001 must lie between 1 and 1000"):
+        data.split(raw, train_size=1001)
+    with pytest.raises(ValueError, match=r"data\.label_noise=1.5 must lie between 0 and 1"):
+        data.split(raw, label_noise=1.5)
+    with pytest.raises(ValueError, match=r"data\.name='cifar11' is not known; choose 'digits' or"):
+        data.load("cifar11")
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        data.load("cifar10", dir=str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="does not hold 'cifar10' in array_record format"):
+        data.load("cifar10", dir=tfds_dir)
