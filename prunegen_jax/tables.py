@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from . import columns as parse
+from . import table_files as files
 
 _KEPT = ("converged", "ok", "true", "1", "1.0")  # statuses of models to judge
 _PARTS = ("hyperparameters", "measures", "targets", "confounders")
@@ -147,7 +147,7 @@ def read_csv(
     Raises ValueError when the file is not a table, a pattern matches nothing, there is no target or no measure, or a
     column that has to hold numbers holds text.
     """
-    header, rows = _read_rows(path)
+    header, rows = files.read_rows(path)
     columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
     numeric = [name for name, cells in columns.items() if parse.has_numbers(cells)]
     parts = parse.assign(header, target=target, hyperparameters=hyperparameters, measures=measures, numeric=numeric)
@@ -171,7 +171,7 @@ def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str |
     A measure is named after its file. Targets are gap = train_acc - test_acc, unrounded, as in the official scorer,
     and test_error = 1 - test_acc. Raises ValueError when a prediction lacks models or is not a number.
     """
-    configs = {k if "model" in k else f"model_{k}": v for k, v in _read_json(model_configs).items()}
+    configs = {k if "model" in k else f"model_{k}": v for k, v in files.read_json(model_configs).items()}
     try:
         axes = list(next(iter(configs.values()))["hparams"])
         columns = {a: [c["hparams"][a]["current_value"] for c in configs.values()] for a in axes}
@@ -185,7 +185,7 @@ def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str |
     if not stems:
         raise ValueError("no .predict file was given; name at least one, it holds one measure")
     measures = {
-        stem if stems.count(stem) == 1 else str(Path(path).with_suffix("")): _read_prediction(path, list(configs))
+        stem if stems.count(stem) == 1 else str(Path(path).with_suffix("")): files.read_prediction(path, list(configs))
         for path, stem in zip(predictions, stems, strict=True)
     }
     return Table(
@@ -243,7 +243,7 @@ def _axes(records: Sequence[Mapping[str, Any]], notes: list[str]) -> dict[str, n
 
 def _leave_out(table: Table, statuses: Sequence[str]) -> Table:
     """Moves the models whose status is not a success, or that lack a hyperparameter, to `left_out`."""
-    reasons = ["" if s.strip().lower() in _KEPT else s.strip() or "no status" for s in statuses]
+    reasons = ["" if s.partition(":")[0].strip().lower() in _KEPT else s.strip() or "no status" for s in statuses]
     for axis, values in table.hyperparameters.items():
         missing = np.isnan(values) if values.dtype.kind == "f" else values == ""
         reasons = [
@@ -254,52 +254,6 @@ def _leave_out(table: Table, statuses: Sequence[str]) -> Table:
         return table
     named = tuple((n, r) for n, r in zip(table.names, reasons, strict=True) if r)
     return dataclasses.replace(table.take(~out), left_out=named, left_out_rows=table.take(out))
-
-
-def _read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
-    if not Path(path).is_file():
-        raise ValueError(f"there is no file {os.fspath(path)!r}; give the path of a CSV")
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        lines = [line for line in csv.reader(file) if line]
-    if len(lines) < 2:
-        raise ValueError(f"{os.fspath(path)!r} holds no models; it needs a header line and one line per model")
-    header, rows = lines[0], lines[1:]
-    if len(set(header)) < len(header):
-        twice = next(c for c in header if header.count(c) > 1)
-        raise ValueError(f"{os.fspath(path)!r} has two columns {twice!r}; every column needs a name of its own")
-    for i, row in enumerate(rows):
-        if len(row) != len(header):
-            raise ValueError(f"line {i + 2} of {os.fspath(path)!r} has {len(row)} cells; the header has {len(header)}")
-    return header, rows
-
-
-def _read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    if not Path(path).is_file():
-        raise ValueError(f"there is no file {os.fspath(path)!r}")
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{os.fspath(path)!r} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{os.fspath(path)!r} holds a {type(content).__name__}; it has to be an object, model -> value"
-        )
-    return content
-
-
-def _read_prediction(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray:
-    """The values `[n]` of one `.predict` file for the models `names`."""
-    values = {k if "model" in k else f"model_{k}": v for k, v in _read_json(path).items()}
-    missing = [name for name in names if name not in values]
-    if missing:
-        raise ValueError(
-            f"{os.fspath(path)!r} lacks {len(missing)} of {len(names)} models, the first is {missing[0]!r}; "
-            "a prediction needs a number for every model of the task"
-        )
-    for name in names:
-        if isinstance(values[name], bool) or not isinstance(values[name], (int, float)):
-            raise ValueError(f"{os.fspath(path)!r} has {values[name]!r} for {name!r}; it has to be a number")
-    return np.array([float(values[name]) for name in names])
 
 
 def _column(splits: Sequence[Mapping[str, Any]], field: str) -> np.ndarray:

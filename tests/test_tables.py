@@ -73,6 +73,10 @@ def test_records():
     assert len(whole) == 8 and whole.measures["prunability"][-1] == math.inf and math.isnan(whole.targets["gap"][-1])
 
 
+def test_a_converged_model_may_have_a_remark():
+    assert len(from_records([record(2, 8, 0, reason="took long"), record(3, 8, 0)])) == 2
+
+
 def test_records_of_a_field_beside_the_axes():
     """A field that the axes determine is no axis; one that they do not is, and both are said."""
     table = from_records([record(d, w, 0, lr=d / 10, data=w % 3 + d) for d in (2, 3) for w in (8, 16)])

@@ -140,6 +140,10 @@ def _remarks(case: Case, targets: Sequence[str], names: Sequence[str]) -> list[s
             found.append(f"{name} is constant: tau-b, K and R2 are not defined, tau-a is 0")
         elif len(np.unique(values[~np.isnan(values)])) < (~np.isnan(values)).sum():
             found.append(f"{name} has ties: tau-b corrects for them, tau-a counts 0, information drops the pairs")
+    for target in targets:
+        why = "not an accuracy" if target not in ("gap", "test_error") else "the size of the test set is not known"
+        if target not in ("gap", "test_error") or case.table.test_size is None:
+            found.append(f"sign error on {target}: every pair has weight one, noise is not weighed ({why})")
     kind = case.plan.kind
     found.append(f"sign error: environments are pairs of {kind}, kept from 12 effective pairs of models on")
     return found
