@@ -44,6 +44,7 @@ def test_transforms_at_the_edges():
     assert value("log_sqrt_m", value=0.0) == -math.inf
     assert value("sqrt_m", value=0.0) == 0.0
     assert value("raw", value=math.inf) == math.inf
+    assert value("raw", value=1000003.0) == 1000003.0  # not by way of its logarithm, which is off by an ulp or more
     assert weights.quantity(size=4, normalize="raw", value=math.nan).status == "failed"
 
 
