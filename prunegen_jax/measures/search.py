@@ -68,7 +68,7 @@ def largest_scale(
     while len(seen) < evaluations:
         value = response(scale)
         seen.append((scale, value))
-        if abs(value - limit) <= response_tolerance:
+        if response_tolerance > 0 and abs(value - limit) <= response_tolerance:
             return Crossing(scale, value, low, high, len(seen), True, tuple(seen))
         low, high = (scale, high) if value <= limit else (low, scale)
         if low > 0 and high <= low * (1 + scale_tolerance):
