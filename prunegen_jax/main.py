@@ -25,7 +25,7 @@ def _parse(argv: list[str]) -> list[str]:
         _fail(str(error))
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a locked config's refusal of an override
         _fail(f"the config cannot be had as asked: {error.args[0] if error.args else error}")
-    except (FileNotFoundError, ImportError, SyntaxError) as error:
+    except (OSError, ImportError, SyntaxError) as error:
         _fail(f"the config cannot be read: {error}")
     for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
         if not flag.value:
