@@ -79,6 +79,15 @@ def test_signs_are_not_flipped(verdict):
     assert difference["low"] <= difference["better_by"] <= difference["high"]
 
 
+def test_a_reference_that_falls_with_the_gap():
+    verdict = judge(make_table(), reference="against", targets=["gap"], **QUICK)
+    found = {(r["measure"], r["statistic"]): r["better_by"] for r in verdict.differences}
+    rows = {row["measure"]: row for row in verdict.rows}
+    assert found["noise", "tau_b"] == pytest.approx(-rows["against"]["tau_b"] - rows["noise"]["tau_b"])
+    # R2 and the sign error have no sign; an error is better when it is smaller
+    assert found["noise", "adjusted_r2"] == pytest.approx(rows["against"]["adjusted_r2"] - rows["noise"]["adjusted_r2"])
+
+
 def test_what_stands_beside(verdict):
     kinds = {row["baseline"] for row in verdict.baselines}
     assert kinds == {"oracle 0.01", "oracle 0.02", "oracle 0.05", "random", *(f"order of axis{i}" for i in range(3))}

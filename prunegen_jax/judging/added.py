@@ -9,7 +9,7 @@ import numpy as np
 import scipy.cluster.hierarchy
 
 from .case import Case
-from .information import Information, fixed, from_counts, information
+from .information import Information, above, fixed, from_counts, information
 from .nulls import Null, almost_untied, null_of_information, tie_pattern
 from .verdict import Matrix, Row
 
@@ -24,7 +24,8 @@ def shared(case: Case, names: list[str]) -> dict[str, Matrix]:
     n = len(names)
     plain, least, symmetric = np.full((3, n, n), np.nan)
     for i, j in itertools.combinations_with_replacement(range(n), 2):
-        both = information(case.table.measures[names[i]], case.table.measures[names[j]], case.given)
+        one, two = case.table.measures[names[i]], case.table.measures[names[j]]
+        both = information(one, two, case.given) if i != j else _own(one, case)
         for a, b, entropy in ((i, j, both.entropy_second), (j, i, both.entropy_first)):
             with np.errstate(invalid="ignore", divide="ignore"):
                 ratios = np.where(entropy > 1e-12, np.minimum(both.shared / entropy, 1.0), np.nan)
@@ -97,6 +98,13 @@ def _against(g: np.ndarray, third: np.ndarray, case: Case) -> Callable[[np.ndarr
         return from_counts(prepared.counts(m[known]), conditions)
 
     return compare
+
+
+def _own(m: np.ndarray, case: Case) -> Information:
+    """A measure's information about itself, which is its entropy: no pair disagrees."""
+    conditions = case.given.take(~np.isnan(m))
+    agree = above(m[~np.isnan(m)], conditions)
+    return from_counts(np.stack([agree, np.zeros_like(agree)]), conditions)
 
 
 def relatives_together(names: list[str], families: dict[str, str], symmetric: np.ndarray) -> list[int]:

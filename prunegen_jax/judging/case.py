@@ -11,7 +11,7 @@ import numpy as np
 from ..tables import Table
 from . import kendall, pgdl, regression, robustness
 from .grid import Grid, Pairs, average, drop_duplicates, grid_of, pairs_along
-from .information import Conditions, conditions, information
+from .information import Conditions, above, conditions, from_counts, pair_counts
 from .verdict import Row
 
 Repeats = Literal["mean", "keep"]
@@ -88,14 +88,16 @@ def statistics(case: Case, name: str, target: str, *, test_size: int | None, fol
     """Every statistic of one measure and one target, without its certainty."""
     m, g = case.table.measures[name], case.table.targets[target]
     psi = kendall.granulated(m, g, case.pairs)
-    shared = information(m, g, case.given)
-    k, place = shared.minimum
+    known = ~(np.isnan(m) | np.isnan(g))
+    given = case.given if known.all() else case.given.take(known)
+    counts = pair_counts(m[known], g[known], given)
+    k, place = from_counts(counts, given).minimum
     tau = kendall.tau(m, g)
     row: Row = {"tau_b": tau, "tau_a": kendall.tau(m, g, kind="a"), "spearman": kendall.spearman(m, g)}
     row |= {"psi": psi.value, "psi_cells": int(psi.cells.sum()), "psi_skipped": int(psi.skipped.sum())}
     row |= {f"psi.{axis}": float(v) for axis, v in zip(case.grid.axes, psi.per_axis, strict=True)}
     row |= {"k": k, "k_set": set_name(case, place), "k_sign": 0 if np.isnan(tau) else int(np.sign(tau))}
-    row["pgdl"] = pgdl_of(case, m, g)
+    row["pgdl"] = pgdl_of(case, m, g, counts)
     row["adjusted_r2"] = regression.adjusted_r2(m, g)
     row["adjusted_r2_log"] = regression.adjusted_r2(regression.logarithm(m), g)
     row["k_fold_r2"] = regression.k_fold_r2(m, g, folds=folds, groups=case.grid.configurations, seed=seed)
@@ -113,11 +115,18 @@ def sign_errors(case: Case, name: str, target: str, *, test_size: int | None) ->
     return row | {f"sign_error_worst.{a}": float(v) for a, v in zip(axes, found.axis_worst, strict=True)}
 
 
-def pgdl_of(case: Case, measure: np.ndarray, target: np.ndarray) -> float:
-    """The PGDL score, `nan` unless the grid is complete and every model has a value, as the scorer demands."""
+def pgdl_of(case: Case, measure: np.ndarray, target: np.ndarray, counts: np.ndarray | None = None) -> float:
+    """The PGDL score, `nan` unless the grid is complete and every model has a value, as the scorer demands.
+
+    `counts` are `information.pair_counts` of the two under the case's conditions, where they are there already.
+    """
     if case.pgdl is None or np.isnan(measure).any() or np.isnan(target).any():
         return float("nan")
-    return pgdl.pgdl_score(measure, target, case.grid.codes)[0]
+    if counts is None:
+        return pgdl.pgdl_score(measure, target, case.grid.codes)[0]
+    both = counts[0, -len(case.pgdl.cells) :]  # its pairs of axes are the last of the sets
+    up, more = above(measure, case.pgdl), above(target, case.pgdl)
+    return float(pgdl.score_by_pair(both, up, more, case.pgdl).min())
 
 
 def set_name(case: Case, place: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from . import kendall, regression, robustness, uncertainty
-from .case import Case, pgdl_of
+from .case import Case
 from .nulls import Null, almost_untied, null_of_k, tie_pattern
 from .verdict import Row
 
@@ -97,7 +97,7 @@ def add_nulls(case: Case, rows: list[Row], *, permutations: int, seed: int) -> N
     nulls: dict[tuple[bytes, bool], tuple[Null, Null]] = {}
     for row in rows:
         m, g = case.table.measures[row["measure"]], case.table.targets[row["target"]]
-        scored = not np.isnan(pgdl_of(case, m, g))
+        scored = not np.isnan(row["pgdl"])
         stand_in = almost_untied(np.where(np.isnan(g), np.nan, m))
         key = (tie_pattern(stand_in), scored)
         if key not in nulls:

@@ -94,13 +94,52 @@ def information(
     if not known.all():
         first, second, given = first[known], second[known], given.take(known)
         third = third if third is None else third[known]
-    counts = count_cells(lambda rows: pair_tables(first, second, third, rows), len(first), given)
-    return from_counts(counts, given)
+    return from_counts(pair_counts(first, second, given, third=third), given)
+
+
+def pair_counts(
+    first: np.ndarray, second: np.ndarray, given: Conditions, *, third: np.ndarray | None = None
+) -> np.ndarray:
+    """Ordered pairs of models without `nan` by cell, `[2 or 4, cells]`: V_1, V_2 = (+, +) and (+, -), and with a third
+    order, among the pairs that it puts as i > j, also (-, +) and (-, -). Without it these are the mirrored ones.
+
+    Where nothing is tied, some tables of pairs follow from others and are not counted.
+    """
+    untied, n = len(np.unique(second)) == len(second), len(first)
+
+    def orders(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        return first[rows, None] > first, second[rows, None] > second
+
+    def stacked(*tables: np.ndarray) -> np.ndarray:
+        return np.stack(tables).astype(np.float32)
+
+    if third is None and untied:
+        (pp,) = count_cells(lambda rows: stacked(np.logical_and(*orders(rows))), n, given)
+        return np.stack([pp, above(first, given) - pp])
+    if third is not None and untied and len(np.unique(first)) == n:
+
+        def three(rows: slice) -> np.ndarray:
+            higher = third[rows, None] > third
+            up, more = (table & higher for table in orders(rows))
+            return stacked(up & more, up, more)
+
+        pp, up, more = count_cells(three, n, given)
+        return np.stack([pp, up - pp, more - pp, above(third, given) - up - more + pp])
+
+    def all_of_them(rows: slice) -> np.ndarray:
+        (up, more), less = orders(rows), second[rows, None] < second
+        if third is None:
+            return stacked(up & more, up & less)
+        higher, down = third[rows, None] > third, first[rows, None] < first
+        more, less = more & higher, less & higher
+        return stacked(up & more, up & less, down & more, down & less)
+
+    return count_cells(all_of_them, n, given)
 
 
 def count_cells(tables: Callable[[slice], np.ndarray], n: int, given: Conditions) -> np.ndarray:
     """Sums 0/1 tables over pairs of models, `tables(rows) -> [outcomes, rows, n]`, by cell: `[outcomes, cells]`."""
-    z, block = given.indicators, max(1, min(1024, 2**24 // max(n, 1) - 1))
+    z, block = given.indicators, max(1, min(256, 2**24 // max(n, 1) - 1))
     total: np.ndarray | float = 0.0
     for start in range(0, max(n, 1), block):
         rows = slice(start, start + block)
@@ -109,19 +148,6 @@ def count_cells(tables: Callable[[slice], np.ndarray], n: int, given: Conditions
         # counts of ones, exact in float32 while block * n < 2^24, and summed over the blocks in float64
         total = total + (z[rows].T @ summed).reshape(len(inside), -1)[:, given.cells].astype(np.float64)
     return np.asarray(total)
-
-
-def pair_tables(first: np.ndarray, second: np.ndarray, third: np.ndarray | None, rows: slice) -> np.ndarray:
-    """Indicators over pairs (i in rows, j): V = (+, +) and (+, -), and with a third order, among the pairs it puts as
-    i > j, also (-, +) and (-, -). What is not there follows from swapping i and j. float32 `[2 or 4, rows, n]`."""
-    up, more, less = first[rows, None] > first, second[rows, None] > second, second[rows, None] < second
-    if third is None:
-        return np.stack([up & more, up & less]).astype(np.float32)
-    above = third[rows, None] > third
-    more &= above
-    less &= above
-    down = first[rows, None] < first
-    return np.stack([up & more, up & less, down & more, down & less]).astype(np.float32)
 
 
 def above(values: np.ndarray, given: Conditions) -> np.ndarray:
@@ -183,7 +209,7 @@ def fixed(second: np.ndarray, given: Conditions, *, third: np.ndarray | None = N
 
 
 def from_counts(counts: np.ndarray, given: Conditions) -> Information:
-    """The information of counts `[2 or 4, cells]` of the outcomes of `pair_tables`.
+    """The information of counts `[2 or 4, cells]` of the outcomes of `pair_counts`.
 
     I = (1/n) sum_u [sum_ab f(n_abu) - sum_a f(n_au) - sum_b f(n_bu) + f(n_u)] with f(x) = x log2 x. The counts that
     are not there are the mirrored ones, and add the same to every sum over cells.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .information import Conditions, conditions, count_cells
+from .information import Conditions, above, conditions, count_cells
 
 
 def pgdl_score(
@@ -18,11 +18,12 @@ def pgdl_score(
     tie counts as "smaller"; every cell u has equal weight; the entropy has 1e-12 inside its logarithm.
     """
     given = pgdl_conditions(codes)
-    up, more = (lambda rows, v=v: v[rows, None] > v for v in (measure, target))
-    counts = count_cells(
-        lambda rows: np.stack([up(rows) & more(rows), up(rows), more(rows)]).astype(np.float32), len(measure), given
+    (both,) = count_cells(
+        lambda rows: ((measure[rows, None] > measure) & (target[rows, None] > target))[None].astype(np.float32),
+        len(measure),
+        given,
     )
-    ratios = score_by_pair(*counts, given)
+    ratios = score_by_pair(both, above(measure, given), above(target, given), given)
     return float(ratios.min()), dict(zip(given.sets, ratios.tolist(), strict=True))
 
 
