@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "An experiment, such as configs/sweep.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where records, checkpoints and the verdict go.")
@@ -22,14 +22,14 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
-        _fail(str(error))
+        _fail(str(error).strip().splitlines()[-1] if "Traceback" in str(error) else str(error))
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a locked config's refusal of an override
         _fail(f"the config cannot be had as asked: {error.args[0] if error.args else error}")
-    except (OSError, ImportError, SyntaxError) as error:
-        _fail(f"the config cannot be read: {error}")
     for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
-        if not flag.value:
+        if not flag.present:
             _fail(f"{name} is missing; try run.py --config=configs/sweep.py --workdir=runs/sweep")
+    if not isinstance(_CONFIG.value, ConfigDict):  # ml_collections puts off the error of a file that cannot be read
+        _fail(f"{flags.FLAGS['config'].config_filename} cannot be read; --config takes a Python file with get_config()")
     if len(rest) > 1:
         _fail(f"{rest[1]!r} is no flag; write --name=value")
     return rest
