@@ -31,7 +31,7 @@ def _losses(apply: Any, params: PyTree, data: Dataset, indices: jax.Array) -> tu
     with jax.default_matmul_precision("highest"):
         images, labels = data.take(indices)
         logits = apply(params, images).astype(jnp.float32)
-    return cross_entropy(logits, labels), jnp.argmax(logits, axis=-1) != labels
+    return cross_entropy(logits, labels), jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels
 
 
 def example_losses(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -93,13 +93,6 @@ class TrainedModel:
     folded: TrainedModel | None = None  # the same function with batch norm folded into the kernels and biases
     first_epoch: TrainedModel | None = None  # the network as it was after the first epoch
     name: str = ""
-    _found: dict[Hashable, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def once(self, what: Hashable, compute: Callable[[], Any]) -> Any:
-        """The result of `compute`, kept for measures of this network that need the same thing `what`."""
-        if what not in self._found:
-            self._found[what] = compute()
-        return self._found[what]
 
     def __post_init__(self) -> None:
         for field in ("apply", "features"):

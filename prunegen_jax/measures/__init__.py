@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -51,6 +54,14 @@ MEASURES: dict[str, Measure] = {
     **tails.MEASURES,
 }
 
+HANDS_ON: dict[str, Callable[..., Any]] = {  # measure → the function that it hands further options on to
+    **prunability.HANDS_ON,
+    **perturbation.HANDS_ON,
+    **pac_bayes.HANDS_ON,
+    **sharpness.HANDS_ON,
+    **neighbourhood.HANDS_ON,
+}
+
 FAST_COST = 5.0  # passes over the training set
 
 
@@ -88,17 +99,44 @@ def measure(
         options: measure → keyword options of that measure.
 
     Raises:
-        ValueError: for a name that is not known.
+        ValueError: for a name, or an option of a measure, that is not known.
     """
     chosen = select(names)
+    check_options(options or {})
     key = jax.random.key(0) if key is None else key
     return {name: _one(name, model, key, dict((options or {}).get(name, {}))) for name in chosen}
+
+
+def check_options(options: Mapping[str, Mapping[str, Any]]) -> None:
+    """ValueError if `options`, measure → its options, has a measure or an option that is not known."""
+    for name in select(list(options)):
+        known = options_of(name)
+        for option in options[name]:
+            if option not in known:
+                raise ValueError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+
+
+def options_of(name: str) -> list[str]:
+    """The options of a measure; those it hands on to another function among them."""
+    function = MEASURES[name].function
+    found = _keywords(function)
+    passed_on = HANDS_ON.get(name)
+    return found + [option for option in _keywords(passed_on) if option not in found] if passed_on else found
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
 def _one(name: str, model: TrainedModel, key: jax.Array, options: dict[str, Any]) -> Estimate:
     stream = MEASURES[name].stream or name
     own = jax.random.fold_in(key, zlib.crc32(stream.encode()) & 0x7FFFFFFF)
     try:
-        return MEASURES[name](model, own, **options)
+        estimate = MEASURES[name](model, own, **options)
     except (ValueError, ArithmeticError, RuntimeError) as error:  # RuntimeError: XLA, out of memory among others
-        return Estimate(float("nan"), status="failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return Estimate(math.nan, status="failed", reason=reason)
+    if estimate.status == "ok" and math.isnan(estimate.value):
+        return dataclasses.replace(estimate, status="failed", reason="the value is not a number")
+    return estimate

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax import trees
-from prunegen_jax.evaluation import example_losses
 from prunegen_jax.measures import hessian, sharpness, subject
 from prunegen_jax.measures.perturbation import gaussian as noise
 from prunegen_jax.types import Estimate, Measure, TrainedModel
@@ -23,15 +22,26 @@ from prunegen_jax.types import Estimate, Measure, TrainedModel
 LOOK = 4  # pairs of draws between two looks at the standard error
 
 
-def average_sharpness(
+def average_sharpness(model: TrainedModel, key: jax.Array, *, rho: float = 0.01, **options: Any) -> Estimate:
+    """`average_rise` with c = 1: noise of the same standard deviation ρ in every weight."""
+    return average_rise(model, key, rho, False, **options)
+
+
+def average_sharpness_adaptive(model: TrainedModel, key: jax.Array, *, rho: float = 0.1, **options: Any) -> Estimate:
+    """`average_rise` with c = |w|: noise in proportion to the weights."""
+    return average_rise(model, key, rho, True, **options)
+
+
+def average_rise(
     model: TrainedModel,
     key: jax.Array,
+    rho: float,
+    adaptive: bool,
     *,
-    rho: float = 0.01,
-    adaptive: bool = False,
     relative_error: float = 0.05,
     budget: int = 64,
     fold: bool = True,
+    batch_size: int | None = None,
 ) -> Estimate:
     """E_{δ ∼ N(0, ρ² diag(c²))} [L̂(w + δ)] − L̂(w), with c = 1, or c = |w| if `adaptive`.
 
@@ -45,12 +55,15 @@ def average_sharpness(
     if budget < 4:
         raise ValueError(f"budget={budget} must be at least 4, two pairs of draws")
     moved = subject.subject(model, fold=fold)
-    dense = _loss(moved, moved.weights)
+    goal = subject.objective(moved, batch_size)
+    dense = subject.mean_loss(goal, moved.weights)
     pairs: list[float] = []
     while True:
         own = jax.random.fold_in(key, len(pairs))
         sides = (
-            _loss(moved, noise(moved.weights, own, jnp.float32(sign * rho), magnitude=adaptive, floor=jnp.float32(0.0)))
+            subject.mean_loss(
+                goal, noise(moved.weights, own, jnp.float32(sign * rho), magnitude=adaptive, floor=jnp.float32(0.0))
+            )
             for sign in (1, -1)
         )
         pairs.append(sum(sides) / 2 - dense)
@@ -64,17 +77,22 @@ def average_sharpness(
     return Estimate(value, sem, details={**subject.details(moved), **more})
 
 
-def average_sharpness_adaptive(model: TrainedModel, key: jax.Array, *, rho: float = 0.1, **options: Any) -> Estimate:
-    """`average_sharpness` with c = |w|: noise in proportion to the weights."""
-    return average_sharpness(model, key, rho=rho, adaptive=True, **options)
+def worst_sharpness(model: TrainedModel, key: jax.Array, *, rho: float = 0.002, **options: Any) -> Estimate:
+    """`worst_rise` with c = 1: the same box for every weight."""
+    return worst_rise(model, key, rho, False, **options)
 
 
-def worst_sharpness(
+def worst_sharpness_adaptive(model: TrainedModel, key: jax.Array, *, rho: float = 0.01, **options: Any) -> Estimate:
+    """`worst_rise` with c = |w|: the box in proportion to the weights."""
+    return worst_rise(model, key, rho, True, **options)
+
+
+def worst_rise(
     model: TrainedModel,
     key: jax.Array,
+    rho: float,
+    adaptive: bool,
     *,
-    rho: float = 0.002,
-    adaptive: bool = False,
     steps: int = 20,
     starts: int = 1,
     fold: bool = True,
@@ -85,11 +103,6 @@ def worst_sharpness(
     moved = subject.subject(model, fold=fold)
     box = sharpness.box(moved.weights, jnp.float32(rho), jnp.float32(0.0), magnitude=adaptive)
     return _worst(moved, box, key, steps, starts, batch_size, lambda rise, loss: rise, rho=rho)
-
-
-def worst_sharpness_adaptive(model: TrainedModel, key: jax.Array, *, rho: float = 0.01, **options: Any) -> Estimate:
-    """`worst_sharpness` with c = |w|: the box in proportion to the weights."""
-    return worst_sharpness(model, key, rho=rho, adaptive=True, **options)
 
 
 def keskar_sharpness(
@@ -187,9 +200,10 @@ def _step(
 def _one_step(model: TrainedModel, rho: float, eta: float | None, fold: bool, batch_size: int | None) -> Estimate:
     _positive("rho", rho)
     moved = subject.subject(model, fold=fold)
-    gradient = hessian.gradient(subject.objective(moved, batch_size), moved.weights)
+    goal = subject.objective(moved, batch_size)
+    gradient = hessian.gradient(goal, moved.weights)
     there = _step(moved.weights, gradient, jnp.float32(rho), jnp.float32(eta or 0.0), adaptive=eta is not None)
-    rise = _loss(moved, there) - _loss(moved, moved.weights)
+    rise = subject.mean_loss(goal, there) - subject.mean_loss(goal, moved.weights)
     return Estimate(rise, details={**subject.details(moved), "rho": rho})
 
 
@@ -208,10 +222,6 @@ def _worst(
     dense = sharpness.worst(goal, moved.weights, box, key, steps=0, starts=1).loss  # by the same sums
     details = {**subject.details(moved), "gradients": found.gradients, **more}
     return Estimate(answer(found.loss - dense, dense), details=details)
-
-
-def _loss(moved: subject.Subject, weights: subject.Weights) -> float:
-    return float(np.mean(example_losses(moved.apply, weights, moved.data)[0], dtype=np.float64))
 
 
 def _positive(name: str, value: float) -> None:
@@ -236,4 +246,11 @@ MEASURES = {
     "sam_sharpness": _row(sam_sharpness, 5.0, "Foret et al. 2021", "permutation"),
     "sam_sharpness_batches": _row(sam_sharpness_batches, 4.0, "Foret et al. 2021 (m-sharpness)", "permutation"),
     "asam_sharpness": _row(asam_sharpness, 5.0, "Kwon et al. 2021", "permutation"),
+}
+
+HANDS_ON = {
+    "average_sharpness": average_rise,
+    "average_sharpness_adaptive": average_rise,
+    "worst_sharpness": worst_rise,
+    "worst_sharpness_adaptive": worst_rise,
 }

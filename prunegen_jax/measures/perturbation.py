@@ -23,16 +23,26 @@ from prunegen_jax.pruning import limit_of
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
 
-def perturbation_robustness(
+def perturbation_robustness(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
+    """`noise_robustness` with noise of the same standard deviation σ in every weight."""
+    return noise_robustness(model, key, False, **options)
+
+
+def perturbation_robustness_magnitude(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
+    """`noise_robustness` with noise in proportion to the weights, of standard deviation σ |w|."""
+    return noise_robustness(model, key, True, **options)
+
+
+def noise_robustness(
     model: TrainedModel,
     key: jax.Array,
+    magnitude: bool,
     *,
     beta: float = 0.1,
     tolerance: str = "relative",
     delta: float = 1e-6,
     draws: int = 10,
     scale_tolerance: float = 0.01,
-    magnitude: bool = False,
     fold: bool = True,
 ) -> Estimate:
     """max { σ : E_{u ∼ N(0, σ²)} L̂(w + u) ≤ (1 + β) L̂(w) }: the largest noise within the tolerance of prunability.
@@ -59,11 +69,6 @@ def perturbation_robustness(
     return Estimate(
         found.scale, scale_sem(found, losses), details={**subject.details(moved), **search_details(found), **more}
     )
-
-
-def perturbation_robustness_magnitude(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
-    """`perturbation_robustness` with noise in proportion to the weights: of standard deviation σ |w|."""
-    return perturbation_robustness(model, key, magnitude=True, **options)
 
 
 @functools.partial(jax.jit, static_argnames="magnitude")
@@ -137,3 +142,5 @@ MEASURES = {
         perturbation_robustness_magnitude, -1, "flatness", 130.0, _SOURCE, (), ("neuron_scaling", "layer_scaling")
     ),
 }
+
+HANDS_ON = dict.fromkeys(MEASURES, noise_robustness)

@@ -64,8 +64,8 @@ def sharpness_mag_orig(model: TrainedModel, key: jax.Array, *, normalize: str = 
 def box_size(
     model: TrainedModel,
     key: jax.Array,
-    *,
     magnitude: bool,
+    *,
     target: float = 0.1,
     scale_tolerance: float = 0.02,
     steps: int = 10,
@@ -134,7 +134,7 @@ def _pass(goal: subject.Objective, weights: subject.Weights) -> tuple[jax.Array,
 
     def loss(w: subject.Weights, indices: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits, labels = subject.chunk_logits(goal, w, indices)
-        wrong = (jnp.argmax(logits, axis=-1) != labels) | ~jnp.all(jnp.isfinite(logits), axis=-1)
+        wrong = (jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels) | ~jnp.all(jnp.isfinite(logits), axis=-1)
         return jnp.vdot(scale, subject.cross_entropy(logits, labels)), jnp.sum(wrong & (scale > 0))
 
     def step(total: Any, chunk: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
@@ -199,3 +199,5 @@ MEASURES = {
     "sharpness_mag_init": _row(sharpness_mag_init, 59, _INIT),
     "sharpness_mag_orig": _row(sharpness_mag_orig, 60, _INIT),
 }
+
+HANDS_ON = dict.fromkeys(MEASURES, box_size)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from prunegen_jax import trees
 from prunegen_jax.evaluation import batches, cross_entropy
@@ -96,6 +97,18 @@ def chunk_loss(objective: Objective, weights: Weights, indices: jax.Array, scale
     """Σ scale_i ℓ_i(w) over one chunk of examples."""
     logits, labels = chunk_logits(objective, weights, indices)
     return jnp.vdot(scale, cross_entropy(logits, labels))
+
+
+def mean_loss(objective: Objective, weights: Weights) -> float:
+    """L̂(w), summed in float64 on the host."""
+    losses = np.asarray(_losses(objective, weights), np.float64).reshape(-1)[: len(objective.data)]
+    return float(losses.mean())
+
+
+@jax.jit
+def _losses(objective: Objective, weights: Weights) -> jax.Array:
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.map(lambda i: cross_entropy(*chunk_logits(objective, weights, i)), objective.indices)
 
 
 def chunk_logits(objective: Objective, weights: Weights, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
