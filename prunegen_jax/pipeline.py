@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from prunegen_jax import judging, records, sweeps, tables, work, workdir
 from prunegen_jax.judging import Verdict
-from prunegen_jax.measures import MEASURES, select
+from prunegen_jax.measures import MEASURES, check_options, select
 from prunegen_jax.progress import Progress
 from prunegen_jax.sweeps import Point
 
@@ -87,5 +87,5 @@ def judge(folder: pathlib.Path, config: ConfigDict) -> Verdict:
 def _measure_names(config: ConfigDict) -> list[str]:
     """The chosen measures, groups spelled out, each once. ValueError for one that is not known."""
     groups = [select(name if name in {"fast", "all"} else [name]) for name in config.measures.names]
-    select(list(config.measures.options))
+    check_options(config.measures.options.to_dict())
     return list(dict.fromkeys(name for group in groups for name in group))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from prunegen_jax import pruning
+from prunegen_jax.measures.weights import remembered
 from prunegen_jax.types import Estimate, Measure, TrainedModel, not_applicable
 
 SOURCE = "Kuhn et al. 2021"
@@ -24,7 +26,7 @@ def prunability(model: TrainedModel, key: jax.Array, *, fold: bool = False, **op
     if network is None:
         return _NO_FOLDED
     scan = functools.partial(pruning.prunability, network.apply, network.params, network.train, **options)
-    return _estimate(network.once(("prunability", *sorted(options.items())), scan))
+    return _estimate(remembered(network, f"prunability, {sorted(options.items())}", scan))
 
 
 def prunability_layerwise(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
@@ -85,6 +87,18 @@ def _estimate(found: pruning.Pruned) -> Estimate:
 def _row(function: Any, cost: float, *invariant: str, needs: tuple[str, ...] = ()) -> Measure:
     return Measure(function, +1, "pruning", cost, SOURCE, needs, ("permutation", *invariant))
 
+
+# The functions whose options a measure takes besides its own.
+HANDS_ON: dict[str, Callable[..., pruning.Pruned]] = {
+    "prunability": pruning.prunability,
+    "prunability_prefix": pruning.prunability_prefix,
+    "prunability_layerwise": pruning.prunability,
+    "prunability_error": pruning.prunability,
+    "prunability_folded": pruning.prunability,
+    "prunability_random": pruning.random_prunability,
+    "prunability_bernoulli": pruning.random_prunability,
+    "kept_parameters": pruning.prunability,
+}
 
 MEASURES = {
     "prunability": _row(prunability, 50.0),
