@@ -1,0 +1,68 @@
+"""The report: one page that opens offline, figures as PNG and SVG, tables as Markdown and LaTeX.
+
+The page is Bokeh's: of the well-kept plotting libraries it alone brings sortable tables, pointers and linked choices
+in one bundle of 2 MB that is put into the page whole, so that the code here holds a few lines of JavaScript.
+
+    workdir/report/index.html    the page
+    workdir/report/figures/      PNG and SVG
+    workdir/report/tables/       Markdown and LaTeX
+    workdir/curves/NAME.json     pruning curves, made once from the checkpoints
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+from prunegen_jax import files
+from prunegen_jax.judging import Verdict
+from prunegen_jax.report import curves, material, page, sheets, stills
+from prunegen_jax.report.material import Material
+from prunegen_jax.report.running import Refresher
+from prunegen_jax.tables import Table
+
+__all__ = ["Refresher", "write", "write_for_table"]
+
+
+def write(workdir: str | pathlib.Path, *, make_curves: bool = True) -> pathlib.Path:
+    """Makes `workdir/report/` from what the workdir holds, and returns the path of the page.
+
+    Args:
+        workdir: a judged workdir.
+        make_curves: make pruning curves that are not there yet, which needs the checkpoints, the data set, and about
+            fifty passes over it per network. A network without a curve is named, with the reason.
+
+    Raises:
+        ValueError: if the workdir was never judged.
+    """
+    folder = pathlib.Path(workdir)
+    material.require_verdict(folder)  # before any work is spent
+    reasons = curves.make(folder) if make_curves else {}
+    found = material.from_workdir(folder)
+    if reasons:
+        name, reason = next(iter(reasons.items()))
+        told = f"{len(reasons)} networks have none; the first is {name}: {reason}"
+        found = dataclasses.replace(found, missing=found.missing | {"pruning curves": told})
+    return write_material(found, folder / "report")
+
+
+def write_for_table(
+    table: Table, verdict: Verdict, directory: str | pathlib.Path, *, title: str = "table"
+) -> pathlib.Path:
+    """Makes `directory/report/` from a table and its verdict alone; sections without data are named there."""
+    return write_material(material.from_table(table, verdict, title=title), pathlib.Path(directory) / "report")
+
+
+def write_material(found: Material, folder: pathlib.Path) -> pathlib.Path:
+    """Writes the page, the tables and the figures into `folder`, each file whole; returns the path of the page."""
+    _put(folder / "index.html", page.html(found).encode())
+    for name, text in sheets.sheets(found).items():
+        _put(folder / "tables" / name, text.encode())
+    for name, content in stills.stills(found):
+        _put(folder / "figures" / name, content)
+    return folder / "index.html"
+
+
+def _put(path: pathlib.Path, content: bytes) -> None:
+    with files.atomic(path) as file:
+        file.write(content)

@@ -1,0 +1,186 @@
+"""All that a report shows, gathered from a workdir or from a table, and for what is not there the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from prunegen_jax import files, tables
+from prunegen_jax.judging import Verdict
+from prunegen_jax.report import stored
+from prunegen_jax.report.stored import Json
+from prunegen_jax.tables import Table
+
+_NO_RUNS = "the report was made from a table alone, without the runs behind it"
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What is shown. `missing` maps a section to the reason why there is nothing to show in it.
+
+    `curves` and `histories` are by network, `times` seconds by network and activity, `troubles` measures without an
+    answer as (measure, status, reason, networks). `remark` says how far a running sweep has come.
+    """
+
+    title: str
+    table: Table
+    verdict: Verdict
+    curves: dict[str, Json] = dataclasses.field(default_factory=dict)
+    crossings: dict[str, Json] = dataclasses.field(default_factory=dict)
+    histories: dict[str, Json] = dataclasses.field(default_factory=dict)
+    times: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    config: dict[str, str] = dataclasses.field(default_factory=dict)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    troubles: tuple[tuple[str, str, str, int], ...] = ()
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
+    remark: str = ""
+
+    @functools.cached_property
+    def everyone(self) -> Table:
+        """The judged models, and behind them those left out that have numbers."""
+        return self.table.with_left_out()
+
+    @functools.cached_property
+    def judged(self) -> np.ndarray:
+        """Which of `everyone` were judged, `[n]`."""
+        return np.arange(len(self.everyone)) < len(self.table)
+
+    @functools.cached_property
+    def axes(self) -> tuple[str, ...]:
+        """The hyperparameters with more than one value, seeds last."""
+        columns = self.everyone.hyperparameters
+        vary = [name for name, values in columns.items() if len(np.unique(values)) > 1]
+        return tuple(sorted(vary, key=lambda name: name in self.table.replicates))
+
+    @functools.cached_property
+    def reference(self) -> str:
+        """The measure that the report marks."""
+        return str(self.verdict.settings.get("reference", "prunability"))
+
+    @functools.cached_property
+    def measures(self) -> tuple[str, ...]:
+        """The judged measures, best first on the first target."""
+        first = self.verdict.targets[0]
+        rows = [row for row in self.verdict.rows if row["target"] == first]
+        return tuple(row["measure"] for row in sorted(rows, key=best_first))
+
+
+def best_first(row: Json) -> tuple[bool, float]:
+    """Sorts rows of a verdict by tau-b in the believed direction."""
+    value = row["sign"] * row["tau_b"]
+    return bool(np.isnan(value)), -value
+
+
+def from_table(table: Table, verdict: Verdict, *, title: str) -> Material:
+    """What a table and its verdict alone have to show."""
+    sections = ("pruning curves", "training curves", "costs", "config and versions")
+    missing = dict.fromkeys(sections, _NO_RUNS)
+    return Material(title, table, verdict, missing=missing | _missing_statistics(table, verdict))
+
+
+def require_verdict(folder: pathlib.Path) -> None:
+    """Raises ValueError if the workdir was never judged."""
+    if not ((folder / "verdict.json").is_file() and (folder / "results.csv").is_file()):
+        raise ValueError(f"{folder} has no verdict.json and results.csv to report on; run the stage judge first")
+
+
+def from_workdir(
+    folder: pathlib.Path, *, verdict: Verdict | None = None, table: Table | None = None, remark: str = ""
+) -> Material:
+    """What a workdir has to show. `verdict` and `table` stand in for those in its files.
+
+    Raises:
+        ValueError: if the workdir was never judged, or a file of its verdict is not ours.
+    """
+    if verdict is None:
+        require_verdict(folder)
+        verdict = stored.read_verdict(folder / "verdict.json")
+    if table is None:
+        table = tables.read_csv(folder / "results.csv")
+    firsts = {row["measure"]: row for row in verdict.rows}
+    table = dataclasses.replace(
+        table,
+        families={name: row["family"] for name, row in firsts.items()},
+        signs={name: int(row["sign"]) for name, row in firsts.items()},
+    )
+    records, damaged = stored.read_folder(folder / "records")
+    curves, _ = stored.read_folder(folder / "curves")
+    curves = {name: c for name, c in curves.items() if name in records and c.get("hash") == records[name]["hash"]}
+    histories = stored.histories(folder, list(records))
+    times, _ = stored.read_folder(folder / "times")
+    missing = _missing_statistics(table, verdict) | _missing_curves(len(records), len(curves), len(histories))
+    missing |= {} if times else {"costs": f"{folder.name} holds no times"}
+    return Material(
+        title=folder.absolute().name,
+        table=table,
+        verdict=dataclasses.replace(verdict, notes=(*verdict.notes, *damaged)),
+        curves=curves,
+        crossings={name: c for name, record in records.items() if (c := _crossing(record))},
+        histories=histories,
+        times=times,
+        config=_config(folder, missing),
+        versions=_versions(records),
+        troubles=_troubles(records),
+        missing=missing,
+        remark=remark,
+    )
+
+
+def _missing_statistics(table: Table, verdict: Verdict) -> dict[str, str]:
+    missing = {}
+    if not verdict.settings.get("axes"):
+        missing["Ψ per axis"] = "no hyperparameter varies among the judged networks"
+    if not any("k_null" in row for row in verdict.rows):
+        missing["the null band of K"] = "the verdict was made without permutations"
+    if not verdict.matrices:
+        missing["shared and added information"] = "the verdict has no matrices"
+    if table.left_out and not verdict.sensitivity:
+        missing["the verdict with the networks left out"] = "they have no numbers"
+    return missing
+
+
+def _missing_curves(records: int, curves: int, histories: int) -> dict[str, str]:
+    missing = {}
+    if curves < records:
+        which = f"{records - curves} of {records} networks have no pruning curve"
+        missing["pruning curves"] = f"{which}; `report` makes them where weights and data set are at hand"
+    if histories < records:
+        missing["training curves"] = f"{records - histories} of {records} networks have no training history"
+    return missing
+
+
+def _crossing(record: Json) -> Json | None:
+    found = (record.get("measures") or {}).get("prunability") or {}
+    if found.get("status") != "ok":
+        return None
+    return {"fraction": files.number(found["value"])} | found["details"]
+
+
+def _config(folder: pathlib.Path, missing: dict[str, str]) -> dict[str, str]:
+    try:
+        return dict(stored.flat(files.read_json(folder / "config.json")))
+    except (FileNotFoundError, files.DamagedError):
+        missing["config"] = f"{folder.name} holds no config.json that can be read"
+        return {}
+
+
+def _versions(records: dict[str, Json]) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for record in records.values():
+        for name, version in (record.get("versions") or {}).items():
+            found.setdefault(name, []).append(str(version))
+    return {name: ", ".join(sorted(set(values))) for name, values in found.items()}
+
+
+def _troubles(records: dict[str, Json]) -> tuple[tuple[str, str, str, int], ...]:
+    """Measures without an answer; reasons that differ from network to network are told by the first."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    for record in records.values():
+        for name, answer in (record.get("measures") or {}).items():
+            if answer.get("status") != "ok":
+                found.setdefault((name, answer.get("status", "")), []).append(answer.get("reason", ""))
+    return tuple((name, status, reasons[0], len(reasons)) for (name, status), reasons in sorted(found.items()))

@@ -1,0 +1,98 @@
+"""One page that needs nothing beside it: the sections, each with what it shows or why it cannot."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jinja2
+from bokeh.embed import components
+from bokeh.models import Select
+from bokeh.resources import Resources
+from markupsafe import Markup
+
+from prunegen_jax.report import colours, judgement, lines, points, ranking, sharing, views
+from prunegen_jax.report.colours import Colouring
+from prunegen_jax.report.material import Material
+from prunegen_jax.report.views import View
+
+
+def html(material: Material) -> str:
+    """The page. Every name in it that came from outside is escaped."""
+    target, colour = views.target_choice(material.verdict.targets), views.colour_choice(_colourings(material))
+    shown = _views(material, target, colour)
+    views.follow_target(target, list(shown.values()))
+    roots = {name: view.root for name, view in shown.items()} | {"target": target, "colour": colour}
+    script, places = components(roots)
+    return _template().render(
+        material=material,
+        places={name: Markup(place) for name, place in places.items()},
+        script=Markup(script),
+        library=Markup(_library()),
+        families=_families(material),
+        costs=costs(material),
+        left_out=_by_reason(material),
+        names=views.text,
+    )
+
+
+def costs(material: Material) -> list[tuple[str, float, float]]:
+    """Activity, seconds over all networks, seconds per network that it was done for; dearest first."""
+    activities = dict.fromkeys(name for times in material.times.values() for name in times)
+    found = []
+    for name in activities:
+        seconds = [times[name] for times in material.times.values() if name in times]
+        found.append((name, sum(seconds), sum(seconds) / len(seconds)))
+    return sorted(found, key=lambda row: -row[1])
+
+
+def _views(material: Material, target: Select, colour: Select) -> dict[str, View]:
+    """The interactive parts whose data are there, by section."""
+    colourings = _colourings(material)
+    makers: dict[str, tuple[bool, Callable[[], View]]] = {
+        "summary": (True, lambda: ranking.summary(material)),
+        "ranking": (True, lambda: ranking.table(material)),
+        "scatter": (True, lambda: points.scatter(material, colourings, target, colour)),
+        "psi": (bool(material.verdict.settings.get("axes")), lambda: judgement.psi(material)),
+        "information": (any("k" in row for row in material.verdict.rows), lambda: judgement.information(material)),
+        "shared": ("shared_symmetric" in material.verdict.matrices, lambda: sharing.shared(material)),
+        "added": (any(k.startswith("added_") for k in material.verdict.matrices), lambda: sharing.added(material)),
+        "pruning": (bool(material.curves), lambda: lines.pruning(material, colourings, colour)),
+        "training": (bool(material.histories), lambda: lines.training(material, colourings, colour)),
+    }
+    return {name: make() for name, (there, make) in makers.items() if there}
+
+
+def _colourings(material: Material) -> dict[str, Colouring]:
+    everyone = material.everyone
+    found = {name: colours.of_axis(everyone.hyperparameters[name]) for name in material.axes}
+    plain = Colouring((colours.OKABE_ITO[1],) * len(everyone), ("every network",) * len(everyone), ("every network",))
+    return found or {"nothing: no hyperparameter varies": plain}
+
+
+def _families(material: Material) -> list[tuple[str, str]]:
+    colour = colours.of_families(row["family"] for row in material.verdict.rows)
+    return [(name, colour[name]) for name in colour if name]
+
+
+def _by_reason(material: Material) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The models left out, by status, as (status, [(name, reason)])."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, reason in material.verdict.left_out:
+        found.setdefault(reason.partition(":")[0], []).append((name, reason))
+    return list(found.items())
+
+
+@functools.cache
+def _library() -> str:
+    resources = Resources(mode="inline", components=["bokeh", "bokeh-widgets", "bokeh-tables"], log_level="warn")
+    return resources.render()
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("prunegen_jax.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("page.html")

@@ -1,0 +1,69 @@
+"""The report of a sweep that still runs: refreshed now and then, and never in the sweep's way."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+
+from prunegen_jax import files, judging
+from prunegen_jax.judging import Verdict
+from prunegen_jax.report import material, page
+from prunegen_jax.tables import Table
+
+_SHARE = 10.0  # a refresh waits at least this many times what the last one took: a tenth of a sweep's time at most
+_FEWEST = 2  # networks that can be compared
+# What takes long is left for the end: intervals, nulls and baselines.
+_QUICK = {"draws": 0, "permutations": 0, "added_permutations": 0, "baseline_draws": 0}
+
+
+class Refresher:
+    """Makes the page of a workdir anew every `seconds`, from the records that are there; 0 for never.
+
+    Call it as often as you like. It judges without intervals and nulls, makes no curves, figures or tables, keeps
+    nothing, touches nothing but `report/index.html`, and tells trouble on stderr instead of raising it.
+    """
+
+    def __init__(
+        self,
+        folder: str | pathlib.Path,
+        seconds: float,
+        *,
+        total: int,
+        read: Callable[[pathlib.Path], Table],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if seconds < 0:
+            raise ValueError(f"report_every is {seconds}; it has to be 0 (never) or a number of seconds")
+        self._folder, self._seconds, self._total = pathlib.Path(folder), seconds, total
+        self._read, self._clock, self._due = read, clock, clock() + seconds
+
+    def __call__(self) -> bool:
+        """Refreshes the page if it is time; returns whether it did."""
+        if not self._seconds or self._clock() < self._due:
+            return False
+        begin = self._clock()
+        try:
+            self._refresh()
+        except (ValueError, OSError) as error:
+            print(f"the report waits: {error}", file=sys.stderr)
+        took = self._clock() - begin
+        self._due = self._clock() + max(self._seconds, _SHARE * took)
+        return True
+
+    def _refresh(self) -> None:
+        table = self._read(self._folder)
+        verdict = quick_verdict(table)
+        known = len(table) + len(table.left_out)
+        remark = f"The sweep is running: {known} of {self._total} networks are trained. Intervals and nulls come last."
+        found = material.from_workdir(self._folder, verdict=verdict, table=table, remark=remark)
+        with files.atomic(self._folder / "report" / "index.html") as file:
+            file.write(page.html(found).encode())
+
+
+def quick_verdict(table: Table) -> Verdict:
+    """The verdict on what is there, with nothing that takes long. ValueError when nothing can be compared yet."""
+    if len(table) < _FEWEST:
+        raise ValueError(f"{len(table)} networks can be judged so far; a report needs {_FEWEST}")
+    return judging.judge(table, **_QUICK)

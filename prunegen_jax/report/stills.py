@@ -1,0 +1,165 @@
+"""The figures for a paper: PNG and SVG, without a choice, one set per target."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from prunegen_jax.report import colours, lines
+from prunegen_jax.report.colours import GREY, INK, OKABE_ITO
+from prunegen_jax.report.material import Material, best_first
+from prunegen_jax.report.ranking import believed
+from prunegen_jax.report.sheets import file_stems
+from prunegen_jax.report.stored import Json
+from prunegen_jax.report.views import target_name
+
+_STYLE = {
+    "text.parse_math": False,  # a measure may have a dollar in its name
+    "svg.fonttype": "none", "svg.hashsalt": "prunegen_jax", "font.size": 9, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.edgecolor": GREY, "text.color": INK, "axes.labelcolor": INK,
+}  # fmt: skip
+_COLUMNS = 4  # of the scatters
+
+
+def stills(material: Material) -> Iterator[tuple[str, bytes]]:
+    """File name and content of every figure, one after another."""
+    with mpl.rc_context(_STYLE):
+        for name, draw in _figures(material).items():
+            shown = draw()
+            for kind in ("png", "svg"):
+                content = io.BytesIO()
+                metadata = {"Date": None} if kind == "svg" else None  # equal reports are equal files
+                shown.savefig(content, format=kind, dpi=200, bbox_inches="tight", metadata=metadata)
+                yield f"{name}.{kind}", content.getvalue()
+
+
+def _figures(material: Material) -> dict[str, Callable[[], Figure]]:
+    found: dict[str, Callable[[], Figure]] = {}
+    for target, stem in file_stems(material.verdict.targets).items():
+        rows = sorted((row for row in material.verdict.rows if row["target"] == target), key=best_first)
+        found[f"intervals_{stem}"] = lambda rows=rows, target=target: _intervals(rows, target)
+        found[f"scatters_{stem}"] = lambda rows=rows, target=target: _scatters(material, rows, target)
+        if material.verdict.settings.get("axes"):
+            found[f"psi_{stem}"] = lambda rows=rows: _psi(rows, material.verdict.settings["axes"])
+        if any("k" in row for row in rows):
+            found[f"information_{stem}"] = lambda rows=rows, target=target: _information(rows, target)
+    for name in ("shared_symmetric", *(f"added_{target}" for target in material.verdict.targets)):
+        if name in material.verdict.matrices:
+            stem = next(iter(file_stems([name]).values()))
+            found[stem] = lambda name=name: _matrix(material, name)
+    if material.curves:
+        curves = {name: lines.relative(curve) for name, curve in material.curves.items()}
+        found["pruning_curves"] = lambda: _lines(
+            material, curves, "fraction of the parameters kept", "training loss ÷ that of the whole network"
+        )
+    if material.histories:
+        histories = {name: lines.thinned(history) for name, history in material.histories.items()}
+        found["training_curves"] = lambda: _lines(material, histories, "updates", "training loss (nats)")
+    return found
+
+
+def _intervals(rows: list[Json], target: str) -> Figure:
+    figure, axes = _empty(7.5, 0.9 + 0.21 * len(rows))
+    family = colours.of_families(row["family"] for row in rows)
+    for place, row in enumerate(rows):
+        value, low, high = believed(row, "tau_b")
+        axes.plot([low, high], [place, place], color=family[row["family"]], linewidth=1.6)
+        axes.plot([value], [place], "o", color=family[row["family"]], markersize=4.5)
+    axes.axvline(0, color=GREY, linewidth=0.7)
+    axes.set(xlim=(-1.02, 1.02), xlabel=f"τ-b in the believed direction, {target_name(target)}")
+    for name in dict.fromkeys(row["family"] for row in rows if row["family"]):
+        axes.plot([], [], "o-", color=family[name], label=name)
+    if any(row["family"] for row in rows):
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return _named_rows(figure, axes, rows)
+
+
+def _information(rows: list[Json], target: str) -> Figure:
+    figure, axes = _empty(7.5, 0.9 + 0.21 * len(rows))
+    for place, row in enumerate(rows):
+        low, high = row.get("k_null", math.nan), row.get("k_null_95", math.nan)
+        if not (math.isnan(low) or math.isnan(high)):
+            axes.barh(place, high - low, left=low, height=0.7, color="#d9dee6")
+        fill = OKABE_ITO[1] if row["sign"] * row["tau_b"] >= 0 else "white"
+        axes.plot([row.get("k", math.nan)], [place], "o", color=OKABE_ITO[1], markerfacecolor=fill, markersize=4.5)
+    axes.set(xlabel=f"K, {target_name(target)}; grey: null, mean to 95 %; open: against the belief")
+    return _named_rows(figure, axes, rows)
+
+
+def _psi(rows: list[Json], axes_names: list[str]) -> Figure:
+    values = [[row["sign"] * row.get(f"psi.{axis}", math.nan) for axis in axes_names] for row in rows]
+    values = np.array([[*line, row["sign"] * row["psi"]] for line, row in zip(values, rows, strict=True)])
+    figure, axes = _empty(2.2 + 0.95 * values.shape[1], 1.1 + 0.21 * len(rows))
+    palette = mpl.colors.LinearSegmentedColormap.from_list("psi", colours.DIVERGING)
+    image = axes.imshow(values, vmin=-1, vmax=1, cmap=palette, aspect="auto")
+    axes.set_xticks(range(values.shape[1]), [*axes_names, "Ψ"], rotation=30, ha="left", rotation_mode="anchor")
+    axes.xaxis.tick_top()
+    figure.colorbar(image, ax=axes, shrink=0.6)
+    return _named_rows(figure, axes, rows, margin=0.5)
+
+
+def _matrix(material: Material, name: str) -> Figure:
+    matrix = material.verdict.matrices[name]
+    null = (
+        material.verdict.matrices.get(name.replace("added_", "added_null_", 1)) if name != "shared_symmetric" else None
+    )
+    values = matrix.values - (0 if null is None else null.values)
+    side = 1.8 + 0.16 * len(matrix.rows)
+    figure, axes = _empty(side + 0.6, side)
+    image = axes.imshow(values, vmin=0, vmax=1 if name == "shared_symmetric" else None, cmap="viridis")
+    axes.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=90, fontsize=6)
+    axes.set_yticks(range(len(matrix.rows)), matrix.rows, fontsize=6)
+    figure.colorbar(image, ax=axes, shrink=0.6)
+    axes.set_title(matrix.meaning + ("" if null is None else ", less the null's mean"), fontsize=8)
+    return figure
+
+
+def _scatters(material: Material, rows: list[Json], target: str) -> Figure:
+    colouring = colours.of_axis(material.table.hyperparameters[material.axes[0]]) if material.axes else None
+    height = math.ceil(len(rows) / _COLUMNS)
+    figure = Figure(figsize=(2.4 * _COLUMNS, 2.0 * height), layout="constrained")
+    for place, row in enumerate(rows):
+        axes = figure.add_subplot(height, _COLUMNS, place + 1)
+        values = material.table.measures[row["measure"]]
+        finite = np.where(np.isfinite(values), values, np.nan)
+        axes.scatter(finite, material.table.targets[target], s=9, c=colouring.colours if colouring else OKABE_ITO[1])
+        axes.set_title(f"{row['measure']}\nτ-b {row['tau_b']:.2f}", fontsize=7)
+        axes.tick_params(labelsize=6)
+    words = f", coloured by {material.axes[0]}" if material.axes else ""
+    figure.supylabel(target_name(target), fontsize=8)
+    figure.suptitle(f"every measure against the target{words}", fontsize=8)
+    return figure
+
+
+def _lines(material: Material, curves: dict[str, Any], x: str, y: str) -> Figure:
+    figure, axes = _empty(6.5, 3.8)
+    place = {name: i for i, name in enumerate(material.everyone.names)}
+    axis = material.axes[0] if material.axes else None
+    colouring = colours.of_axis(material.everyone.hyperparameters[axis]) if axis else None
+    for name, (across, up) in curves.items():
+        known = colouring is not None and name in place
+        axes.plot(across, up, color=colouring.colours[place[name]] if known else GREY, linewidth=0.8, alpha=0.7)
+    for word in colouring.order if colouring else ():
+        axes.plot([], [], color=colouring.colours[colouring.labels.index(word)], label=word)
+    if axis:
+        axes.legend(title=axis, frameon=False, fontsize=7, title_fontsize=7)
+    axes.set(yscale="log", xlabel=x, ylabel=y)
+    return figure
+
+
+def _empty(width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _named_rows(figure: Figure, axes: Any, rows: list[Json], *, margin: float = 0.6) -> Figure:
+    """One measure a row, the first on top."""
+    axes.set_yticks(range(len(rows)), [row["measure"] for row in rows])
+    axes.set_ylim(len(rows) - 1 + margin, -margin)
+    return figure
