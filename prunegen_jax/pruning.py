@@ -115,7 +115,7 @@ def prunability(
         delta: absolute tolerance δ, in nats (or as an error rate).
         criterion: "loss" (cross-entropy in nats) or "error" on the training set.
         prunable: "kernels", "all", or a predicate of (path, leaf).
-        lanes: masks evaluated at a time, vmapped; None for what the backend likes.
+        lanes: masks evaluated in one call (vmapped, save on a CPU); None for 16.
 
     Raises:
         ValueError: for options that are not known, or a network whose own loss is not finite.

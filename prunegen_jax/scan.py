@@ -17,6 +17,7 @@ from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
 # A sum of float32 losses taken in another batching agrees to far better than this, relatively; a mask whose sum is
 # that close to the limit is judged by an evaluation batched just as the dense one.
 _SLACK = 1e-4
+LANES = 16  # masks evaluated in one call
 
 Keep = tuple[int, ...]
 
@@ -44,8 +45,10 @@ def _costs(
             return (jnp.argmax(logits, axis=-1) != labels).astype(jnp.float32)
         return cross_entropy(logits, labels)
 
-    if len(masks) == 1:  # vmap would turn convolutions into batched ones, slower for one network
+    if len(masks) == 1:
         return one(masks[0], keeps[0])[None]
+    if jax.default_backend() == "cpu":  # a core gains nothing from vmap; one call for many masks still saves time
+        return jax.lax.map(lambda lane: one(*lane), (masks, keeps))
     return jax.vmap(one)(masks, keeps)
 
 
@@ -63,13 +66,12 @@ class Scan:
             raise ValueError(f"criterion={criterion!r} is not known; choose among loss, error")
         self.scores = scores
         self.examples = 0
-        self._lanes = lanes or (1 if jax.default_backend() == "cpu" else 16)
+        self._lanes = lanes or LANES
         self._size = len(data)
         # As many at first as prove most failures at a target of 0.01 nats, then eight times as many at a time;
         # functions of N alone, so that networks of equal shape share programs.
         self._first = int(np.clip(2 ** round(np.log2(self._size / 64)), min(8, self._size), 4096))
-        starts = range(self._first, self._size, 8 * self._first)
-        self._stretches = [(0, self._first), *((start, 8 * self._first) for start in starts)]
+        self._stretch = min(8 * self._first, self._size)
         self._costs = functools.partial(_costs, as_partial(apply), params, scores.leaves, criterion=criterion)
         self._data = data
         self._dense = self._full((2**31 - 1,) * len(scores.sizes), 0)
@@ -91,38 +93,49 @@ class Scan:
         criterion per mask; len(grid) and the dense criterion if none passes."""
         block = max(1, self._lanes // len(masks))
         for start in range(0, len(grid), block):
-            candidates = list(grid[start : start + block])
-            for offset in np.flatnonzero(self._survive_first(candidates, limit, masks)):
-                losses = self.passes(candidates[offset], limit, masks=masks)
+            candidates, order = list(grid[start : start + block]), self._order
+            lanes = [(keep, mask) for keep in candidates for mask in masks]
+            first = self._evaluate([keep for keep, _ in lanes], [mask for _, mask in lanes], order[: self._first])
+            first = first.reshape(len(candidates), len(masks), -1)
+            allowed = limit * self._size * len(masks) * (1.0 + _SLACK)
+            for offset in np.flatnonzero(first.sum(axis=(1, 2), dtype=np.float64) <= allowed):
+                losses = self.passes(candidates[offset], limit, masks=masks, order=order, known=first[offset])
                 if losses is not None:
                     return start + int(offset), losses
         return len(grid), np.full(len(masks), self.dense())
 
-    def passes(self, keep: Keep, limit: float, *, masks: Sequence[int] = (0,)) -> np.ndarray | None:
-        """The criterion `[masks]` at these kept counts if its mean is at most `limit`, else None."""
+    def passes(
+        self,
+        keep: Keep,
+        limit: float,
+        *,
+        masks: Sequence[int] = (0,),
+        order: np.ndarray | None = None,
+        known: np.ndarray | None = None,
+    ) -> np.ndarray | None:
+        """The criterion `[masks]` at these kept counts if its mean is at most `limit`, else None.
+
+        `order [N]` is that in which to take the examples, by default the hardest first; `known [masks, n]` the costs
+        of its first n if they have been evaluated.
+        """
+        order = self._order if order is None else order
+        costs = np.zeros((len(masks), self._size))
+        done = 0 if known is None else known.shape[1]
+        costs[:, :done] = 0.0 if known is None else known
         allowed = limit * self._size * len(masks)
-        sums, hardness, order = np.zeros(len(masks)), np.zeros(self._size), self._order
-        for start, length in self._stretches:
-            chosen = order[start : start + length]
-            costs = self._evaluate([keep] * len(masks), masks, np.resize(chosen, length))
-            costs = costs[:, : len(chosen)].astype(np.float64)
-            hardness[chosen] = costs.sum(axis=0)
-            sums += costs.sum(axis=1)
-            if not sums.sum() <= allowed * (1.0 + _SLACK):  # NaN fails too
-                self._remember(order[: start + len(chosen)], hardness)
-                return None
-        self._remember(order, hardness)
-        if sums.sum() <= allowed * (1.0 - _SLACK):
-            return sums / self._size
+        while done < self._size and costs.sum() <= allowed * (1.0 + _SLACK):  # NaN ends it too
+            chosen = order[done : done + self._stretch]
+            found = self._evaluate([keep] * len(masks), masks, np.resize(chosen, self._stretch))
+            costs[:, done : done + len(chosen)] = found[:, : len(chosen)]
+            done += len(chosen)
+        self._hardness[order[:done]] = np.nan_to_num(costs[:, :done].sum(axis=0), nan=np.inf)
+        self._order = np.argsort(-self._hardness, kind="stable")
+        if not costs.sum() <= allowed * (1.0 + _SLACK):
+            return None
+        if costs.sum() <= allowed * (1.0 - _SLACK):
+            return costs.sum(axis=1) / self._size
         losses = np.array([self.exact(keep, mask) for mask in masks])
         return losses if losses.mean() <= limit else None
-
-    def _survive_first(self, candidates: list[Keep], limit: float, masks: Sequence[int]) -> np.ndarray:
-        """Whether the hardest examples alone leave each candidate a chance, bool `[candidates]`."""
-        lanes = [(keep, mask) for keep in candidates for mask in masks]
-        costs = self._evaluate([keep for keep, _ in lanes], [mask for _, mask in lanes], self._order[: self._first])
-        sums = costs.sum(axis=1, dtype=np.float64).reshape(len(candidates), len(masks)).sum(axis=1)
-        return sums <= limit * self._size * len(masks) * (1.0 + _SLACK)
 
     def _evaluate(self, keeps: Sequence[Keep], masks: Sequence[int], indices: np.ndarray) -> np.ndarray:
         """Costs `[len(keeps), n]`, as many lanes at a time as the backend likes."""
@@ -140,7 +153,3 @@ class Scan:
     def _full(self, keep: Keep, mask: int) -> np.ndarray:
         parts = [self._evaluate([keep], [mask], indices)[0] for indices in batches(self._size)]
         return np.concatenate(parts)[: self._size]
-
-    def _remember(self, chosen: np.ndarray, hardness: np.ndarray) -> None:
-        self._hardness[chosen] = np.nan_to_num(hardness[chosen], nan=np.inf)
-        self._order = np.argsort(-self._hardness, kind="stable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -95,6 +95,11 @@ class TrainedModel:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.params, Mapping) and "batch_stats" in self.params:
+            raise ValueError(
+                "params holds 'batch_stats', which are no parameters: give params alone and bind the statistics, "
+                "functools.partial(apply, batch_stats)"
+            )
         for field in ("apply", "features"):
             function = getattr(self, field)
             if function is not None:
