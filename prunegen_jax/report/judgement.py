@@ -77,7 +77,8 @@ def _psi_cells(material: Material, target: str, axes: list[str]) -> Data:
         row = rows[name]
         for axis in [*axes, None]:
             turned = row["sign"] * row.get("psi" if axis is None else f"psi.{axis}", math.nan)
-            words = "–" if math.isnan(turned) else f"{turned:.2f}"
+            words = "–" if math.isnan(turned) else f"{round(turned, 2) + 0.0:.2f}"
+            # adding zero makes of "-0.00" a "0.00"
             ink = "white" if abs(turned) > 0.62 else colours.INK
             cells.append((text(name), "Ψ" if axis is None else text(axis), turned, words, ink))
     columns = zip(*cells, strict=True) if cells else ([],) * 5

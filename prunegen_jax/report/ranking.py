@@ -48,18 +48,18 @@ _STYLE = (
 )
 _COLUMNS = (  # field, heading, width, format
     ("place", "#", 30, "0"),
-    ("measure", "measure", 222, "measure"),
+    ("measure", "measure", 216, "measure"),
     ("family", "family", 74, "text"),
-    ("sign", "belief", 48, "text"),
-    ("tau_b", "τ-b, interval", 262, "interval"),
-    ("tau_p_holm", "p", 54, "p"),
-    ("psi", "Ψ, interval", 262, "interval"),
-    ("k_corrected", "K − bias", 58, "3"),
-    ("k_p_holm", "p", 54, "p"),
+    ("sign", "belief", 52, "text"),
+    ("tau_b", "τ-b, interval", 254, "interval"),
+    ("tau_p_holm", "p", 60, "p"),
+    ("psi", "Ψ, interval", 254, "interval"),
+    ("k_corrected", "K − bias", 66, "3"),
+    ("k_p_holm", "p", 60, "p"),
     ("pgdl", "PGDL", 50, "3"),
     ("adjusted_r2", "adj. R²", 54, "2"),
-    ("sign_error", "sign err.", 56, "2"),
-    ("sign_error_worst", "worst", 46, "2"),
+    ("sign_error", "sign err.", 64, "2"),
+    ("sign_error_worst", "worst", 50, "2"),
 )
 
 

@@ -60,11 +60,8 @@ def _heatmap(views: dict[str, dict[str, Matrix]], name: str, *, high: float | No
     matrix = views["0"][kinds[0]]
     rows, columns = [text(r) for r in matrix.rows], [text(c) for c in matrix.columns]
     fixed = {"row": np.repeat(rows, len(columns)).tolist(), "column": np.tile(columns, len(rows)).tolist()}
-    data = {
-        place: fixed | {f"k{i}": each.values.ravel() for i, each in enumerate(of.values())}
-        for place, of in views.items()
-    }
-    source = ColumnDataSource(data["0"], name=name)
+    data = {place: {f"k{i}": each.values.ravel() for i, each in enumerate(of.values())} for place, of in views.items()}
+    source = ColumnDataSource(fixed | data["0"], name=name)
     highs = [high or (1.0 if kind.endswith("p-value") else _largest(views, kind)) for kind in kinds]
     mapper = LinearColorMapper(palette=colours.SEQUENTIAL, low=0, high=highs[0], nan_color="#e6e9ee")
     shown = plot(

@@ -78,7 +78,7 @@ def _cell(row: Json, name: str, digits: int) -> str:
     value = row.get(name)
     if _absent(value):
         return ""
-    written = f"{value:.{digits}f}"
+    written = f"{round(value, digits) + 0.0:.{digits}f}"  # adding zero makes of "-0.000" a "0.000"
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     if name in _INTERVALS and not (_absent(low) or _absent(high)):
         written += f" [{low:.2f}, {high:.2f}]"

@@ -21,14 +21,14 @@ Data = dict[str, Sequence[Any]]
 
 # Each source shows the data, and each model says the words, of the chosen target.
 _SWITCH = """
-for (const [source, views] of sources) source.data = {...views[cb_obj.value]}
+for (const [source, views] of sources) source.data = {...source.data, ...views[cb_obj.value]}
 for (const [model, property, texts] of labels) model[property] = texts[cb_obj.value]
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A part of the page; `sources` and `texts` are what the choice of a target (its place) changes in it."""
+    """A part of the page; columns of `sources` and properties in `texts` change with the target, given by its place."""
 
     root: UIElement
     sources: list[tuple[ColumnDataSource, dict[str, Data]]] = dataclasses.field(default_factory=list)
