@@ -70,7 +70,7 @@ class Scan:
         self._size = len(data)
         # As many at first as prove most failures at a target of 0.01 nats, then eight times as many at a time;
         # functions of N alone, so that networks of equal shape share programs.
-        self._first = int(np.clip(2 ** round(np.log2(self._size / 64)), min(8, self._size), 4096))
+        self._first = int(np.clip(2 ** round(np.log2(self._size / 64)), min(4, self._size), 4096))
         self._stretch = min(8 * self._first, self._size)
         self._costs = functools.partial(_costs, as_partial(apply), params, scores.leaves, criterion=criterion)
         self._data = data

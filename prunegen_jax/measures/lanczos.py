@@ -141,7 +141,7 @@ def largest_eigenvalues(
     top = np.argsort(ritz)[::-1][:count]
     return Eigenpairs(
         ritz[top],
-        np.asarray(coordinates[:, top].T @ np.asarray(basis[: len(ritz)], np.float64)),
+        np.asarray(coordinates[:, top].T @ np.asarray(basis, np.float64)[: len(ritz)]),
         residuals[top],
         float(ritz[0]),
         products,
