@@ -105,11 +105,17 @@ def load_model(workdir: str | pathlib.Path, name: str, *, data_dir: str | None =
         raise ValueError(f"{folder} has no network {name!r}; it has {names}")
     places = files.read_json(folder / "config.json")["data"]
     split = data_of(record["point"], directory=data_dir or places["dir"], cache_dir=places["cache_dir"])
+    check_data(record, split)
+    return restore(folder, record, split)
+
+
+def check_data(record: Record, split: data.Split) -> None:
+    """ValueError if the data set is not the one that the network of `record` was trained on."""
     if split.fingerprint != record["data"]:
         raise ValueError(
-            f"the data set is not the one that {name!r} was trained on: {record['data']} was its fingerprint"
+            f"the data set is not the one that {record['name']!r} was trained on: "
+            f"its fingerprint is {split.fingerprint}, and was {record['data']}"
         )
-    return restore(folder, record, split)
 
 
 def restore(workdir: pathlib.Path, record: Record, split: data.Split) -> TrainedModel:

@@ -79,6 +79,7 @@ def measure_missing(folder: pathlib.Path, point: Point, names: Sequence[str], co
     if not missing:
         return
     split = task_of(point, config).split
+    records.check_data(record, split)
     try:
         model = records.restore(folder, record, split)
     except (files.DamagedError, FileNotFoundError, ValueError) as error:

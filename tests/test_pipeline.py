@@ -245,3 +245,7 @@ def test_a_changed_data_set_is_noticed(workdir):
     files.write_json(path, record | {"data": "0" * 16})
     with pytest.raises(ValueError, match="the data set is not the one"):
         load_model(workdir, "learning_rate=0.05,seed=0")
+    config = experiments.get_config()
+    config.measures.names = ("num_parameters",)
+    with pytest.raises(ValueError, match="the data set is not the one"):
+        pipeline.run(config, workdir)

@@ -109,7 +109,9 @@ def format_table(verdict: Verdict, *, target: str | None = None) -> str:
         raise ValueError(f"target {target!r} was not judged; the targets are {', '.join(verdict.targets)}")
     rows = [row for row in verdict.rows if row["target"] == target]
     rows.sort(key=lambda row: _order(row["sign"] * row["tau_b"]))
-    columns = [name for name in _SHOWN if any(name in row for row in rows)]
+    columns = [name for name in _SHOWN if any(_shown(row, name) != "-" for row in rows)]
+    if len({row["n"] for row in rows}) == 1:  # the line above the table says it
+        columns.remove("n")
     cells = [[_SHOWN[name][0] for name in columns]]
     cells += [[_shown(row, name) for name in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -131,16 +133,15 @@ _SHOWN = {  # column -> (heading, format)
     "sign": ("sign", "+d"),
     "n": ("n", "d"),
     "tau_b": ("tau-b", ".3f"),
-    "tau_p_holm": ("p (Holm)", ".2g"),
+    "tau_p_holm": ("p", ".2g"),
     "psi": ("Psi", ".3f"),
-    "k_corrected": ("K - bias", ".4f"),
-    "k_p_holm": ("p (Holm)", ".2g"),
-    "k_set": ("K given", "s"),
-    "pgdl": ("PGDL", ".4f"),
+    "k_corrected": ("K", ".3f"),
+    "k_p_holm": ("p", ".2g"),
+    "pgdl": ("PGDL", ".3f"),
     "adjusted_r2": ("R2", ".3f"),
     "sign_error": ("sign error", ".3f"),
     "sign_error_worst": ("worst", ".3f"),
-}
+}  # p is Holm's, over the measures; K is less its bias
 
 
 def _shown(row: Row, name: str) -> str:
