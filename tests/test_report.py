@@ -15,11 +15,11 @@ import xml.dom.minidom
 
 import numpy as np
 import pytest
-import report_cases
 from PIL import Image
 
 from prunegen_jax import files, judging, report, tables
 from prunegen_jax.report import colours, lines, material, page, ranking, sheets, stored
+from tests import report_cases
 
 QUICK = {"draws": 60, "permutations": 19, "added_permutations": 3, "baseline_draws": 2}
 
@@ -119,10 +119,10 @@ def test_the_page_asks_nothing_of_the_network(written):
     assert not re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=|<link[^>]*href=\"(?!data:)|@import", text)
 
 
-def test_sections_without_data_are_named_with_the_reason(written, judged, tmp_path):
+def test_sections_without_data_are_named_with_the_reason(written, judged):
     text = (written / "index.html").read_text()
     assert "24 of 24 networks have no pruning curve" in text and 'id="pruning"' not in text
-    alone = report.write_for_table(*judged, tmp_path, title="someone's.csv").read_text()
+    alone = page.html(material.from_table(*judged, title="someone's.csv"))
     for section in ("pruning", "training", "costs"):
         assert f'id="{section}"' not in alone
     for section in ("pruning curves", "training curves", "costs", "config and versions"):
@@ -130,10 +130,10 @@ def test_sections_without_data_are_named_with_the_reason(written, judged, tmp_pa
     assert "someone&#39;s.csv" in alone
 
 
-def test_no_axis_no_permutations_no_matrix(tmp_path):
+def test_no_axis_no_permutations_no_matrix():
     table = dataclasses.replace(report_cases.table(12, 2), hyperparameters={}, families={})
     verdict = judging.judge(table, draws=0, permutations=0, added_permutations=0, baseline_draws=0)
-    text = report.write_for_table(table, dataclasses.replace(verdict, matrices={}), tmp_path).read_text()
+    text = page.html(material.from_table(table, dataclasses.replace(verdict, matrices={}), title="bare"))
     assert "no hyperparameter varies" in text and "without permutations" in text and "no matrices" in text
     assert 'id="psi"' not in text and 'id="shared"' not in text
 
@@ -145,12 +145,12 @@ def test_costs_config_versions_and_failed_measures(written):
     assert '<td>sharpness</td><td>failed</td><td class="n">24</td><td>out of memory</td>' in text
 
 
-def test_left_out_networks_are_told(tmp_path):
+def test_left_out_networks_are_told():
     whole = report_cases.table(20, 3)
     reason = ("not_converged: cross-entropy 0.2 after 5 epochs, target 0.01",)
     out = tuple((name, *reason) for name in whole.names[16:])
     table = dataclasses.replace(whole.take(np.arange(16)), left_out=out, left_out_rows=whole.take(np.arange(16, 20)))
-    text = report.write_for_table(table, judging.judge(table, **QUICK), tmp_path).read_text()
+    text = page.html(material.from_table(table, judging.judge(table, **QUICK), title="some left out"))
     assert "4 not_converged" in text and "cross-entropy 0.2 after 5 epochs" in text
     assert "The verdict with those networks put back" in text
     markers = _source(text, "points")["marker"]

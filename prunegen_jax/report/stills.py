@@ -25,6 +25,7 @@ _STYLE = {
     "axes.spines.right": False, "axes.edgecolor": GREY, "text.color": INK, "axes.labelcolor": INK,
 }  # fmt: skip
 _COLUMNS = 4  # of the scatters
+_LETTERS = 36  # of a scatter's title
 
 
 def stills(material: Material) -> Iterator[tuple[str, bytes]]:
@@ -129,7 +130,7 @@ def _scatters(material: Material, rows: list[Json], target: str) -> Figure:
         values = material.table.measures[row["measure"]]
         finite = np.where(np.isfinite(values), values, np.nan)
         axes.scatter(finite, material.table.targets[target], s=9, c=colouring.colours if colouring else OKABE_ITO[1])
-        axes.set_title(f"{row['measure']}\nτ-b {row['tau_b']:.2f}", fontsize=7)
+        axes.set_title(f"{_short(row['measure'])}\nτ-b {row['tau_b']:.2f}", fontsize=7)
         axes.tick_params(labelsize=6)
     words = f", coloured by {material.axes[0]}" if material.axes else ""
     figure.supylabel(target_name(target), fontsize=8)
@@ -153,8 +154,13 @@ def _lines(material: Material, curves: dict[str, Any], x: str, y: str) -> Figure
     return figure
 
 
+def _short(name: str) -> str:
+    """A name that fits above a small figure."""
+    return name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
+
+
 def _empty(width: float, height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height))  # names of any length find room outside: figures are saved tight
     return figure, figure.add_subplot()
 
 
