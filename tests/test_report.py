@@ -109,7 +109,9 @@ def test_figures_are_there_in_both_formats(written):
     wanted = {"intervals_gap", "psi_gap", "information_gap", "scatters_gap", "shared_symmetric", "added_gap"}
     assert wanted | {"training_curves", "intervals_test_loss"} <= names
     for name in names:
-        xml.dom.minidom.parse(str(written / "figures" / f"{name}.svg"))
+        drawing = written / "figures" / f"{name}.svg"
+        xml.dom.minidom.parse(str(drawing))
+        assert "$" not in drawing.read_text(), f"{name} shows the source of a formula"
         with Image.open(written / "figures" / f"{name}.png") as image:
             assert min(image.size) > 200
 

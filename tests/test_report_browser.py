@@ -36,8 +36,7 @@ const of = (name) => [...Bokeh.index.query((view) => view.model.name == name)][0
 """
 
 
-@pytest.fixture(scope="module")
-def browser():
+def chromium() -> webdriver.Chrome:
     """Chromium without a screen and without a network."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or "/usr/bin/chromium"
@@ -45,8 +44,12 @@ def browser():
         options.add_argument(f"--{flag}")
     options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = Service(shutil.which("chromedriver") or "/usr/bin/chromedriver")
-    with webdriver.Chrome(options=options, service=service) as driver:
+    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver") or "/usr/bin/chromedriver"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as driver:
         yield driver
 
 
@@ -204,24 +207,19 @@ def test_hostile_names_stay_text_when_they_are_shown(browser, tmp_path):
     assert_no_complaint(browser)
 
 
-def test_five_hundred_models_and_fifty_measures_open_in_three_seconds(browser, tmp_path):
+def test_five_hundred_models_and_fifty_measures_open_in_three_seconds(tmp_path):
     path = tmp_path / "index.html"
     with files.atomic(path) as file:
         file.write(page.html(report_cases.material(500, 50)).encode())
-    browser.get("about:blank")
-    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})  # the page's own time, not others'
-    taken = []
-    for _ in range(2):
-        before = _seconds(browser)
-        opened(browser, path)
-        taken.append(_seconds(browser) - before)
-        assert len(data(browser, "points")["x"]) == 500 and len(data(browser, "verdict")["measure"]) == 50
-    browser.execute_cdp_cmd("Performance.disable", {})
-    print(f"seconds to open 500 models and 50 measures: {taken}")
-    assert min(taken) < 3
-    assert_no_complaint(browser)
-
-
-def _seconds(browser) -> float:
-    metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
-    return next(metric["value"] for metric in metrics if metric["name"] == "ThreadTime")
+    with chromium() as fresh:
+        # the seconds that the page's thread works, from the start of its process: what else runs does not count
+        fresh.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+        begin = time.monotonic()
+        opened(fresh, path)
+        waited = time.monotonic() - begin
+        metrics = fresh.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        seconds = next(metric["value"] for metric in metrics if metric["name"] == "ThreadTime")
+        print(f"500 models and 50 measures: {seconds:.2f} s of work, {waited:.2f} s on this machine now")
+        assert len(data(fresh, "points")["x"]) == 500 and len(data(fresh, "verdict")["measure"]) == 50
+        assert 0.1 < seconds < 3
+        assert_no_complaint(fresh)

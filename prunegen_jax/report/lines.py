@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, CustomJS, Legend, Select, Span
+from bokeh.models import ColumnDataSource, CustomJS, Legend, Range1d, Select, Span
 
 from prunegen_jax.report.colours import GREY, INK, Colouring
 from prunegen_jax.report.material import Material
@@ -14,6 +14,10 @@ from prunegen_jax.report.stored import Json
 from prunegen_jax.report.views import View, hover, label, legend_items, plot, text
 
 POINTS = 80  # of a training curve: what a screen can show
+BOTTOM, TOP = (
+    0.7,
+    40.0,
+)  # of the pruned loss relative to the whole one: what is beyond is a network that is no longer one
 _FLOOR = 1e-9  # below it a logarithmic axis has no place
 
 _COLOUR = """
@@ -28,6 +32,7 @@ def pruning(material: Material, colourings: Mapping[str, Colouring], colour: Sel
     shown = plot(height=430, y_axis_type="log", x_range=(0, 1.005), name="pruning")
     shown.xaxis.axis_label = label("fraction of the parameters kept")
     shown.yaxis.axis_label = label("training loss ÷ that of the whole network")
+    shown.y_range = Range1d(BOTTOM, TOP)
     source, drawn = _draw(shown, lines, material, colourings)
     limits = {name: crossing(found) for name, found in material.crossings.items() if name in lines}
     limits = {name: point for name, point in limits.items() if point is not None}
@@ -41,7 +46,7 @@ def pruning(material: Material, colourings: Mapping[str, Colouring], colour: Sel
         "x", "y", source=crossings, size=8, fill_color="colour", line_color="white", marker="circle", name="crossings"
     )
     shown.add_tools(hover([("network", "@name"), ("prunability", "@x{0.000}")], renderers=[dots]))
-    for limit in sorted({round(limit, 6) for _, _, limit in limits.values()})[:3]:
+    for limit in levels(limit for _, _, limit in limits.values()):
         shown.add_layout(Span(location=limit, dimension="width", line_color=INK, line_dash="dashed", line_width=1))
     return _coloured(shown, [source, crossings], drawn, list(lines), material, colourings, colour)
 
@@ -53,7 +58,7 @@ def training(material: Material, colourings: Mapping[str, Colouring], colour: Se
     shown.xaxis.axis_label = label("updates")
     shown.yaxis.axis_label = label("training loss (nats)")
     source, drawn = _draw(shown, lines, material, colourings)
-    for target in sorted({history["target"] for history in material.histories.values()})[:3]:
+    for target in levels(history["target"] for history in material.histories.values()):
         shown.add_layout(Span(location=target, dimension="width", line_color=INK, line_dash="dashed", line_width=1))
     return _coloured(shown, [source], drawn, list(lines), material, colourings, colour)
 
@@ -80,6 +85,11 @@ def thinned(history: Json) -> tuple[np.ndarray, np.ndarray]:
     updates, losses = np.array(history["check_update"], np.float64), np.array(history["check_loss"], np.float64)
     chosen = np.unique(np.linspace(0, max(len(updates) - 1, 0), POINTS).round().astype(int))[: len(updates)]
     return updates[chosen], np.maximum(losses[chosen], _FLOOR)
+
+
+def levels(values: Iterable[float]) -> list[float]:
+    """The different values, the three smallest at most: where dashed lines go."""
+    return sorted({round(value, 6) for value in values})[:3]
 
 
 def _draw(

@@ -13,17 +13,18 @@ from prunegen_jax.report.stored import Json
 from prunegen_jax.report.views import FONT, Data, View, target_name
 
 _ROW = 30
+_WIDTH = 1274  # pixels, of all columns
 _SHOWN = 60  # rows before the table scrolls
 
-# `<%-` escapes. A number that is not there is a dash; a whisker spans -1 to 1.
-_NUMBER = '<%= value == null || isNaN(value) ? "–" : value.toFixed({digits}) %>'
+# `<%-` escapes. A number that is not there is a dash, adding zero makes of -0.00 a 0.00; a whisker spans -1 to 1.
+_NUMBER = '<%= value == null || isNaN(value) ? "–" : (+value.toFixed({digits}) + 0).toFixed({digits}) %>'
 _P_VALUE = '<%= value == null || isNaN(value) ? "–" : value < 0.001 ? "<0.001" : value.toFixed(3) %>'
 _MEASURE = (
     '<span class="chip" style="background:<%- colour %>"></span>'
     '<span class="<%- marked ? "marked" : "" %>" title="<%- value %>"><%- value %><%- marked ? " ◆" : "" %></span>'
 )
 _INTERVAL = (
-    '<span class="value"><%= value == null || isNaN(value) ? "–" : value.toFixed(2) %></span>'
+    '<span class="value"><%= value == null || isNaN(value) ? "–" : (+value.toFixed(2) + 0).toFixed(2) %></span>'
     "<% if (!(value == null || isNaN(value))) {{ const x = v => 56 + 54 * Math.max(-1, Math.min(1, v)) %>"
     '<svg width="112" height="16"><title>'
     "<%= isNaN({low}) ? 'no interval' : '[' + {low}.toFixed(2) + ', ' + {high}.toFixed(2) + ']' %></title>"
@@ -71,7 +72,7 @@ def table(material: Material) -> View:
     there = [entry for entry in _COLUMNS if any(_says(value) for data in views.values() for value in data[entry[0]])]
     columns = [
         TableColumn(field=field, title=title, width=width, formatter=_formatter(field, kind))
-        for field, title, width, kind in there
+        for field, title, width, kind in _widened(there)
     ]
     count = max(len(data["measure"]) for data in views.values())
     shown = DataTable(
@@ -145,6 +146,12 @@ def _data(material: Material, target: str) -> Data:
         turned = [believed(row, name) for row in rows]
         data |= {key: [each[i] for each in turned] for i, key in enumerate((name, f"{name}_low", f"{name}_high"))}
     return data
+
+
+def _widened(columns: list[tuple[str, str, int, str]]) -> list[tuple[str, str, int, str]]:
+    """The columns, with the room that is left given to the names of the measures."""
+    spare = max(_WIDTH - sum(width for _, _, width, _ in columns), 0)
+    return [(field, title, width + spare * (field == "measure"), kind) for field, title, width, kind in columns]
 
 
 def _says(value: object) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -55,10 +56,7 @@ def _figures(material: Material) -> dict[str, Callable[[], Figure]]:
             stem = next(iter(file_stems([name]).values()))
             found[stem] = lambda name=name: _matrix(material, name)
     if material.curves:
-        curves = {name: lines.relative(curve) for name, curve in material.curves.items()}
-        found["pruning_curves"] = lambda: _lines(
-            material, curves, "fraction of the parameters kept", "training loss ÷ that of the whole network"
-        )
+        found["pruning_curves"] = lambda: _pruning(material)
     if material.histories:
         histories = {name: lines.thinned(history) for name, history in material.histories.items()}
         found["training_curves"] = lambda: _lines(material, histories, "updates", "training loss (nats)")
@@ -132,9 +130,25 @@ def _scatters(material: Material, rows: list[Json], target: str) -> Figure:
         axes.scatter(finite, material.table.targets[target], s=9, c=colouring.colours if colouring else OKABE_ITO[1])
         axes.set_title(f"{_short(row['measure'])}\nτ-b {row['tau_b']:.2f}", fontsize=7)
         axes.tick_params(labelsize=6)
+        axes.ticklabel_format(axis="x", scilimits=(-3, 4))
+        axes.xaxis.get_offset_text().set_fontsize(6)
     words = f", coloured by {material.axes[0]}" if material.axes else ""
     figure.supylabel(target_name(target), fontsize=8)
     figure.suptitle(f"every measure against the target{words}", fontsize=8)
+    return figure
+
+
+def _pruning(material: Material) -> Figure:
+    curves = {name: lines.relative(curve) for name, curve in material.curves.items()}
+    figure = _lines(material, curves, "fraction of the parameters kept", "training loss ÷ that of the whole network")
+    axes = figure.axes[0]
+    points = [
+        point for name, found in material.crossings.items() if name in curves and (point := lines.crossing(found))
+    ]
+    axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o", color=INK, markersize=2.5, label="prunability")
+    for limit in lines.levels(limit for _, _, limit in points):
+        axes.axhline(limit, color=INK, linewidth=0.7, linestyle="dashed")
+    axes.set(ylim=(lines.BOTTOM, lines.TOP))
     return figure
 
 
@@ -151,6 +165,8 @@ def _lines(material: Material, curves: dict[str, Any], x: str, y: str) -> Figure
     if axis:
         axes.legend(title=axis, frameon=False, fontsize=7, title_fontsize=7)
     axes.set(yscale="log", xlabel=x, ylabel=y)
+    axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes formulas, which are off
+    axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
     return figure
 
 
