@@ -149,3 +149,9 @@ def test_a_running_sweep_that_knows_its_trained_networks(sweep, made, tmp_path):
     assert refresh()
     text = (folder / "report" / "index.html").read_text()
     assert "2 of 3 networks are trained" in text and 'id="training"' in text and 'id="pruning"' in text
+    for name in ("seed=0", "seed=1"):
+        records.write(folder, records.read(folder, name) | {"measures": {}})
+    clock.now = 1e6
+    assert refresh()
+    text = (folder / "report" / "index.html").read_text()
+    assert "plain facts stand in for them" in text and "train_loss" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import sys
 import time
@@ -54,9 +55,12 @@ class Refresher:
 
     def _refresh(self) -> None:
         table = self._read(self._folder)
-        verdict = quick_verdict(table)
         known = len(table) + len(table.left_out)
         remark = f"The sweep is running: {known} of {self._total} networks are trained. Intervals and nulls come last."
+        if not table.measures:
+            table = dataclasses.replace(table, measures=table.confounders)
+            remark += " No measure is computed yet: plain facts stand in for them."
+        verdict = quick_verdict(table)
         found = material.from_workdir(self._folder, verdict=verdict, table=table, remark=remark)
         with files.atomic(self._folder / "report" / "index.html") as file:
             file.write(page.html(found).encode())
