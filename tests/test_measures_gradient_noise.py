@@ -41,10 +41,13 @@ def test_trace_of_the_covariance():
         g = gradients(model)
         for batch_size in (7, 60, None):
             found = noise.gradient_noise(model, KEY, batch_size=batch_size)
-            assert found.value == pytest.approx(np.trace(np.cov(g.T)), rel=1e-10)  # NumPy's divides by n − 1
+            assert found.value == pytest.approx(np.mean(np.sum((g - g.mean(0)) ** 2, axis=1)), rel=1e-10)
             assert found.sem is None
-        biased = noise.gradient_noise(model, KEY, unbiased=False).value
-        assert biased == pytest.approx(np.mean(np.sum((g - g.mean(0)) ** 2, axis=1)), rel=1e-10)
+        assert noise.gradient_noise(model, KEY, unbiased=False).value == pytest.approx(found.value, rel=1e-10)
+        unbiased = noise.gradient_noise(model, KEY, unbiased=True).value
+        assert unbiased == pytest.approx(np.trace(np.cov(g.T)), rel=1e-10)  # NumPy's divides by n − 1
+        some = [noise.gradient_noise(model, KEY, examples=40, unbiased=u).value for u in (None, True, False)]
+        assert some[0] == some[1] == pytest.approx(some[2] * 40 / 39, rel=1e-10)
         assert found.details["squared_gradient_norm"] == pytest.approx(np.sum(g.mean(0) ** 2))
         assert found.details["parameters"] == 15
 
@@ -54,7 +57,7 @@ def test_two_examples_by_hand():
     params = {"kernel": jnp.zeros((1, 3)), "bias": jnp.zeros(3)}
     data = Dataset(jnp.array([1.0, -1.0]).reshape(2, 1, 1, 1), jnp.zeros(2, jnp.int32))
     found = noise.gradient_noise(TrainedModel(apply, params, data), KEY)
-    assert found.value == pytest.approx(2 * (4 + 1 + 1) / 9, rel=1e-6)  # 2 ‖(−2/3, 1/3, 1/3)‖² / (2 − 1)
+    assert found.value == pytest.approx((4 + 1 + 1) / 9, rel=1e-6)  # 2 ‖(−2/3, 1/3, 1/3)‖² / 2
 
 
 def test_subsets_are_unbiased_with_the_right_standard_error():

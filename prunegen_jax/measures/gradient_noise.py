@@ -22,13 +22,14 @@ def gradient_noise(
     key: jax.Array,
     *,
     examples: int | None = None,
-    unbiased: bool = True,
+    unbiased: bool | None = None,
     fold: bool = True,
     batch_size: int | None = None,
 ) -> Estimate:
-    """tr Cov = (1/(n−1)) Σ_i ‖∇ℓ_i − ∇L̂‖² of per-example gradients; `unbiased=False` divides by n.
+    """tr Cov = (1/m) Σ_i ‖∇ℓ_i − ∇L̂‖² of per-example gradients over the m training examples, exactly.
 
-    Over the whole training set, exactly, or over `examples` of it drawn without replacement, with a standard error.
+    `examples`: estimated from n of them drawn without replacement, with a standard error; then divided by n − 1 rather
+    than n, as their own mean gradient stands for ∇L̂. `unbiased` forces n − 1 (True) or n (False) in either case.
 
     Raises:
         ValueError: if `examples` is not between 2 and the size of the training set.
@@ -40,6 +41,7 @@ def gradient_noise(
     chosen = np.arange(size) if n == size else np.sort(np.asarray(jax.random.permutation(key, size)[:n]))
     moved = subject.subject(model, fold=fold)
     squares, mean = example_gradients(moved, chosen, batch_size)
+    unbiased = n < size if unbiased is None else unbiased
     value = (squares.sum() - n * float(mean @ mean)) / (n - 1 if unbiased else n)
     sem = None if n == size else _sem(moved, chosen, squares, mean, size, batch_size)
     more = {"examples": n, "squared_gradient_norm": float(mean @ mean)}
@@ -51,7 +53,7 @@ def gradient_noise_first_epoch(
     key: jax.Array,
     *,
     examples: int | None = None,
-    unbiased: bool = True,
+    unbiased: bool | None = None,
     fold: bool = True,
     batch_size: int | None = None,
 ) -> Estimate:

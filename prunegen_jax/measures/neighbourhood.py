@@ -149,7 +149,8 @@ def sam_sharpness_batches(
 ) -> Estimate:
     """m-SAM: the mean over disjoint batches B of L_B(w + δ_B) − L_B(w), δ_B = ρ ∇L_B / ‖∇L_B‖₂.
 
-    Batches of at most `size` consecutive examples, as equal as they can be. Smaller batches give larger values.
+    Batches of `size` consecutive examples, the last one shorter if it must be; the mean weighs batches by their size,
+    so that it is one over examples. Smaller batches give larger values.
 
     Raises:
         ValueError: if ρ or the size is not positive.
@@ -159,7 +160,7 @@ def sam_sharpness_batches(
         raise ValueError(f"size={size} must be at least 1")
     moved = subject.subject(model, fold=fold)
     count = len(moved.data)
-    groups = np.array_split(np.arange(count), -(-count // size))
+    groups = [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
     longest = max(len(group) for group in groups)
     indices = np.stack([np.pad(group, (0, longest - len(group)), mode="edge") for group in groups])
     used = np.stack([np.arange(longest) < len(group) for group in groups])
