@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 
@@ -13,6 +14,7 @@ from scipy import special
 from sklearn import metrics
 
 from prunegen_jax.measures import beyond
+from prunegen_jax.models import as_trained_model, build
 from prunegen_jax.types import Dataset, TrainedModel
 
 KEY = jax.random.key(0)
@@ -64,6 +66,34 @@ def test_davies_bouldin_of_pooled_features():
     assert same == pytest.approx(expected, rel=1e-5)  # the index does not change under scale and shift
 
 
+def test_davies_bouldin_takes_the_first_layer():
+    def ordered(names):
+        def features(params, images, offsets=None):
+            return apply(params, images), {name: (i + 1.0) * images for i, name in enumerate(names)}
+
+        return dataclasses.replace(trained(), features=features)
+
+    def layer(*names):
+        return beyond.davies_bouldin(ordered(names), KEY, draws=2).details["layer"]
+
+    assert layer("input", "stem", "block0", "pooled") == "stem"  # the order in which they come, not of the alphabet
+    assert layer("input", "block0", "block0_conv0", "pooled") == "block0_conv0"
+    assert beyond.davies_bouldin(ordered(["input", "pooled"]), KEY).status == "not_applicable"
+
+
+def test_davies_bouldin_of_the_first_convolution():
+    net = build("nin", image_shape=(8, 8, 3), classes=3, depth=1, width=4)
+    params, stats = net.init(KEY)
+    data = Dataset(jnp.asarray(RNG.normal(size=(24, 8, 8, 3)), jnp.float32), jnp.arange(24) % 3)
+    estimate = beyond.davies_bouldin(as_trained_model(net, params, stats, data), KEY, draws=1)
+    pad = np.pad(np.asarray(data.images, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    kernel = np.asarray(params["block0_conv0"]["kernel"], np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(pad, (3, 3), axis=(1, 2))[:, ::2, ::2]  # n, 4, 4, C, 3, 3
+    hidden = np.einsum("nyxcij,ijco->nyxo", windows, kernel).max(axis=(1, 2))  # one 4 × 4 window
+    assert estimate.details["layer"] == "block0_conv0"
+    assert estimate.value == pytest.approx(metrics.davies_bouldin_score(hidden, np.asarray(data.labels)), rel=1e-4)
+
+
 def test_davies_bouldin_standard_error_is_over_draws():
     model = trained(m=200)
     found = [beyond.davies_bouldin(model, jax.random.key(i), draws=8, examples=40) for i in range(25)]
@@ -112,6 +142,11 @@ def test_product():
     # every draw of 10 per class and of 120 is the whole set of 30
     assert mixup == pytest.approx(beyond.label_wise_mixup(model, KEY).value)
     assert cluster == pytest.approx(beyond.davies_bouldin(model, KEY).value)
+    fewer = beyond.davies_bouldin_mixup(model, KEY, draws=3, examples=20, per_class=5)
+    assert fewer.details["draws"] == 3
+    assert fewer.details["davies_bouldin"] == pytest.approx(
+        beyond.davies_bouldin(model, jax.random.split(KEY)[1], draws=3, examples=20).value
+    )
 
 
 def test_product_has_the_standard_error_of_a_product():
@@ -153,7 +188,7 @@ def test_a_network_without_features():
     model = TrainedModel(apply, trained().params, trained().train)
     assert beyond.MEASURES["davies_bouldin_mixup"](model, KEY).status == "not_applicable"
     assert beyond.MEASURES["label_wise_mixup"](model, KEY).status == "ok"
-    with pytest.raises(ValueError, match=r"layer='block9'.*'block0', 'input'"):
+    with pytest.raises(ValueError, match=r"layer='block9'.*'input', 'block0'"):
         beyond.davies_bouldin(trained(), KEY, layer="block9")
     with pytest.raises(ValueError, match="draws=0"):
         beyond.label_wise_mixup(trained(), KEY, draws=0)

@@ -118,6 +118,7 @@ def test_twenty_features_of_a_deep_network():
         for i in range(12):
             hidden = hidden * 1.1 + (offsets or {}).get(f"block{i}", 0.0)
             activations[f"block{i}"] = hidden
+            activations.setdefault("block0_conv0", hidden)
         return hidden.reshape(hidden.shape[0], -1)[:, :3], {**activations, "pooled": hidden}
 
     model = TrainedModel(lambda p, x: deep(p, x)[0], {}, two_layers(m=50).train, features=deep)

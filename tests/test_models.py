@@ -101,7 +101,9 @@ def test_shapes(depth, batch_norm):
     logits, activations = network.features(stats, params, images)
     assert logits.shape == (4, 7)
     assert len(network.layers) == 3 * depth + 1
-    assert list(activations) == ["input", *(f"block{i}" for i in range(depth)), "pooled"]
+    assert list(activations) == ["input", "block0_conv0", *(f"block{i}" for i in range(depth)), "pooled"]
+    first = network.layers[1].input_shape
+    assert activations["block0_conv0"].shape[1:] == first
     for layer in network.layers:
         kernel = params[layer.path[0]]["kernel"]
         x = jnp.ones((1, *layer.input_shape))

@@ -14,6 +14,7 @@ from prunegen_jax.measures.weights import check_choice
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel, not_applicable
 
 PGDL = "Natekar & Sharma 2020, PGDL's first place"
+FIRST = "block0_conv0"  # what our networks call the activation of their first convolution
 POOL = 4  # the features are max-pooled over windows of 4 × 4
 
 
@@ -50,16 +51,18 @@ def label_wise_mixup(model: TrainedModel, key: jax.Array, *, draws: int = 10, pe
 def davies_bouldin(
     model: TrainedModel, key: jax.Array, *, draws: int = 10, examples: int = 120, layer: str | None = None
 ) -> Estimate:
-    """Davies–Bouldin index of an early layer's features, clustered by class; mean over draws of `examples` examples.
+    """Davies–Bouldin index of the first layer's features, clustered by class; mean over draws of `examples` examples.
 
     (1/K) Σ_k max_{j≠k} (s_k + s_j) / ‖c_k − c_j‖, c the centroids of the classes in the draw, s the mean distance to
-    them. Features: activation `layer` (default: that of the first block), max-pooled over 4 × 4 windows. `sem` is over
-    draws. Large: classes overlap, which is held to predict a larger gap.
+    them. Features: activation `layer`, max-pooled over 4 × 4 windows; default: that of the first convolution,
+    "block0_conv0" of our own networks, else the first that `features` returns after the input. `sem` is over draws. Large: classes
+    overlap, which is held to predict a larger gap.
     """
     _check_positive(draws=draws, examples=examples)
     assert model.features is not None  # `needs`
-    names = sorted(jax.eval_shape(model.features, model.params, model.train.take(np.arange(1))[0])[1])
-    layer = layer or next((name for name in names if name not in ("input", "pooled")), None)
+    names = _activation_names(model)
+    hidden = [name for name in names if name not in ("input", "pooled")]
+    layer = layer or (FIRST if FIRST in hidden else next(iter(hidden), None))
     if layer is None:
         return not_applicable(f"needs an activation between input and output; features has {', '.join(names)}")
     check_choice("layer", layer, names)
@@ -71,13 +74,21 @@ def davies_bouldin(
     return Estimate(float(np.mean(found)), _sem(np.array(found)), details={"layer": layer, "draws": draws})
 
 
-def davies_bouldin_mixup(model: TrainedModel, key: jax.Array, *, layer: str | None = None) -> Estimate:
+def davies_bouldin_mixup(
+    model: TrainedModel,
+    key: jax.Array,
+    *,
+    draws: int = 10,
+    examples: int = 120,
+    per_class: int = 10,
+    layer: str | None = None,
+) -> Estimate:
     """`davies_bouldin` · `label_wise_mixup`, the winner of the PGDL competition. `sem` by the delta method."""
     mixup_key, cluster_key = jax.random.split(key)
-    cluster = davies_bouldin(model, cluster_key, layer=layer)
+    cluster = davies_bouldin(model, cluster_key, draws=draws, examples=examples, layer=layer)
     if cluster.status != "ok":
         return cluster
-    mixup = label_wise_mixup(model, mixup_key)
+    mixup = label_wise_mixup(model, mixup_key, draws=draws, per_class=per_class)
     sem = math.hypot(mixup.value * (cluster.sem or 0.0), cluster.value * (mixup.sem or 0.0))
     details = {"davies_bouldin": cluster.value, "label_wise_mixup": mixup.value, **cluster.details}
     return Estimate(cluster.value * mixup.value, sem, details=details)
@@ -157,6 +168,17 @@ def _pooled_features(features: Any, params: PyTree, data: Dataset, indices: jax.
             value = jax.lax.reduce_window(value, -jnp.inf, jax.lax.max, window, window, "VALID")
         pooled[name] = value.reshape(value.shape[0], -1)
     return pooled
+
+
+def _activation_names(model: TrainedModel) -> list[str]:
+    """Names of the activations in the order in which `features` returns them, which what JAX returns forgets."""
+    names: list[str] = []
+
+    def trace(params: PyTree, images: jax.Array) -> None:
+        names.extend(model.features(params, images)[1])
+
+    jax.eval_shape(trace, model.params, model.train.take(np.arange(1))[0])
+    return names
 
 
 def _draw(key: jax.Array, size: int, draws: int, count: int) -> np.ndarray:

@@ -38,8 +38,8 @@ def normalized_margins(
     Args:
         model: needs `features`.
         key: not used.
-        layers: names of activations. Default: the input and up to three blocks, the first, middle and last of them;
-            with the quartiles that makes 20 features.
+        layers: names of activations. Default: the input and up to three blocks (not single convolutions), the
+            first, middle and last of them; with the quartiles that makes 20 features.
         keep: "all" examples (their code), or those of "positive" margin alone (the paper).
         signature: "quartiles": `lower` = q1 − 1.5 IQR, `q1`, `median`, `q3`, `upper` = q3 + 1.5 IQR; "observed": the
             same with fences at observed points (the code of Natekar & Sharma 2020); "moments": the mean and the central
@@ -129,7 +129,8 @@ def _choose_layers(model: TrainedModel, layers: tuple[str, ...] | None) -> tuple
     images, _ = model.train.take(np.arange(1))
     names = list(jax.eval_shape(model.features, model.params, images)[1])
     if layers is None:
-        blocks = sorted(set(names) - {"input", "pooled"}, key=lambda name: [int(x) for x in re.findall(r"\d+", name)])
+        inner = [name for name in names if name not in ("input", "pooled") and "_conv" not in name]
+        blocks = sorted(inner, key=lambda name: [int(x) for x in re.findall(r"\d+", name)])
         places = sorted({round(i) for i in np.linspace(0, len(blocks) - 1, 3)}) if blocks else []
         return (*(["input"] if "input" in names else []), *(blocks[i] for i in places))
     for name in layers:

@@ -36,7 +36,11 @@ class NiN(nn.Module):
         key: jax.Array | None = None,
         offsets: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Logits `[n, K]` and activations: the input, the last pre-activation of each block, the pooled features."""
+        """Logits `[n, K]` and activations, in order: see below.
+
+        The input, the pre-activation (after batch norm) of the first convolution as "block0_conv0", that of the last
+        convolution of each block as "block0" and so on, and the pooled features.
+        """
         activations: dict[str, jax.Array] = {}
 
         def mark(name: str, value: jax.Array) -> jax.Array:
@@ -48,6 +52,8 @@ class NiN(nn.Module):
             for i, window in enumerate((3, 1, 1)):
                 hidden = self._conv(hidden, self.width, window, name=f"block{block}_conv{i}")
                 hidden = self._norm(hidden, train, name=f"block{block}_norm{i}")
+                if block == 0 and i == 0:
+                    hidden = mark("block0_conv0", hidden)
                 if i == 2:
                     hidden = mark(f"block{block}", hidden)
                 hidden = nn.relu(hidden)
