@@ -204,6 +204,33 @@ def test_relative_flatness_against_its_definition(dense):
     assert found.value == pytest.approx(expected, rel=1e-6)
 
 
+def test_relative_flatness_of_a_network_that_is_sure_and_of_a_transposed_head():
+    """One feature, weights 100 and 100.5, p = (1 − q, q) with q = 1 / (1 + e^{φ/2}): κ = φ² q (1 − q) / 4."""
+    kernel, phi = jnp.asarray([[100.5, 100.0]], jnp.float32), 20.0
+    data = Dataset(jnp.full((3, 1, 1, 1), phi), jnp.zeros(3, jnp.int32))
+
+    def features(params, images, offsets=None):
+        pooled = images.reshape(-1, 1)
+        head = params["head"]
+        return pooled @ (head["kernel"] if "kernel" in head else head["weight"].T), {"pooled": pooled}
+
+    q = 1 / (1 + np.exp(phi / 2))
+    for name, leaf in (("kernel", kernel), ("weight", kernel.T)):
+        params = {"head": {name: leaf}}
+        model = TrainedModel(lambda p, x: features(p, x)[0], params, data, features=features)
+        found = MEASURES["relative_flatness"](model, KEY, head=("head", name))
+        assert found.value == pytest.approx(phi**2 * q * (1 - q) / 4, rel=1e-3), name
+    square = {"head": {"weight": jnp.asarray([[1.0, 2.0], [-3.0, 0.5]])}}  # whose shape does not tell
+
+    def square_features(params, images, offsets=None):
+        pooled = images.reshape(-1, 2)
+        return pooled @ params["head"]["weight"].T, {"pooled": pooled}
+
+    data = Dataset(jnp.asarray([[0.3, -0.4], [1.0, 0.2]]).reshape(2, 1, 1, 2), jnp.zeros(2, jnp.int32))
+    model = TrainedModel(lambda p, x: square_features(p, x)[0], square, data, features=square_features)
+    assert MEASURES["relative_flatness"](model, KEY, head=("head", "weight")).value > 0
+
+
 def test_relative_flatness_says_what_it_lacks(dense):
     model, _ = dense
     assert MEASURES["relative_flatness"](dataclasses.replace(model, features=None), KEY).status == "not_applicable"

@@ -62,7 +62,8 @@ def relative_flatness(
     """κ = Σ_{s,s'} ⟨w_s, w_s'⟩ tr H_{ss'} of the last layer, w_s the weights of class s, H_{ss'} = ∂²L̂/∂w_s ∂w_s'.
 
     Where logits are linear in the activation φ called `features` through the kernel at the path `head`, in closed form
-    κ = (1/m) Σ_i ‖φ_i‖² (Σ_s p_is ‖w_s‖² − ‖Σ_s p_is w_s‖²). Not applicable if the logits are not linear in φ.
+    κ = (1/m) Σ_i ‖φ_i‖² Σ_s p_is ‖w_s − w̄_i‖², w̄_i = Σ_s p_is w_s. Not applicable if the logits are not linear in φ.
+    A kernel at a path that ends in "weight" has its outputs first, as in Equinox.
     """
     network = measured(model, fold)
     if network.features is None:
@@ -74,6 +75,8 @@ def relative_flatness(
     if features not in names:
         return not_applicable(f"needs an activation called {features!r}, has {', '.join(names)}")
     kernel = kernels[tuple(head)]
+    if head[-1] == "weight":
+        kernel = jnp.moveaxis(kernel, 0, -1)
     length = batch_size or 500
     total, worst = 0.0, 0.0
     for start, indices in enumerate(batches(len(network.train), batch_size=length)):
@@ -101,7 +104,9 @@ def _relative_flatness(
         if w.shape[0] != phi.shape[1]:
             return jnp.zeros_like(logits[:, 0]), jnp.inf * jnp.ones((), logits.dtype)
         p = jax.nn.softmax(logits, axis=-1)
-        spread = p @ jnp.sum(jnp.square(w), axis=0) - jnp.sum(jnp.square(p @ w.T), axis=1)
+        # distances to the mean, not a difference of squares, which cancels where the network is sure
+        away = jax.vmap(lambda mean: jnp.sum(jnp.square(w - mean[:, None]), axis=0))(p @ w.T)
+        spread = jnp.sum(p * away, axis=1)
         rest = logits - phi @ w  # the bias, the same for every example
         apart = jnp.max(jnp.abs(rest - rest[:1])) / jnp.maximum(jnp.max(jnp.abs(logits)), 1e-30)
     return jnp.sum(jnp.square(phi), axis=1) * spread, apart
