@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: sweep smoke test clean
+.PHONY: sweep smoke test bench clean
 
 $(READY): requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
@@ -19,6 +19,13 @@ smoke: $(READY)
 
 test: $(READY)
 	$(RUN) -m pytest
+
+# The peers that the benchmarks compare with; DATA is where TFDS keeps its prepared sets.
+bench: $(READY)
+	$(RUN) -m pip install --quiet --requirement requirements-bench.txt
+	PYTHONPATH=. $(RUN) benchmarks/judging.py
+	PYTHONPATH=. $(RUN) benchmarks/prunability.py $(if $(DATA),--dir=$(DATA))
+	PYTHONPATH=. $(RUN) benchmarks/curvature.py $(if $(DATA),--dir=$(DATA))
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache build *.egg-info

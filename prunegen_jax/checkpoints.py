@@ -6,6 +6,7 @@ dies at, the JSON file names arrays that are complete.
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import shutil
 from typing import Any
@@ -21,9 +22,10 @@ _STATE = "state.json"
 
 def save(folder: pathlib.Path, name: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     """Makes `arrays` and `meta` the checkpoint of `folder`; what was there before is deleted after."""
+    taken = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    names = (name if i == 0 else f"{name}-{i}" for i in itertools.count())
+    name = next(n for n in names if n not in taken)  # what the JSON file names now is kept until it is replaced
     target = folder.absolute() / name
-    if target.exists():  # of a process that died before it could say so in the JSON file
-        shutil.rmtree(target)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(target, arrays)
     files.write_json(folder / _STATE, {"arrays": name, "digest": files.digest(arrays), "meta": meta})

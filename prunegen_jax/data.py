@@ -6,7 +6,6 @@ import hashlib
 import os
 import pathlib
 import sys
-import tempfile
 import zipfile
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from prunegen_jax import files
 from prunegen_jax.types import Dataset
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "prunegen_jax"
@@ -58,7 +58,7 @@ def load(name: str, *, dir: str | None = None, cache_dir: str | None = None) -> 
     raw = _read_cache(cache)
     if raw is None:
         raw = _decode(name, builder)
-        _write_cache(cache, raw)
+        files.write_npz(cache, raw._asdict())
     return raw
 
 
@@ -178,16 +178,3 @@ def _read_cache(path: pathlib.Path) -> Raw | None:
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
         print(f"{path} is damaged ({error}): decoding the images again", file=sys.stderr)
         return None
-
-
-def _write_cache(path: pathlib.Path, raw: Raw) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        try:
-            np.savez(file, **raw._asdict())
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)

@@ -9,7 +9,9 @@ from ml_collections import ConfigDict, config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "An experiment, such as configs/sweep.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where records, checkpoints and the verdict go.")
-_STAGE = flags.DEFINE_list("stage", ["train", "measure", "judge"], "Stages to run, in this order.")
+_STAGE = flags.DEFINE_list(
+    "stage", ["train", "measure", "judge"], "Which of train, measure, judge to run; they run in that order."
+)
 _SHARD = flags.DEFINE_string("shard", "", "i/n: only every n-th group of work, from the i-th (from 0) on.")
 
 
@@ -22,9 +24,13 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
-        _fail(str(error).strip().splitlines()[-1] if "Traceback" in str(error) else str(error))
+        _fail(
+            str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+            if "Traceback" in str(error)
+            else str(error)
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a locked config's refusal of an override
-        _fail(f"the config cannot be had as asked: {error.args[0] if error.args else error}")
+        _fail(f"the config cannot be had as asked: {str(error).encode().decode('unicode_escape')}")
     for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
         if not flag.present:
             _fail(f"{name} is missing; try run.py --config=configs/sweep.py --workdir=runs/sweep")
@@ -41,8 +47,8 @@ def _run(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)  # Orbax logs every save
     config = _CONFIG.value
-    lost = sweeps.overridden_axes(config, config_flags.get_override_values(flags.FLAGS["config"]))
     try:
+        lost = sweeps.overridden_axes(config, config_flags.get_override_values(flags.FLAGS["config"]))
         if lost:
             raise ValueError(
                 f"--config.{lost[0]} is given, but the sweep varies {lost[0]!r}: its axis would replace it"

@@ -86,7 +86,7 @@ def bernoulli_scores(key: jax.Array, params: PyTree, *, masks: int, prunable: Pr
     stays with probability α, independently of the others, and masks are nested in α."""
     sizes = [leaf.size for leaf in _chosen(params, prunable)]
     bits = np.asarray(jax.random.bits(key, (masks, sum(sizes)), jnp.uint32)).view(np.int32)
-    return _split(params, prunable, bits)
+    return _split(params, prunable, np.minimum(bits, 2**31 - 2))  # below the threshold that keeps all
 
 
 def bernoulli_keep(dropped: float) -> int:

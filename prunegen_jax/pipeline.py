@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
@@ -42,13 +43,20 @@ def run(
     if "train" in stages or "measure" in stages:
         for point in mine:
             work.task_of(point, config)
-    existing = workdir.prepare(target, config, points)
-    mine = [dataclasses.replace(point, name=existing.get(point.hash, point.name)) for point in mine]
+    if "train" in stages or "measure" in stages:
+        existing = workdir.prepare(target, config, points, names)
+        mine = [dataclasses.replace(point, name=existing.get(point.hash, point.name)) for point in mine]
     if "train" in stages:
         train(target, mine, config)
     if "measure" in stages:
         measure(target, mine, names, config)
-    return judge(target, config) if "judge" in stages else None
+    if "judge" not in stages:
+        return None
+    waiting = {point.hash for point in points} - {record["hash"] for record in records.read_all(target)}
+    if shard and waiting:  # the shard that ends last judges
+        print(f"{len(waiting)} of {len(points)} networks of the sweep have no record yet: not judged", file=sys.stderr)
+        return None
+    return judge(target, config)
 
 
 def train(folder: pathlib.Path, points: Sequence[Point], config: ConfigDict) -> None:
@@ -78,6 +86,12 @@ def judge(folder: pathlib.Path, config: ConfigDict) -> Verdict:
     signs = {name: row.sign for name, row in MEASURES.items()}
     table = tables.from_records(known, families=families, signs=signs)
     tables.write_csv(table, folder / "results.csv")
+    if not len(table):
+        statuses = [record["status"] for record in known]
+        counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
+        raise ValueError(
+            f"none of the {len(known)} networks in {folder} reached the target ({counts}): nothing to judge"
+        )
     verdict = judging.judge(table, draws=config.judge.draws, level=config.judge.level, seed=config.judge.seed)
     judging.write(verdict, folder)
     print(judging.format_table(verdict))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -38,7 +37,8 @@ class Pruned:
 
     Attributes:
         fraction: the kept fraction α, a point of the grid.
-        kept: the number of parameters kept, out of `prunable`.
+        kept: the number of parameters kept, out of `prunable`; for Bernoulli masks the expected number.
+        of_all: the same as a fraction of all parameters, those that are never pruned counted as kept.
         loss: the criterion (mean cross-entropy in nats, or error) at the crossing; for several masks their mean.
         dense: the criterion of the network as it is.
         limit: the largest value that passes.
@@ -50,6 +50,7 @@ class Pruned:
     fraction: float
     kept: int
     prunable: int
+    of_all: float
     loss: float
     dense: float
     limit: float
@@ -115,13 +116,13 @@ def prunability(
         delta: absolute tolerance δ, in nats (or as an error rate).
         criterion: "loss" (cross-entropy in nats) or "error" on the training set.
         prunable: "kernels", "all", or a predicate of (path, leaf).
-        lanes: masks evaluated in one call (vmapped, save on a CPU); None for 16.
+        lanes: masks evaluated in one call (vmapped, save on a CPU); None for what the backend likes.
 
     Raises:
         ValueError: for options that are not known, or a network whose own loss is not finite.
     """
     scan = Scan(apply, params, magnitude_scores(params, scope=scope, prunable=prunable), data, criterion, lanes)
-    limit, note = limit_of(scan.dense(), tolerance=tolerance, beta=beta, delta=delta)
+    limit, note = _limit(scan, criterion, tolerance=tolerance, beta=beta, delta=delta)
     grid = [scan.scores.keep(j, GRID) for j in range(GRID)]  # keeping all always passes
     j, losses = scan.first_passing(grid, limit)
     return _pruned(scan, limit, note, j / GRID, scan.scores.keep(j, GRID), losses)
@@ -145,9 +146,10 @@ def prunability_prefix(
 
     What an incremental pruner finds; at least `prunability` on the same grid. Options and errors as there.
     """
+    _check_positive(steps=steps)
     scan = Scan(apply, params, magnitude_scores(params, scope=scope, prunable=prunable), data, criterion, lanes)
     dense = scan.dense()
-    limit, note = limit_of(dense, tolerance=tolerance, beta=beta, delta=delta)
+    limit, note = _limit(scan, criterion, tolerance=tolerance, beta=beta, delta=delta)
     reached, losses = steps, np.array([dense])
     for j in range(steps - 1, -1, -1):
         found = scan.passes(scan.scores.keep(j, steps), limit)
@@ -193,11 +195,12 @@ def random_prunability(
     scores_of = {"exact": uniform_scores, "bernoulli": bernoulli_scores}
     if draw not in scores_of:
         raise ValueError(f"draw={draw!r} is not known; choose among {', '.join(scores_of)}")
+    _check_positive(masks=masks)
     if aggregate not in {"loss_of_mean", "mean_of_mu"}:
         raise ValueError(f"aggregate={aggregate!r} is not known; choose among loss_of_mean, mean_of_mu")
     scores = scores_of[draw](key, params, masks=masks, prunable=prunable)
     scan = Scan(apply, params, scores, data, criterion, lanes)
-    limit, note = limit_of(scan.dense(), tolerance=tolerance, beta=beta, delta=delta)
+    limit, note = _limit(scan, criterion, tolerance=tolerance, beta=beta, delta=delta)
     p = scores.prunable
     dropped = dropped_counts(p)
     grid = [_keep(scores, p, d, draw) for d in dropped]
@@ -207,7 +210,8 @@ def random_prunability(
         fractions = 1.0 - np.array(found) / p
         sem = float(fractions.std(ddof=1) / np.sqrt(masks)) if masks > 1 else None
         kept = p - round(float(np.mean(found)))
-        return Pruned(float(fractions.mean()), kept, p, np.nan, scan.dense(), limit, scan.examples, sem, note)
+        value, of_all = float(fractions.mean()), scan.of_all(kept)
+        return Pruned(value, kept, p, of_all, np.nan, scan.dense(), limit, scan.examples, sem, note)
     at, losses = scan.first_passing(grid, limit, masks=range(masks))
     drop = dropped[at] / p
     excess = losses.mean() - scan.dense()
@@ -215,7 +219,8 @@ def random_prunability(
     sem = float(drop * spread / excess) if drop and excess > 0 and np.isfinite(spread) else None
     mean = float(losses.mean())
     note = note or ("" if drop else "not one parameter can be dropped")
-    return Pruned(1.0 - drop, p - dropped[at], p, mean, scan.dense(), limit, scan.examples, sem, note)
+    kept = p - dropped[at]
+    return Pruned(1.0 - drop, kept, p, scan.of_all(kept), mean, scan.dense(), limit, scan.examples, sem, note)
 
 
 def pruned_loss_curve(
@@ -229,6 +234,7 @@ def pruned_loss_curve(
     prunable: Prunable = "kernels",
 ) -> Curve:
     """Loss (or error) at every kept fraction j / steps under magnitude pruning, for plots: a pass over `data` each."""
+    _check_positive(steps=steps)
     scan = Scan(apply, params, magnitude_scores(params, scope=scope, prunable=prunable), data, criterion, 1)
     keeps = [scan.scores.keep(j, steps) for j in range(steps + 1)]
     losses = np.array([scan.exact(keep, 0) for keep in keeps])
@@ -248,9 +254,20 @@ def _keep(scores: Scores, p: int, dropped: int, draw: str) -> tuple[int, ...]:
     return (count,) * len(scores.sizes)
 
 
-def _pruned(scan: Scan, limit: float, note: str, fraction: float, keep: Sequence[int], losses: np.ndarray) -> Pruned:
-    scores = scan.scores
-    loss = float(losses.mean())
-    return Pruned(
-        fraction, scores.kept(tuple(keep)), scores.prunable, loss, scan.dense(), limit, scan.examples, None, note
-    )
+def _pruned(scan: Scan, limit: float, note: str, fraction: float, keep: tuple[int, ...], losses: np.ndarray) -> Pruned:
+    kept, loss = scan.scores.kept(keep), float(losses.mean())
+    of_all = scan.of_all(kept)
+    return Pruned(fraction, kept, scan.scores.prunable, of_all, loss, scan.dense(), limit, scan.examples, None, note)
+
+
+def _limit(scan: Scan, criterion: Criterion, *, tolerance: Tolerance, beta: float, delta: float) -> tuple[float, str]:
+    limit, note = limit_of(scan.dense(), tolerance=tolerance, beta=beta, delta=delta)
+    if criterion == "error":  # a count of examples, which the rounding of a sum of fractions must not cost one
+        limit = math.floor(limit * scan.size + 1e-6) / scan.size
+    return limit, note
+
+
+def _check_positive(**options: int) -> None:
+    for name, value in options.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")

@@ -36,7 +36,7 @@ def read(workdir: pathlib.Path, name: str) -> Record | None:
     except FileNotFoundError:
         return None
     except files.DamagedError as error:
-        print(f"{error}; it will be made again", file=sys.stderr)
+        print(f"{error}; it counts as missing, and training makes it again", file=sys.stderr)
         return None
 
 
@@ -127,7 +127,7 @@ def restore(workdir: pathlib.Path, record: Record, split: data.Split) -> Trained
     network = network_of(record["point"], image_shape=split.train.images.shape[1:], classes=split.classes)
     params, stats = jax.eval_shape(network.init, jax.random.key(0))
     parts = {}
-    for part in ("init", "first_epoch", "final"):
+    for part in ("init", "first_epoch", "final") if meta["has_first_epoch"] else ("init", "final"):
         tree = checkpoints.unflatten(part, {"params": params, "stats": stats}, arrays)
         parts[part] = tuple(jax.tree.map(jax.numpy.asarray, (tree["params"], tree["stats"])))
     return as_trained_model(
@@ -135,7 +135,7 @@ def restore(workdir: pathlib.Path, record: Record, split: data.Split) -> Trained
         *parts["final"],
         split.train,
         init=parts["init"],
-        first_epoch=parts["first_epoch"],
+        first_epoch=parts.get("first_epoch"),
         history=history_from(meta["history"]),
         name=record["name"],
     )

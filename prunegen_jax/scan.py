@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunegen_jax import trees
 from prunegen_jax.evaluation import batches, cross_entropy
 from prunegen_jax.masks import Scores, apply_mask
 from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
@@ -17,7 +18,6 @@ from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
 # A sum of float32 losses taken in another batching agrees to far better than this, relatively; a mask whose sum is
 # that close to the limit is judged by an evaluation batched just as the dense one.
 _SLACK = 1e-4
-LANES = 16  # masks evaluated in one call
 
 Keep = tuple[int, ...]
 
@@ -64,27 +64,35 @@ class Scan:
     ) -> None:
         if criterion not in {"loss", "error"}:
             raise ValueError(f"criterion={criterion!r} is not known; choose among loss, error")
+        if lanes is not None and lanes < 1:
+            raise ValueError(f"lanes={lanes} must be at least 1")
         self.scores = scores
         self.examples = 0
-        self._lanes = lanes or LANES
-        self._size = len(data)
+        # On a CPU a call with many masks only saves the calls; elsewhere they run together.
+        self._lanes = lanes or (16 if jax.default_backend() == "cpu" else 64)
+        self.size = len(data)
         # As many at first as prove most failures at a target of 0.01 nats, then eight times as many at a time;
         # functions of N alone, so that networks of equal shape share programs.
-        self._first = int(np.clip(2 ** round(np.log2(self._size / 64)), min(4, self._size), 4096))
-        self._stretch = min(8 * self._first, self._size)
+        self._first = int(np.clip(2 ** round(np.log2(self.size / 64)), min(4, self.size), 4096))
+        self._stretch = min(8 * self._first, self.size)
         self._costs = functools.partial(_costs, as_partial(apply), params, scores.leaves, criterion=criterion)
         self._data = data
+        self._parameters = trees.count(params)
         self._dense = self._full((2**31 - 1,) * len(scores.sizes), 0)
         self._hardness = self._dense.astype(np.float64)
         self._order = np.argsort(-self._hardness, kind="stable")
 
     def dense(self) -> float:
         """The criterion of the network as it is."""
-        return float(self._dense.sum(dtype=np.float64)) / self._size
+        return float(self._dense.sum(dtype=np.float64)) / self.size
+
+    def of_all(self, kept: int) -> float:
+        """The fraction of all parameters that stays when `kept` of the prunable ones do."""
+        return (self._parameters - self.scores.prunable + kept) / self._parameters
 
     def exact(self, keep: Keep, mask: int) -> float:
         """The criterion over the whole set, batched just as `dense` is."""
-        return float(self._full(keep, mask).sum(dtype=np.float64)) / self._size
+        return float(self._full(keep, mask).sum(dtype=np.float64)) / self.size
 
     def first_passing(
         self, grid: Sequence[Keep], limit: float, *, masks: Sequence[int] = (0,)
@@ -97,7 +105,7 @@ class Scan:
             lanes = [(keep, mask) for keep in candidates for mask in masks]
             first = self._evaluate([keep for keep, _ in lanes], [mask for _, mask in lanes], order[: self._first])
             first = first.reshape(len(candidates), len(masks), -1)
-            allowed = limit * self._size * len(masks) * (1.0 + _SLACK)
+            allowed = limit * self.size * len(masks) * (1.0 + _SLACK)
             for offset in np.flatnonzero(first.sum(axis=(1, 2), dtype=np.float64) <= allowed):
                 losses = self.passes(candidates[offset], limit, masks=masks, order=order, known=first[offset])
                 if losses is not None:
@@ -119,11 +127,11 @@ class Scan:
         of its first n if they have been evaluated.
         """
         order = self._order if order is None else order
-        costs = np.zeros((len(masks), self._size))
+        costs = np.zeros((len(masks), self.size))
         done = 0 if known is None else known.shape[1]
         costs[:, :done] = 0.0 if known is None else known
-        allowed = limit * self._size * len(masks)
-        while done < self._size and costs.sum() <= allowed * (1.0 + _SLACK):  # NaN ends it too
+        allowed = limit * self.size * len(masks)
+        while done < self.size and costs.sum() <= allowed * (1.0 + _SLACK):  # NaN ends it too
             chosen = order[done : done + self._stretch]
             found = self._evaluate([keep] * len(masks), masks, np.resize(chosen, self._stretch))
             costs[:, done : done + len(chosen)] = found[:, : len(chosen)]
@@ -133,7 +141,7 @@ class Scan:
         if not costs.sum() <= allowed * (1.0 + _SLACK):
             return None
         if costs.sum() <= allowed * (1.0 - _SLACK):
-            return costs.sum(axis=1) / self._size
+            return costs.sum(axis=1) / self.size
         losses = np.array([self.exact(keep, mask) for mask in masks])
         return losses if losses.mean() <= limit else None
 
@@ -151,5 +159,5 @@ class Scan:
         return np.concatenate(results)
 
     def _full(self, keep: Keep, mask: int) -> np.ndarray:
-        parts = [self._evaluate([keep], [mask], indices)[0] for indices in batches(self._size)]
-        return np.concatenate(parts)[: self._size]
+        parts = [self._evaluate([keep], [mask], indices)[0] for indices in batches(self.size)]
+        return np.concatenate(parts)[: self.size]

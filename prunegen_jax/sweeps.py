@@ -55,9 +55,16 @@ def points(config: ConfigDict) -> list[Point]:
             is not the field's, a random sample larger than the grid.
     """
     base = number_fields(config)
+    for axis in config.sweep.axes:
+        if not (isinstance(axis, tuple | list) and len(axis) == 2 and isinstance(axis[0], str)):
+            raise ValueError(f"sweep.axes holds {axis!r}; it must hold pairs of a field and its values")
     assignments = _assignments(config.sweep, base)
     axes = tuple(dict.fromkeys(field for assignment in assignments for field, _ in assignment))
     found = [Point(_name(base | dict(a), axes), base | dict(a), axes) for a in assignments]
+    for point in found:
+        for field in ("seed", "data.seed"):
+            if not 0 <= point.fields[field] < 2**32:  # what a key is made of
+                raise ValueError(f"{field}={point.fields[field]} must lie between 0 and 2**32 - 1")
     for attribute in ("name", "hash"):
         for value, count in _counts(getattr(point, attribute) for point in found):
             if count > 1:
@@ -94,8 +101,7 @@ def number_fields(config: ConfigDict) -> dict[str, Value]:
 
 def overridden_axes(config: ConfigDict, overrides: Iterable[str]) -> list[str]:
     """Swept fields among the command line's `overrides`: their values would be lost."""
-    swept = {field for field, _ in config.sweep.axes} if config.sweep.mode != "list" else set()
-    swept |= {field for point in config.sweep.points for field, _ in point} if config.sweep.mode == "list" else set()
+    swept = {field for point in points(config) for field in point.axes}
     return sorted(swept & set(overrides))
 
 

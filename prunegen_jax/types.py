@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 PyTree = Any
+_STATISTICS = {"mean", "var", "running_mean", "running_var"}
 Apply = Callable[[PyTree, jax.Array], jax.Array]
 
 
@@ -95,11 +96,17 @@ class TrainedModel:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.params, Mapping) and "batch_stats" in self.params:
-            raise ValueError(
-                "params holds 'batch_stats', which are no parameters: give params alone and bind the statistics, "
-                "functools.partial(apply, batch_stats)"
-            )
+        for path, _ in jax.tree_util.tree_leaves_with_path(self.params):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            if "batch_stats" in name or name.rpartition("/")[2] in _STATISTICS:
+                raise ValueError(
+                    f"params holds the running statistics {name!r}, which are no parameters: give the parameters "
+                    "alone and bind the statistics, functools.partial(apply, batch_stats)"
+                )
+        if self.init_params is not None:
+            shapes = [jax.tree.map(jnp.shape, params) for params in (self.params, self.init_params)]
+            if shapes[0] != shapes[1]:
+                raise ValueError("init_params must have the structure and the shapes of params; they have others")
         for field in ("apply", "features"):
             function = getattr(self, field)
             if function is not None:

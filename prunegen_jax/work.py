@@ -54,15 +54,16 @@ def train(folder: pathlib.Path, point: Point, config: ConfigDict, *, note: Calla
     begin = saved = time.monotonic()
     task = task_of(point, config)
     place = folder / "checkpoints" / point.name
-    init, snapshot = _resume(place, task)
+    init, snapshot = _resume(place, point, task)
     steps = training.train(task.network, task.split.train, task.h, task.recipe, resume=snapshot)
     for snapshot in steps:
         note(f"{point.name}: epoch {snapshot.epochs}, loss {snapshot.epoch_loss[-1] if snapshot.epoch_loss else 0:.3g}")
         if snapshot.status == "training" and time.monotonic() - saved >= config.run.checkpoint_seconds:
-            _save(place, f"epoch-{snapshot.epochs:06d}", init, snapshot, checkpoints.flatten("state", snapshot.state))
+            arrays = _arrays(init, snapshot) | checkpoints.flatten("moments", snapshot.state.moments)
+            checkpoints.save(place, f"epoch-{snapshot.epochs:06d}", arrays, _meta(point, task, snapshot))
             saved = time.monotonic()
-    final = {"params": snapshot.state.params, "stats": snapshot.state.stats}
-    arrays = _save(place, "final", init, snapshot, checkpoints.flatten("final", final), task.recipe)
+    arrays = _arrays(init, snapshot)
+    checkpoints.save(place, "final", arrays, _meta(point, task, snapshot))
     files.write_npz(folder / "weights" / f"{point.name}.npz", arrays)
     record = _record(point, task, snapshot)
     records.write(folder, record)
@@ -75,7 +76,9 @@ def measure_missing(folder: pathlib.Path, point: Point, names: Sequence[str], co
     record = records.read(folder, point.name)
     if record is None or record["status"] == "diverged":
         return
-    missing = [name for name in names if name not in record["measures"]]
+    # What failed (out of memory, say) is tried again: the answer of what fails for good costs little.
+    there = {name for name, entry in record["measures"].items() if entry["status"] != "failed"}
+    missing = [name for name in names if name not in there]
     if not missing:
         return
     split = task_of(point, config).split
@@ -96,39 +99,72 @@ def measure_missing(folder: pathlib.Path, point: Point, names: Sequence[str], co
         records.add_times(folder, point.name, {name: time.monotonic() - begin})
 
 
-def _resume(place: pathlib.Path, task: Task) -> tuple[Arrays, Snapshot | None]:
-    """The initial weights and the snapshot to go on from; None to begin."""
+def _resume(place: pathlib.Path, point: Point, task: Task) -> tuple[Arrays, Snapshot]:
+    """The initial weights, and the snapshot to go on from: that of the checkpoint if it is of this very network."""
     begin = training.start(task.network, task.recipe, task.h)
     init = checkpoints.flatten("init", {"params": begin.state.params, "stats": begin.state.stats})
     try:
         loaded = checkpoints.load(place)
-        if loaded is None or loaded[1]["status"] != "training":
+        if loaded is None:
             return init, begin
         arrays, meta = loaded
-        state = jax.tree.map(jax.numpy.asarray, checkpoints.unflatten("state", begin.state, arrays))
-        template = {"params": begin.state.params, "stats": begin.state.stats}
-        early = checkpoints.unflatten("first_epoch", template, arrays)
+        theirs, ours = (
+            {key: m.get(key) for key in ("hash", "data", "versions")} for m in (meta, _meta(point, task, begin))
+        )
+        if theirs != ours:
+            raise files.DamagedError(f"{place} is of another network, data set or machine: {theirs}, not {ours}")
+        return init, _snapshot(arrays, meta, begin)
     except files.DamagedError as error:
         print(f"{error}; training starts over", file=sys.stderr)
         return init, begin
-    listed = {key: tuple(value) if isinstance(value, list) else value for key, value in meta.items()}
-    return init, Snapshot(state=state, first_epoch=(early["params"], early["stats"]), **listed)
 
 
-def _save(
-    place: pathlib.Path, name: str, init: Arrays, snapshot: Snapshot, arrays: Arrays, recipe: Recipe | None = None
-) -> Arrays:
-    """Saves the weights at the start, after the first epoch and now; with `recipe`, the history of a finished run."""
-    arrays = init | arrays
+def _snapshot(arrays: Arrays, meta: dict[str, Any], begin: Snapshot) -> Snapshot:
+    """The snapshot that a checkpoint holds. A finished network's has no moments: it takes no more updates."""
+    template = {"params": begin.state.params, "stats": begin.state.stats}
+    now = jax.tree.map(jax.numpy.asarray, checkpoints.unflatten("final", template, arrays))
+    moments = begin.state.moments
+    if meta["status"] == "training":
+        moments = jax.tree.map(jax.numpy.asarray, checkpoints.unflatten("moments", moments, arrays))
+    early = checkpoints.unflatten("first_epoch", template, arrays) if meta["has_first_epoch"] else None
+    history = records.history_from(meta["history"])
+    return Snapshot(
+        training.State(now["params"], now["stats"], moments),
+        meta["epochs"],
+        history.updates,
+        history.epoch_loss,
+        history.check_update,
+        history.check_loss,
+        tuple(files.number(x) for x in meta["check_running"]),
+        early and (early["params"], early["stats"]),
+        meta["status"],
+        meta["reason"],
+    )
+
+
+def _arrays(init: Arrays, snapshot: Snapshot) -> Arrays:
+    """The weights at the start, after the first epoch and now."""
+    now = {"params": snapshot.state.params, "stats": snapshot.state.stats}
+    arrays = init | checkpoints.flatten("final", now)
     if snapshot.first_epoch is not None:
         params, stats = snapshot.first_epoch
         arrays |= checkpoints.flatten("first_epoch", {"params": params, "stats": stats})
-    if recipe is None:
-        meta = {key: value for key, value in snapshot._asdict().items() if key not in {"state", "first_epoch"}}
-    else:
-        meta = {"status": snapshot.status, "history": dataclasses.asdict(snapshot.history(recipe))}
-    checkpoints.save(place, name, arrays, meta)
     return arrays
+
+
+def _meta(point: Point, task: Task, snapshot: Snapshot) -> dict[str, Any]:
+    """What a checkpoint says beside its arrays: of which network it is, and how far it has come."""
+    return {
+        "hash": point.hash,
+        "data": task.split.fingerprint,
+        "versions": versions(),
+        "status": snapshot.status,
+        "reason": snapshot.reason,
+        "epochs": snapshot.epochs,
+        "history": dataclasses.asdict(snapshot.history(task.recipe)),
+        "check_running": snapshot.check_running,
+        "has_first_epoch": snapshot.first_epoch is not None,
+    }
 
 
 def _record(point: Point, task: Task, snapshot: Snapshot) -> Record:

@@ -15,8 +15,10 @@ from prunegen_jax import files, records
 from prunegen_jax.sweeps import Point
 
 
-def prepare(workdir: pathlib.Path, config: ConfigDict, points: Sequence[Point]) -> dict[str, str]:
-    """Checks that `points` may go into `workdir` and notes the config there.
+def prepare(
+    workdir: pathlib.Path, config: ConfigDict, points: Sequence[Point], measures: Sequence[str]
+) -> dict[str, str]:
+    """Checks that `points` and their `measures` may go into `workdir` and notes the config there.
 
     Returns:
         hash → name of the networks there, which need not be trained again.
@@ -28,9 +30,11 @@ def prepare(workdir: pathlib.Path, config: ConfigDict, points: Sequence[Point]) 
     """
     known = records.read_all(workdir) if workdir.exists() else []
     _refuse_changes(workdir, known, points)
-    _refuse_options(workdir, known, config.measures.options.to_dict())
+    _refuse_options(workdir, known, measures, config.measures.options.to_dict())
     _try_writing(workdir)
     content = json.loads(config.to_json_best_effort())
+    for key in ("dir", "cache_dir"):  # so that the workdir can be read from elsewhere
+        content["data"][key] = content["data"][key] and os.path.abspath(content["data"][key])
     target = workdir / "config.json"
     try:
         unchanged = files.read_json(target) == content
@@ -60,11 +64,13 @@ def _refuse_changes(workdir: pathlib.Path, known: Iterable[records.Record], poin
             )
 
 
-def _refuse_options(workdir: pathlib.Path, known: Iterable[records.Record], options: dict[str, Any]) -> None:
+def _refuse_options(
+    workdir: pathlib.Path, known: Iterable[records.Record], measures: Sequence[str], options: dict[str, Any]
+) -> None:
     for record in known:
         for name, entry in record["measures"].items():
             there, here = entry["options"], json.loads(json.dumps(options.get(name, {})))
-            if name in options and there != here:
+            if name in measures and there != here:
                 raise ValueError(
                     f"{workdir} holds {name!r} of {record['name']!r} computed with options {there}, not {here}. "
                     "Choose another --workdir, or give the old options"
@@ -72,8 +78,11 @@ def _refuse_options(workdir: pathlib.Path, known: Iterable[records.Record], opti
 
 
 def _try_writing(workdir: pathlib.Path) -> None:
-    workdir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=workdir) as file:
-        file.write(b"\0" * 4096)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(f"--workdir={workdir} cannot be written: {error.strerror}") from error

@@ -76,7 +76,7 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
     done = call(tmp_path / "file" / "w")
     assert done.returncode == 2
-    assert "Not a directory" in done.stderr
+    assert "cannot be written: Not a directory" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert (tmp_path / "file").read_text() == "in the way"
 

@@ -164,6 +164,10 @@ def test_selecting():
         measures.select(["sharpnes"])
     with pytest.raises(ValueError, match="prunability has no option 'bta'; it has fold, scope, beta"):
         measure(trained(0), ["prunability"], options={"prunability": {"bta": 0.2}})
+    with pytest.raises(ValueError, match="prunability_bernoulli has no option 'draw'"):
+        measure(trained(0), ["prunability"], options={"prunability_bernoulli": {"draw": "exact"}})
+    with pytest.raises(ValueError, match="the options of prunability are 3; they must map names to values"):
+        measure(trained(0), ["prunability"], options={"prunability": 3})
 
 
 def test_options_reach_the_measure_and_keys_fold_the_name():
@@ -184,7 +188,7 @@ def test_a_measure_that_fails_says_so_and_leaves_the_others_alone(monkeypatch):
     monkeypatch.setitem(MEASURES, "breaks", Measure(breaks, 1, "size", 0.0, "nobody"))
     monkeypatch.setitem(MEASURES, "nothing", Measure(nothing, 1, "size", 0.0, "nobody"))
     found = measure(trained(0), ["breaks", "num_parameters", "nothing"])
-    assert (found["breaks"].status, found["breaks"].reason) == ("failed", "no weight left")
+    assert (found["breaks"].status, found["breaks"].reason) == ("failed", "ZeroDivisionError: no weight left")
     assert found["nothing"].status == "failed"
     assert found["num_parameters"].status == "ok"
 
@@ -263,8 +267,13 @@ def test_running_statistics_among_the_parameters_are_refused():
     def apply(variables, images):
         return images.reshape(len(images), -1) @ variables["params"]["kernel"] + variables["batch_stats"]["mean"][None]
 
-    with pytest.raises(ValueError, match=r"batch_stats.*functools\.partial"):
+    with pytest.raises(ValueError, match=r"batch_stats/mean.*functools\.partial"):
         TrainedModel(apply, params, DATA)
+    nested = {"one": {"kernel": jnp.ones((50, 2)), "norm": {"scale": jnp.ones(2), "var": jnp.ones(2)}}}
+    with pytest.raises(ValueError, match="one/norm/var"):
+        TrainedModel(apply, nested, DATA)
+    with pytest.raises(ValueError, match="init_params"):
+        TrainedModel(apply, {"kernel": jnp.ones((50, 2))}, DATA, init_params={"kernel": jnp.ones((50, 3))})
 
 
 def test_an_nnx_network():

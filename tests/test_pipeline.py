@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from prunegen_jax import files, load_model, measures, pipeline, records
+from prunegen_jax import files, load_model, measures, pipeline, records, sweeps, work
 from prunegen_jax.evaluation import loss_and_accuracy
 from tests import experiments
 
@@ -138,6 +138,7 @@ def test_a_new_axis_reuses_the_networks_that_are_there(workdir):
         ("train.target", 0.02, "train.target is 0.05 there and 0.02 here"),
         ("data.seed", 3, "data.seed is 0 there and 3 here"),
         ("measures.options", {"prunability_random": {"masks": 4}}, r"options \{'masks': 3\}, not \{'masks': 4\}"),
+        ("measures.options", {}, r"options \{'masks': 3\}, not \{\}"),
     ],
 )
 def test_what_is_there_is_not_changed(workdir, field, value, message):
@@ -232,6 +233,54 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_records(tmp_path):
     assert last.returncode == 0, output
     assert contents(folder) == contents(tmp_path / "quiet")
     assert (folder / "results.csv").read_bytes() == (tmp_path / "quiet" / "results.csv").read_bytes()
+
+
+def test_a_finished_network_without_a_record_is_not_trained_again(workdir, finished):
+    """As after a kill between the last checkpoint and the record."""
+    name = "learning_rate=0.1,seed=0"
+    (workdir / "records" / f"{name}.json").unlink()
+    stamp = records.read(finished, name)
+    begin = time.monotonic()
+    work.train(
+        workdir, next(p for p in sweeps.points(experiments.get_config()) if p.name == name), experiments.get_config()
+    )
+    assert time.monotonic() - begin < 60
+    assert records.read(workdir, name) == stamp | {"measures": {}}
+
+
+def test_a_checkpoint_of_another_network_is_not_continued(tmp_path, capsys):
+    """The field that changed is not swept, so the names are the same and there is no record to compare with."""
+    first, second = experiments.get_config(), experiments.get_config()
+    second.train.weight_decay = 0.1
+    (one, *_), (other, *_) = sweeps.points(first), sweeps.points(second)
+    assert one.name == other.name
+
+    def stop(text):
+        if "epoch 3" in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work.train(tmp_path / "w", one, first, note=stop)
+    assert (tmp_path / "w" / "checkpoints" / one.name / "state.json").exists()
+    mixed = work.train(tmp_path / "w", other, second)
+    assert "is of another network" in capsys.readouterr().err
+    assert mixed == work.train(tmp_path / "fresh", other, second)
+
+
+def test_the_last_shard_judges(tmp_path, capsys):
+    config = experiments.get_config()
+    config.run.group = 2
+    assert pipeline.run(config, tmp_path, shard="1/2") is None
+    assert "2 of 4 networks of the sweep have no record yet" in capsys.readouterr().err
+    assert pipeline.run(config, tmp_path, shard="0/2") is not None
+
+
+def test_when_no_network_reaches_the_target(tmp_path):
+    config = experiments.get_config()
+    config.train.max_epochs = 1
+    with pytest.raises(ValueError, match=r"none of the 4 networks .* reached the target \(4 not_converged\)"):
+        pipeline.run(config, tmp_path / "w")
+    assert len(records.read_all(tmp_path / "w")) == 4
 
 
 def test_load_model_says_what_there_is(finished):

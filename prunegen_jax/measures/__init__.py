@@ -114,6 +114,8 @@ def check_options(options: Mapping[str, Mapping[str, Any]]) -> None:
     """ValueError if `options`, measure → its options, has a measure or an option that is not known."""
     for name in select(list(options)):
         known = options_of(name)
+        if not isinstance(options[name], Mapping):
+            raise ValueError(f"the options of {name} are {options[name]!r}; they must map names to values")
         for option in options[name]:
             if option not in known:
                 raise ValueError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
@@ -122,9 +124,9 @@ def check_options(options: Mapping[str, Mapping[str, Any]]) -> None:
 def options_of(name: str) -> list[str]:
     """The options of a measure; those it hands on to another function among them."""
     function = MEASURES[name].function
-    found = _keywords(function)
-    passed_on = HANDS_ON.get(name)
-    return found + [option for option in _keywords(passed_on) if option not in found] if passed_on else found
+    passed_on = _keywords(HANDS_ON[name]) if name in HANDS_ON else []
+    found = dict.fromkeys([*_keywords(function), *passed_on])
+    return [option for option in found if option not in prunability.FIXED.get(name, ())]
 
 
 def _keywords(function: Callable[..., Any]) -> list[str]:
@@ -137,8 +139,9 @@ def _one(name: str, model: TrainedModel, key: jax.Array, options: dict[str, Any]
     own = jax.random.fold_in(key, zlib.crc32(stream.encode()) & 0x7FFFFFFF)
     try:
         estimate = MEASURES[name](model, own, **options)
-    except (ValueError, ArithmeticError, RuntimeError) as error:  # RuntimeError: XLA, out of memory among others
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # whatever it is, it goes into the answer, and the other measures go on
+        first = (str(error).strip() or "no message").splitlines()[0]
+        reason = first if isinstance(error, ValueError) else f"{type(error).__name__}: {first}"
         return Estimate(math.nan, status="failed", reason=reason)
     if estimate.status == "ok" and math.isnan(estimate.value):
         return dataclasses.replace(estimate, status="failed", reason="the value is not a number")

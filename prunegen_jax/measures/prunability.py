@@ -100,6 +100,13 @@ HANDS_ON: dict[str, Callable[..., pruning.Pruned]] = {
     "kept_parameters": pruning.prunability,
 }
 
+# Options of those functions that a measure has made up its mind on.
+FIXED = {
+    "prunability_layerwise": ("scope",),
+    "prunability_folded": ("fold",),
+    "prunability_bernoulli": ("draw",),
+}
+
 MEASURES = {
     "prunability": _row(prunability, 50.0),
     "prunability_prefix": _row(prunability_prefix, 15.0),
