@@ -55,8 +55,8 @@ def davies_bouldin(
 
     (1/K) Σ_k max_{j≠k} (s_k + s_j) / ‖c_k − c_j‖, c the centroids of the classes in the draw, s the mean distance to
     them. Features: activation `layer`, max-pooled over 4 × 4 windows; default: that of the first convolution,
-    "block0_conv0" of our own networks, else the first that `features` returns after the input. `sem` is over draws. Large:
-    classes overlap, which is held to predict a larger gap.
+    "block0_conv0" of our own networks, else the first that `features` returns after the input. `sem` is over
+    draws. Large: classes overlap, which is held to predict a larger gap.
     """
     _check_positive(draws=draws, examples=examples)
     assert model.features is not None  # `needs`
