@@ -31,6 +31,7 @@ def test_sums_of_training_losses_are_the_published_ones():
     assert speed.averaged_training_loss(trained, KEY).value == pytest.approx(3.741507, abs=1e-6)
     assert speed.averaged_training_loss(trained, KEY, decay=0.9).value == pytest.approx(2.968, abs=1e-6)
     assert speed.averaged_training_loss(trained, KEY, decay=0.1, form="recursive").value == pytest.approx(0.281)
+    assert speed.averaged_training_loss(trained, KEY, form="recursive").value == pytest.approx(0.281)  # the default
 
 
 def test_normalized_by_the_number_of_examples():
@@ -38,9 +39,22 @@ def test_normalized_by_the_number_of_examples():
     assert value == pytest.approx(math.sqrt(3.75 / 10))
 
 
-def test_sum_over_updates_weighs_a_partial_last_epoch():
-    # 10 examples in batches of 4 make 3 updates an epoch; 10 updates are three whole epochs and one update
-    assert speed.sum_of_update_losses(model(updates=10), KEY).value == pytest.approx(3 * (2 + 1 + 0.5) + 0.25)
+def test_sum_over_updates_weighs_epochs_as_our_runs_have_them():
+    # 500 / 32 = 15.625: epochs end with updates 16, 32 (31.25), 47 (46.875) and 63 (62.5)
+    ours = {"batch": 32, "examples": 500}
+    whole = speed.sum_of_update_losses(model(updates=63, **ours), KEY).value
+    assert whole == pytest.approx(16 * 2 + 16 * 1 + 15 * 0.5 + 16 * 0.25)
+    cut = speed.sum_of_update_losses(model(updates=50, **ours), KEY).value
+    assert cut == pytest.approx(16 * 2 + 16 * 1 + 15 * 0.5 + 3 * 0.25)
+    one = speed.sum_of_update_losses(model(updates=5, epoch_loss=(2.0,), **ours), KEY).value
+    assert one == pytest.approx(5 * 2)
+
+
+def test_sum_over_updates_of_runs_with_other_epochs():
+    # 10 examples in batches of 4: more than 10 updates in 4 epochs must be 3 an epoch
+    assert speed.sum_of_update_losses(model(updates=11), KEY).value == pytest.approx(3 * (2 + 1 + 0.5) + 2 * 0.25)
+    # no epochs of equal whole batches make 40 in four
+    assert speed.sum_of_update_losses(model(updates=40), KEY).value == pytest.approx(10 * 3.75)
     # whole batches alone make 2 updates an epoch
     assert speed.sum_of_update_losses(model(updates=7), KEY).value == pytest.approx(2 * (2 + 1 + 0.5) + 0.25)
 

@@ -13,6 +13,7 @@ from prunegen_jax.measures.weights import check_choice, quantity
 from prunegen_jax.types import Estimate, History, Measure, TrainedModel, not_applicable
 
 THRESHOLDS = (1.0, 0.5, 0.1, 0.05, 0.01)  # nats; every hitting time's `details` list all of them
+DECAYS = {"sum": 0.999, "recursive": 0.1}
 UNITS = ("updates", "examples", "epochs")
 
 
@@ -54,24 +55,23 @@ def sum_of_last_training_losses(
 def sum_of_update_losses(model: TrainedModel, key: jax.Array, *, normalize: str = "raw") -> Estimate:
     """Σ_t n_t ℓ_t in nats, n_t the updates of epoch t: the sum over updates, comparable across batch sizes.
 
-    Every epoch has ⌈m/b⌉ updates (⌊m/b⌋ if only that agrees with the total), the last one what is left.
+    Epoch t = 1 … T of our own runs ends with update ⌈t m/b⌉, the last one with the run. If that does not agree with the
+    total, epochs of ⌈m/b⌉ updates are tried, then of ⌊m/b⌋, the last one what is left; else all are of one length.
     """
-    losses, history = _losses(model), _history(model)
-    steps = _steps_per_epoch(history, len(model.train))
-    updates = np.full(losses.size, steps, np.float64)
-    updates[-1] = history.updates - steps * (losses.size - 1)
-    return _sum(model, updates * losses, normalize)
+    losses = _losses(model)
+    return _sum(model, _epoch_updates(_history(model), len(model.train)) * losses, normalize)
 
 
 def averaged_training_loss(
-    model: TrainedModel, key: jax.Array, *, decay: float = 0.999, form: str = "sum", normalize: str = "raw"
+    model: TrainedModel, key: jax.Array, *, decay: float | None = None, form: str = "sum", normalize: str = "raw"
 ) -> Estimate:
     """TSE-EMA of Ru et al. (2021), in nats, at γ = `decay` in (0, 1].
 
-    form="sum": Σ_t γ^{T−t} ℓ_t, the paper's. form="recursive": e ← γ e + (1 − γ) ℓ_t from e = ℓ_1, what the authors'
-    code computes, at decay=0.1 (nearly the last epoch's loss).
+    form="sum": Σ_t γ^{T−t} ℓ_t, the paper's, by default at γ = 0.999. form="recursive": e ← γ e + (1 − γ) ℓ_t from
+    e = ℓ_1, what the authors' code computes, by default at its γ = 0.1 (nearly the last epoch's loss).
     """
-    check_choice("form", form, ("sum", "recursive"))
+    check_choice("form", form, tuple(DECAYS))
+    decay = DECAYS[form] if decay is None else decay
     if not 0.0 < decay <= 1.0:
         raise ValueError(f"decay={decay} must be in (0, 1]")
     losses = _losses(model)
@@ -177,12 +177,16 @@ def _check_epochs(epochs: int) -> None:
         raise ValueError(f"epochs={epochs} must be at least 1")
 
 
-def _steps_per_epoch(history: History, size: int) -> float:
-    epochs = len(history.epoch_loss)
-    for steps in (-(-size // history.batch_size), size // history.batch_size):
-        if (epochs - 1) * steps < history.updates <= epochs * steps:
-            return float(steps)
-    return history.updates / epochs  # neither fits: another way of making batches
+def _epoch_updates(history: History, size: int) -> np.ndarray:
+    """Updates of each epoch, `[T]`; see `sum_of_update_losses`."""
+    batch, epochs, total = history.batch_size, len(history.epoch_loss), history.updates
+    ends = np.array([-(-t * size // batch) for t in range(epochs + 1)])
+    for steps in (-(-size // batch), size // batch, total / epochs):
+        if ends[-2] < total <= ends[-1]:
+            break
+        ends = steps * np.arange(epochs + 1)
+    ends[-1] = total
+    return np.diff(ends).astype(np.float64)
 
 
 _NEEDS = ("history",)
