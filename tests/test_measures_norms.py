@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prunegen_jax.measures import norms
+from prunegen_jax.measures import norms, pac_bayes_dropout
 from prunegen_jax.models import as_trained_model, build
 from prunegen_jax.types import Dataset, TrainedModel
 
@@ -158,6 +158,27 @@ def test_folding_changes_the_weights_measured():
 def test_path_norm_refuses_batch_norm_that_is_not_folded():
     assert norms.path_norm(nin(), KEY, fold=False).status == "not_applicable"
     assert norms.path_norm(nin(), KEY).status == "ok"
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        {"norm": {"scale": np.ones(3)}},
+        {"norm": {"gamma": np.ones(3), "beta": np.ones(3)}},
+        {"norm": {"weight": np.ones(3)}},
+        {"norm": {"bias": np.ones(3)}},
+        {"deep": {"bn": {"bias": np.ones(3)}}},
+    ],
+)
+def test_normalization_by_any_name_is_recognised(norm):
+    layers = {"conv": {"weight": np.ones((4, 3, 1, 1)), "bias": np.ones((4, 1, 1))}, "fc": {"w": np.ones((4, 3))}}
+    layers["head"] = {"kernel": np.ones((3, 2)), "bias": np.ones(2)}
+    data = Dataset(jnp.ones((2, 1, 1, 3)), jnp.zeros(2, jnp.int32))
+    for params, status in ((layers, "ok"), ({**layers, **norm}, "not_applicable")):
+        model = TrainedModel(lambda p, x: x.reshape(-1, 3) @ p["head"]["kernel"], params, data)
+        assert norms.path_norm(model, KEY).status == status
+        options = {"rates": (0.1,), "sigmas": (1.0,), "lambdas": (2.0,), "draws": 2}
+        assert pac_bayes_dropout.pac_bayes_dropout(model, KEY, **options).status == status
 
 
 def test_scaling_of_a_neuron_and_of_a_layer():

@@ -17,7 +17,7 @@ import numpy as np
 
 from prunegen_jax import trees
 from prunegen_jax.measures.margins import log_inverse_squared_margin
-from prunegen_jax.measures.weights import log, measured, quantity
+from prunegen_jax.measures.weights import has_normalization, log, measured, quantity
 from prunegen_jax.types import Estimate, Measure, PyTree, TrainedModel, not_applicable
 
 
@@ -176,7 +176,7 @@ def _log_path_norm(model: TrainedModel, power: float, fold: bool) -> float | Est
     if not power > 0.0:
         raise ValueError(f"power={power} must be positive")
     network = measured(model, fold)
-    if any(path and path[-1] == "scale" for path, _ in trees.named_leaves(network.params)):
+    if has_normalization(network.params):
         return not_applicable("needs a network without normalization layers: fold them (the model's `folded`)")
     ones = jnp.ones((1, *model.train.images.shape[1:]), jnp.float32)
     return log(float(_path_sum(network.apply, network.params, ones, jnp.float32(power))))

@@ -29,7 +29,7 @@ import numpy as np
 
 from prunegen_jax import trees
 from prunegen_jax.evaluation import cross_entropy
-from prunegen_jax.measures.weights import check_choice, measured
+from prunegen_jax.measures.weights import check_choice, has_normalization, measured
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel, not_applicable
 
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -62,7 +62,7 @@ def pac_bayes_dropout(
     check_choice("prior", prior, ("zero", "init"))
     _check(rates, sigmas, lambdas, clip, confidence, draws)
     network = measured(model, fold)
-    if any(path[-1:] == ("scale",) for path, _ in trees.named_leaves(network.params)):
+    if has_normalization(network.params):
         return not_applicable("needs a network without normalization layers: fold them (the model's `folded`)")
     if prior == "init" and network.init_params is None:
         return not_applicable("needs init_params of the network that is measured")

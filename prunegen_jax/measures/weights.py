@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from prunegen_jax.types import Estimate, TrainedModel
+from prunegen_jax import trees
+from prunegen_jax.types import Estimate, PyTree, TrainedModel
 
 NORMALIZATIONS = ("raw", "sqrt_m", "log", "log_sqrt_m")
 
@@ -31,6 +32,22 @@ def remembered(owner: Any, name: str, compute: Callable[[], Any]) -> Any:
     if name not in kept:
         kept[name] = compute()
     return kept[name]
+
+
+def has_normalization(params: PyTree) -> bool:
+    """Whether normalization layers are left among the parameters, by names and shapes.
+
+    What tells one: a leaf called "scale" or "gamma", a vector called "weight", or a vector called "bias", "b" or "beta"
+    in a node of the tree without a kernel.
+    """
+    parents = {path[:-1] for path in trees.kernels(params)}
+    for path, leaf in trees.named_leaves(params):
+        name = path[-1].lower() if path else ""
+        if name in ("scale", "gamma") or (leaf.ndim == 1 and name == "weight"):
+            return True
+        if leaf.ndim == 1 and name in ("bias", "b", "beta") and path[:-1] not in parents:
+            return True
+    return False
 
 
 def log(value: float) -> float:
