@@ -88,9 +88,33 @@ def test_the_spectrum_of_a_convolution():
     kernel = np.random.default_rng(1).normal(size=(3, 3, 4, 6))
     values = [np.linalg.svd(kernel[i, j], compute_uv=False) ** 2 for i in range(3) for j in range(3)]
     expected = np.sort(np.concatenate(values))
-    assert tails.spectrum(kernel, rescale=False) == pytest.approx(expected)
-    assert tails.spectrum(kernel, rescale=True) == pytest.approx(expected * 9 / 2)
-    assert tails.spectrum(kernel[0, 0], rescale=True) == pytest.approx(np.sort(values[0]))
+    assert tails.spectrum(kernel, "none") == pytest.approx(expected)
+    assert tails.spectrum(kernel, "half") == pytest.approx(expected / 2)
+    assert tails.spectrum(kernel, "receptive_field") == pytest.approx(expected * 9 / 2)
+    assert tails.spectrum(kernel[0, 0], "receptive_field") == pytest.approx(np.sort(values[0]))
+
+
+def test_three_ways_to_rescale_a_convolution():
+    kernel = np.random.default_rng(2).normal(size=(3, 3, 8, 12))
+    alpha = tails.power_law(tails.spectrum(kernel, "none"))["alpha"]
+    largest = max(np.linalg.norm(kernel[i, j], 2) ** 2 for i in range(3) for j in range(3))
+    expected = {"receptive_field": 4.5, "half": 0.5, "none": 1.0}
+    expected = {way: alpha * np.log10(factor * largest) for way, factor in expected.items()}
+    for way, value in expected.items():
+        estimate = tails.alpha_hat(model(conv=kernel), KEY, rescale=way)
+        assert estimate.value == pytest.approx(value, rel=1e-4)
+        assert estimate.details["alpha_hat"] == pytest.approx(expected, rel=1e-4)
+    assert tails.alpha_hat(model(conv=kernel), KEY).value == pytest.approx(expected["receptive_field"], rel=1e-4)
+    with pytest.raises(ValueError, match=r"rescale=True.*'half'"):
+        tails.alpha_hat(model(conv=kernel), KEY, rescale=True)
+
+
+def test_small_eigenvalues_count_for_the_size_of_a_layer():
+    few = diagonal(np.concatenate([np.full(4, 1e-9), pareto(2.0, 8)]))
+    estimate = tails.alpha_hat(model(few=few, zero=np.zeros((12, 12)), conv=np.ones((3, 3, 1, 5))), KEY)
+    assert list(estimate.details["layers"]) == ["few/kernel"]  # 12 of them, 8 above the threshold
+    assert estimate.details["layers"]["few/kernel"]["tail"] <= 8
+    assert estimate.details["skipped"] == ["conv/kernel", "zero/kernel"]
 
 
 def test_a_fit_out_of_range_is_called_invalid():

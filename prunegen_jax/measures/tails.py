@@ -11,63 +11,80 @@ import numpy as np
 from prunegen_jax import trees
 from prunegen_jax.measures.norms import is_folded
 from prunegen_jax.measures.operators import channels_last
-from prunegen_jax.measures.weights import measured
+from prunegen_jax.measures.weights import check_choice, measured
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
+RESCALINGS = ("receptive_field", "half", "none")
 FEWEST = 10  # eigenvalues that a layer must have
 SMALLEST = 1e-5  # smaller eigenvalues count as zero and stay out of the fit
 VALID = (2.0, 6.0)  # range of exponents in which WeightWatcher calls a fit meaningful
 
 
-def alpha_hat(model: TrainedModel, key: jax.Array, *, rescale: bool = True, fold: bool = False) -> Estimate:
+def alpha_hat(model: TrainedModel, key: jax.Array, *, rescale: str = "receptive_field", fold: bool = False) -> Estimate:
     """α̂ = mean over layers of α_l log₁₀ λ_max,l; a smaller value is held to predict a smaller gap.
 
     λ = σ², σ the singular values of a dense kernel, or of the kh·kw matrices [in, out] of a convolution together;
     α_l is the exponent of a power law p(λ) ∝ λ^{−α} fitted to their tail by `power_law`. Layers with fewer than 10
-    non-zero eigenvalues are left out. Very noisy for narrow layers: `details["layers"]` has, for each, α, its standard
-    error, the fit's Kolmogorov–Smirnov distance, the number of eigenvalues in the tail and whether the fit is valid
-    (2 ≤ α ≤ 6, a tail of 10 or more), `details["valid_share"]` the share of layers fitted validly.
+    eigenvalues, min(in, out)·kh·kw, are left out; the fit takes those above 1e-5. Very noisy for narrow layers:
+    `details["layers"]` has, for each, α, its standard error, the fit's Kolmogorov–Smirnov distance, the number of
+    eigenvalues in the tail and whether the fit is valid (2 ≤ α ≤ 6, a tail of 10 or more), `details["valid_share"]` the
+    share of layers fitted validly, and `details["alpha_hat"]` α̂ under all three of `RESCALINGS`.
 
     Args:
         model: any; no data are used.
         key: not used.
-        rescale: multiply the eigenvalues of convolutions by kh·kw / 2, as WeightWatcher does by default.
+        rescale: what the eigenvalues of convolutions are multiplied by, which moves λ_max but hardly α.
+            "receptive_field": kh·kw / 2, WeightWatcher's factor where it takes the kh·kw matrices one by one
+            (pool=False). "half": 1/2, its factor by default, where it takes them together as here (pool=True).
+            "none": 1.
         fold: fold batch norm into the kernels first, which WeightWatcher does not.
 
     Raises:
-        ValueError: if every layer is left out.
+        ValueError: for a rescaling that is not known, or if every layer is left out.
     """
-    kernels = trees.kernels(measured(model, fold).params)
-    found: dict[str, dict[str, Any]] = {}
-    skipped = []
-    for path, kernel in kernels.items():
-        eigenvalues = spectrum(channels_last(path, kernel), rescale)
-        if eigenvalues.size < FEWEST:
-            skipped.append("/".join(path))
-            continue
-        fit = power_law(eigenvalues)
-        valid = VALID[0] <= fit["alpha"] <= VALID[1] and fit["tail"] >= FEWEST
-        found["/".join(path)] = {**fit, "largest": float(eigenvalues[-1]), "valid": bool(valid)}
+    check_choice("rescale", rescale, RESCALINGS)
+    kernels = {path: channels_last(path, w) for path, w in trees.kernels(measured(model, fold).params).items()}
+    fits = {way: {"/".join(path): _fit(kernel, way) for path, kernel in kernels.items()} for way in RESCALINGS}
+    layers = {way: {name: fit for name, fit in found.items() if fit} for way, found in fits.items()}
+    found, skipped = layers[rescale], [name for name, fit in fits[rescale].items() if fit is None]
     if not found:
         raise ValueError(f"no kernel has {FEWEST} non-zero eigenvalues: {', '.join(skipped)} are too narrow for a fit")
-    value = np.mean([layer["alpha"] * math.log10(layer["largest"]) for layer in found.values()])
+    values = {
+        way: float(np.mean([x["alpha"] * math.log10(x["largest"]) for x in some.values()]))
+        for way, some in layers.items()
+        if some
+    }
     valid_share = float(np.mean([layer["valid"] for layer in found.values()]))
     details = {"layers": found, "skipped": skipped, "valid_share": valid_share, "folded": is_folded(model, fold)}
-    return Estimate(float(value), details=details)
+    return Estimate(values[rescale], details={**details, "alpha_hat": values})
 
 
-def spectrum(kernel: np.ndarray, rescale: bool) -> np.ndarray:
-    """The squared singular values, ascending, above 1e-5, of the matrices in a kernel [..., in, out]."""
+def _fit(kernel: np.ndarray, rescale: str) -> dict[str, Any] | None:
+    """The fit of one layer; None if it has too few eigenvalues."""
+    eigenvalues = spectrum(kernel, rescale)
+    if eigenvalues.size < FEWEST:
+        return None
+    largest = float(eigenvalues[-1])
+    eigenvalues = eigenvalues[eigenvalues > SMALLEST]
+    if eigenvalues.size < 2 or eigenvalues[0] == eigenvalues[-1]:
+        return None
+    fit = power_law(eigenvalues)
+    valid = VALID[0] <= fit["alpha"] <= VALID[1] and fit["tail"] >= FEWEST
+    return {**fit, "largest": largest, "valid": bool(valid)}
+
+
+def spectrum(kernel: np.ndarray, rescale: str) -> np.ndarray:
+    """The squared singular values, ascending, of the matrices in a kernel [..., in, out]; `rescale`: see `alpha_hat`."""
     matrices = kernel.reshape(-1, *kernel.shape[-2:])
-    if rescale and kernel.ndim > 2:
-        matrices = matrices * math.sqrt(len(matrices) / 2.0)
-    values = np.sort(np.square(np.linalg.svd(matrices, compute_uv=False)).reshape(-1))
-    return values[values > SMALLEST]
+    factor = {"receptive_field": len(matrices) / 2.0, "half": 0.5, "none": 1.0}[rescale] if kernel.ndim > 2 else 1.0
+    return np.sort(factor * np.square(np.linalg.svd(matrices, compute_uv=False)).reshape(-1))
 
 
 def power_law(values: np.ndarray) -> dict[str, Any]:
     """A power law p(x) ∝ x^{−α} for x ≥ x_min by maximum likelihood, x_min of least Kolmogorov–Smirnov distance.
 
+    The distance is one-sided, max_i |F(x_i) − (i − 1)/n|: to the empirical distribution just below each value, as in
+    the package powerlaw, not also just above it.
     α = 1 + n / Σ_{x ≥ x_min} ln(x / x_min) over the n values that large. Returns "alpha", its standard error
     (α − 1) / √n as "alpha_sem", "distance", "smallest" (x_min) and "tail" (n).
 
