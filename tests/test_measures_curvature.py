@@ -108,7 +108,7 @@ def exact(name, dense):
         ("hessian_trace", {"relative_error": 0.0, "budget": 48, "sketch": 8}),
         ("hessian_weighted_trace", {"relative_error": 0.0, "budget": 48, "sketch": 8, "parameters": "all"}),
         ("gauss_newton_trace", {"relative_error": 0.0, "budget": 48, "sketch": 8}),
-        ("hessian_frobenius_norm", {"probes": 32, "steps": 6}),
+        ("hessian_frobenius_norm", {"probes": 32, "steps": 6, "budget": 192}),
     ],
 )
 def test_estimates_over_seeds(dense, name, options):
@@ -121,6 +121,21 @@ def test_estimates_over_seeds(dense, name, options):
     assert np.all(np.abs(values - expected) < 4 * sems)
     assert np.sqrt(np.mean(sems**2)) == pytest.approx(values.std(ddof=1), rel=0.2)
     assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(50)
+
+
+def test_frobenius_norm_stops_at_its_error_or_its_budget(dense):
+    model, reference = dense
+    expected = exact("hessian_frobenius_norm", reference)
+    with jax.enable_x64():
+        for error, budget, products, converged in ((10.0, 320, 16, True), (1e-9, 320, 320, False), (10.0, 10, 8, True)):
+            found = curvature.hessian_frobenius_norm(model, KEY, relative_error=error, budget=budget, probes=2, steps=4)
+            assert (found.details["products"], found.details["converged"]) == (products, converged)
+            assert np.shape(found.details["nodes"]) == np.shape(found.details["weights"]) == (products // 4, 4)
+        close = curvature.hessian_frobenius_norm(model, KEY, relative_error=0.03, budget=10_000, probes=8, steps=4)
+        assert close.details["converged"] and close.sem <= 0.03 * close.value
+        assert abs(close.value - expected) < 4 * close.sem
+    with pytest.raises(ValueError, match="budget=7 must be at least"):
+        curvature.hessian_frobenius_norm(model, KEY, budget=7, probes=2, steps=4)
 
 
 def test_weighted_trace_of_the_kernels_alone(dense):

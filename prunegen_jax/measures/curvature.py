@@ -105,6 +105,8 @@ def hessian_frobenius_norm(
     model: TrainedModel,
     key: jax.Array,
     *,
+    relative_error: float = 0.1,
+    budget: int = 320,
     probes: int = 4,
     steps: int = 20,
     fold: bool = True,
@@ -112,21 +114,34 @@ def hessian_frobenius_norm(
 ) -> Estimate:
     """‖H‖_F = √Σ_j λ_j², and in the details the spectral density of H by stochastic Lanczos quadrature.
 
-    "nodes" and "weights", [probes, steps] each: (1/p) Σ_j f(λ_j) is about the mean over probes of Σ_k weight_k
+    Blocks of `probes` probes, of `steps` Hessian-vector products each, two blocks at least where the budget has them,
+    until the standard error is below `relative_error` of the value or `budget` leaves no room for another block.
+    "nodes" and "weights", [probes in all, steps] each: (1/p) Σ_j f(λ_j) is about the mean over probes of Σ_k weight_k
     f(node_k); exactly so in expectation for polynomials f of degree below 2 · steps, as here.
 
     Raises:
-        ValueError: for fewer than two probes, or fewer than two steps.
+        ValueError: for fewer than two probes or two steps, or a budget below one block.
     """
     if probes < 2 or steps < 2:
         raise ValueError(f"probes={probes} and steps={steps} must be at least 2")
+    if budget < probes * steps:
+        raise ValueError(f"budget={budget} must be at least probes × steps = {probes * steps}")
     moved = subject.subject(model, fold=fold)
     operator = hessian.hessian(subject.objective(moved, batch_size), moved.weights)
     flat = ravel_pytree(moved.weights)[0]
-    spectrum = lanczos.spectral_density(operator, flat, key, probes=probes, steps=steps)
-    square, error = spectrum.sum(np.square)
-    value = math.sqrt(square)
-    more = {"nodes": spectrum.nodes.tolist(), "weights": spectrum.weights.tolist()}
+    most = budget // (probes * steps)
+    blocks: list[lanczos.Spectrum] = []
+    while True:
+        own = jax.random.fold_in(key, len(blocks))
+        blocks.append(lanczos.spectral_density(operator, flat, own, probes=probes, steps=steps))
+        nodes, weights = (np.concatenate([getattr(x, name) for x in blocks]) for name in ("nodes", "weights"))
+        square, error = lanczos.Spectrum(nodes, weights, flat.size).sum(np.square)
+        value = math.sqrt(square)
+        converged = error <= 2 * square * relative_error
+        if len(blocks) == most or (converged and len(blocks) > 1):
+            break
+    more = {"products": int(nodes.size), "converged": bool(converged)}
+    more |= {"nodes": nodes.tolist(), "weights": weights.tolist()}
     return Estimate(value, error / (2 * value) if value > 0 else None, details={**subject.details(moved), **more})
 
 
@@ -181,7 +196,7 @@ MEASURES = {
         hessian_weighted_trace, +1, "flatness", 250.0, "second-order model of random pruning", (), _SCALINGS
     ),
     "hessian_frobenius_norm": Measure(
-        hessian_frobenius_norm, +1, "flatness", 300.0, "Wu et al. 2022; density as in Ghorbani et al. 2019"
+        hessian_frobenius_norm, +1, "flatness", 600.0, "Wu et al. 2022; density as in Ghorbani et al. 2019"
     ),
     "gauss_newton_trace": Measure(gauss_newton_trace, +1, "flatness", 250.0, "Martens 2014; Jastrzębski et al. 2021"),
     **fisher.MEASURES,

@@ -74,7 +74,7 @@ def _fit(kernel: np.ndarray, rescale: str) -> dict[str, Any] | None:
 
 
 def spectrum(kernel: np.ndarray, rescale: str) -> np.ndarray:
-    """The squared singular values, ascending, of the matrices in a kernel [..., in, out]; `rescale`: see `alpha_hat`."""
+    """Squared singular values, ascending, of the matrices in a kernel [..., in, out]; `rescale` as in `alpha_hat`."""
     matrices = kernel.reshape(-1, *kernel.shape[-2:])
     factor = {"receptive_field": len(matrices) / 2.0, "half": 0.5, "none": 1.0}[rescale] if kernel.ndim > 2 else 1.0
     return np.sort(factor * np.square(np.linalg.svd(matrices, compute_uv=False)).reshape(-1))
