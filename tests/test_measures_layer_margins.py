@@ -147,19 +147,30 @@ def test_constrained_margin():
 
 def test_principal_directions_of_few_examples_in_many_dimensions():
     data = Dataset(jnp.asarray(RNG.normal(size=(5, 3, 3, 2)), jnp.float32), jnp.zeros(5, jnp.int32))
-    basis = input_margins.principal_directions(data, np.arange(5), 3, 0.9)
+    basis = input_margins.principal_directions(data, 3, 0.9)
     flat = np.asarray(data.images, np.float64).reshape(5, -1)
     _, _, rows = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
     assert np.abs(np.sum(basis * rows[:3].T, axis=0)) == pytest.approx(np.ones(3), rel=1e-5)
-    assert input_margins.principal_directions(data, np.arange(5), 99, 0.9).shape == (18, 4)  # the rank
+    assert input_margins.principal_directions(data, 99, 0.9).shape == (18, 4)  # the rank
+
+
+def test_principal_directions_of_all_inputs_whatever_the_sample():
+    data = Dataset(jnp.asarray(RNG.normal(size=(1203, 2, 2, 1)) * np.arange(1, 5).reshape(2, 2, 1), jnp.float32),
+                   jnp.zeros(1203, jnp.int32))  # fmt: skip
+    flat = np.asarray(data.images, np.float64).reshape(1203, -1)
+    _, _, rows = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
+    basis = input_margins.principal_directions(data, 4, 0.9)  # three batches
+    assert np.abs(np.sum(basis * rows.T, axis=0)) == pytest.approx(np.ones(4), rel=1e-6)
+    model = two_layers(m=400)
+    full = input_margins.constrained_margin(model, KEY)
+    some = [input_margins.constrained_margin(model, jax.random.key(i), examples=5) for i in range(4)]
+    assert {e.details["components"] for e in some} == {full.details["components"]}
 
 
 def test_constrained_margin_of_a_sample_has_a_right_standard_error():
     model = two_layers(m=400)
     full = input_margins.constrained_margin(model, KEY, components=6)
-    found = [
-        input_margins.constrained_margin(model, jax.random.key(i), components=6, examples=40) for i in range(30)
-    ]  # P spans all of the input, so that nothing but the mean over examples is sampled
+    found = [input_margins.constrained_margin(model, jax.random.key(i), components=6, examples=40) for i in range(30)]
     errors = np.array([(e.value - full.value) / e.sem for e in found])
     assert np.abs(errors).max() < 4.5
     assert 0.6 < errors.std() < 1.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,15 +25,16 @@ def constrained_margin(
 ) -> Estimate:
     """Mean over training examples of (f_y − f_c) / ‖Pᵀ ∂(f_y − f_c)/∂x‖₂: the input margin along the data's own axes.
 
-    c is the best class but y; the k columns of P are the first principal directions of the training inputs, in units
-    of the network's inputs (Mouton et al. 2024). A larger margin is held to predict a smaller gap.
+    c is the best class but y; the k columns of P are the first principal directions of all training inputs, in units
+    of the network's inputs (Mouton et al. 2024). A larger margin is held to predict a smaller gap: the
+    project's METHODS negates the value for that, here it keeps its sign and the row of `MEASURES` says −1.
 
     Args:
         model: any.
         key: draws the examples if there are more than `examples`.
         components: k; default: as many as it takes for the share `variance` of the inputs' total variance (our choice).
         variance: in (0, 1].
-        examples: how many take part, both in P and in the mean; `sem` is None if that is all of them.
+        examples: how many take part in the mean; `sem` is None if that is all of them. P is of the whole set.
 
     Raises:
         ValueError: for options out of range.
@@ -45,7 +47,7 @@ def constrained_margin(
     indices = np.arange(size)
     if size > examples:
         indices = np.sort(np.asarray(jax.random.choice(key, size, (examples,), replace=False)))
-    basis = principal_directions(model.train, indices, components, variance)
+    basis = principal_directions(model.train, components, variance)
     parts = [
         _input_distances(model.apply, model.params, model.train, indices[i], basis)
         for i in evaluation.batches(indices.size)
@@ -60,19 +62,28 @@ def constrained_margin(
     return Estimate(float(margins.mean()), sem, details=details)
 
 
-def principal_directions(data: Dataset, indices: np.ndarray, components: int | None, variance: float) -> np.ndarray:
-    """The first principal directions of the inputs at `indices`, float32 `[D, k]`, k as `constrained_margin` says."""
-    parts = [np.asarray(data.take(indices[i])[0], np.float64) for i in evaluation.batches(indices.size)]
-    inputs = np.concatenate(parts)[: indices.size].reshape(indices.size, -1)
-    inputs = inputs - inputs.mean(axis=0)
-    wide = inputs.shape[1] > inputs.shape[0]
-    values, vectors = np.linalg.eigh(inputs @ inputs.T if wide else inputs.T @ inputs)
+def principal_directions(data: Dataset, components: int | None, variance: float) -> np.ndarray:
+    """The first principal directions of all inputs, float32 `[D, k]`, k as `constrained_margin` says."""
+    size = len(data)
+
+    def parts() -> Iterator[np.ndarray]:  # the inputs [n, D] in float64, a batch at a time
+        for start, chosen in enumerate(evaluation.batches(size)):
+            inputs = np.asarray(data.take(chosen)[0], np.float64)[: size - start * chosen.size]
+            yield inputs.reshape(len(inputs), -1)
+
+    mean = sum(x.sum(axis=0) for x in parts()) / size
+    if wide := mean.size > size:
+        centred = np.concatenate(list(parts())) - mean
+        gram = centred @ centred.T
+    else:
+        gram = sum((x - mean).T @ (x - mean) for x in parts())
+    values, vectors = np.linalg.eigh(gram)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     rank = max(1, int(np.sum(values > 1e-12 * values[0])))
     if components is None:
         components = 1 + int(np.searchsorted(np.cumsum(values) / values.sum(), variance - 1e-12))
     vectors = vectors[:, : min(components, rank)]
-    directions = inputs.T @ vectors if wide else vectors
+    directions = centred.T @ vectors if wide else vectors
     return (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)
 
 
