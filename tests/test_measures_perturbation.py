@@ -172,7 +172,7 @@ def test_noise_has_the_distribution_it_says():
     expected = np.sqrt(0.01 * np.array([4.0, 0.25, 0.0]) + 0.09)
     np.testing.assert_allclose(floored.reshape(3, -1).std(axis=1), expected, rtol=0.03)
     ours, theirs = (
-        np.asarray(pac_bayes.rgm_noise(w, KEY, jnp.float32(0.5), magnitude=m, normalized=False)["x"] - w["x"])
+        np.asarray(pac_bayes.rgm_noise(w, KEY, jnp.float32(0.5), magnitude=m, normalized=())["x"] - w["x"])
         for m in (False, True)
     )
     np.testing.assert_allclose(ours.reshape(3, -1).std(axis=1), 0.25, rtol=0.03)  # σ² as standard deviation
@@ -183,7 +183,7 @@ def test_noise_has_the_distribution_it_says():
 def test_rgm_noise_in_the_neutral_batch_norm():
     """γ = 1 and β = 0 get noise too: W (1 + n) and b (1 + n) + n' per output channel."""
     w = {"l/kernel": jnp.zeros((2, 50000)), "l/bias": jnp.full(50000, 3.0)}
-    noisy = pac_bayes.rgm_noise(w, KEY, jnp.float32(0.5), magnitude=False, normalized=True)
+    noisy = pac_bayes.rgm_noise(w, KEY, jnp.float32(0.5), magnitude=False, normalized=("l/kernel",))
     s = 0.25
     kernel = np.asarray(noisy["l/kernel"])
     assert kernel.std() == pytest.approx(s * math.sqrt(1 + s**2), rel=0.03)
@@ -255,7 +255,7 @@ def test_what_is_missing_or_unknown():
     model = dataclasses.replace(network(), init_params=None)
     assert pac_bayes.pac_bayes_mag_orig(model, KEY).status == "not_applicable"
     assert pac_bayes.pac_bayes_orig(model, KEY).status == "ok"
-    with pytest.raises(ValueError, match="compat='paper' is not known; choose among 'none', 'rgm'"):
+    with pytest.raises(ValueError, match="compat='paper' is not known; choose among None, 'none', 'rgm'"):
         pac_bayes.pac_bayes_orig(model, KEY, compat="paper")
 
 
@@ -265,6 +265,31 @@ def test_rgm_compatibility_returns_the_root_of_the_standard_deviation():
     theirs, _ = pac_bayes.noise_scale(model, KEY, magnitude=False, compat="rgm")
     assert theirs.converged
     assert theirs.scale**2 == pytest.approx(ours.scale, rel=0.25)
+
+
+def test_only_kernels_with_a_norm_have_noise_in_it():
+    net = build("nin", image_shape=(8, 8, 3), classes=4, depth=1, width=4)
+    data = Dataset(jnp.ones((5, 8, 8, 3)), jnp.zeros(5, jnp.int32))
+    model = as_trained_model(net, *net.init(KEY), data)
+    convs = tuple(f"block0_conv{i}/kernel" for i in range(3))
+    assert pac_bayes.normalized_kernels(model) == convs  # not the head
+    assert pac_bayes.normalized_kernels(model.folded) == ()
+    rgm = build("nin", image_shape=(8, 8, 3), classes=4, depth=1, width=4, head="rgm")
+    params, stats = rgm.init(KEY)
+    assert pac_bayes.normalized_kernels(as_trained_model(rgm, params, stats, data)) == (*convs, "head/kernel")
+    other = {"a": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "bn": {"scale": jnp.ones(2)}}
+    assert pac_bayes.normalized_kernels(dataclasses.replace(network(), params=other, init_params=None)) == ("a/kernel",)
+    weights = subject.subject(model).weights
+    plain, noisy = (
+        pac_bayes.rgm_noise(weights, KEY, jnp.float32(0.5), magnitude=False, normalized=names) for names in ((), convs)
+    )
+    changed = {name for name in weights if not np.array_equal(plain[name], noisy[name])}
+    assert changed == {name for name in weights if name.startswith("block0")}
+
+
+def test_none_is_no_compatibility():
+    model = network()
+    assert pac_bayes.noise_scale(model, KEY, False) == pac_bayes.noise_scale(model, KEY, False, compat="none")
 
 
 def test_signs_and_what_more_robust_means():

@@ -4,9 +4,9 @@
 average over `draws` draws, to within `tolerance` (0.01); σ' the scale of noise of standard deviation √(σ'² w² + ε²).
 If the accuracy jumps over that window, details["converged"] is False and σ is the largest scale seen below it.
 `compat="rgm"` does what the code of Dziugaite et al. (2020) does: bisection on [0, 2], at most 15 steps; noise of
-standard deviation σ² (σ'² w² + ε²) instead; and, where the network had batch norm, noise in the scale (1) and shift (0)
-that folding leaves behind each kernel. The six measures share the draws and the two searches. `normalize` as in
-`weights.quantity`: raw C, or the bound √(C / m).
+standard deviation σ² (σ'² w² + ε²) instead; and noise in the scale (1) and shift (0) that folding leaves behind
+each kernel that batch norm followed (`normalized_kernels`). The six measures share the draws and the two searches.
+`normalize` as in `weights.quantity`: raw C, or the bound √(C / m).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prunegen_jax.evaluation import example_losses
 from prunegen_jax.measures import bounds, subject
 from prunegen_jax.measures.perturbation import drawn, gaussian, scale_sem, search_details
 from prunegen_jax.measures.search import Crossing, largest_scale, rgm_bisection
-from prunegen_jax.measures.weights import check_choice, quantity, remembered
+from prunegen_jax.measures.weights import check_choice, has_normalization, quantity, remembered
 from prunegen_jax.types import Estimate, Measure, TrainedModel, not_applicable
 
 
@@ -66,11 +66,12 @@ def noise_scale(
     target: float = 0.1,
     tolerance: float = 0.01,
     draws: int = 10,
-    compat: str = "none",
+    compat: str | None = None,
     fold: bool = True,
 ) -> tuple[Crossing, float | None]:
     """σ, or σ' if `magnitude`, with its standard error over the draws. Remembered with the model."""
-    check_choice("compat", compat, ("none", "rgm"))
+    check_choice("compat", compat, (None, "none", "rgm"))
+    compat = None if compat == "none" else compat
     bits = np.asarray(jax.random.key_data(key)).tolist()
     name = f"noise_scale {magnitude} {target} {tolerance} {draws} {compat} {fold} {bits}"
 
@@ -78,8 +79,7 @@ def noise_scale(
         moved = subject.subject(model, fold=fold)
         dense = float(np.mean(example_losses(moved.apply, moved.weights, moved.data)[1], dtype=np.float64))
         if compat == "rgm":
-            normalized = any(path[-1:] == ("scale",) for path, _ in trees.named_leaves(model.params))
-            noise = functools.partial(rgm_noise, magnitude=magnitude, normalized=normalized)
+            noise = functools.partial(rgm_noise, magnitude=magnitude, normalized=normalized_kernels(model))
         else:
             noise = functools.partial(gaussian, magnitude=magnitude, floor=jnp.float32(bounds.FLOOR))
         errors = drawn(moved, key, draws, noise, 1)
@@ -100,9 +100,9 @@ def noise_scale(
 
 @functools.partial(jax.jit, static_argnames=("magnitude", "normalized"))
 def rgm_noise(
-    weights: subject.Weights, key: jax.Array, scale: jax.Array, *, magnitude: bool, normalized: bool
+    weights: subject.Weights, key: jax.Array, scale: jax.Array, *, magnitude: bool, normalized: tuple[str, ...]
 ) -> subject.Weights:
-    """Noise as in the code of Dziugaite et al. (2020), see above."""
+    """Noise as in the code of Dziugaite et al. (2020), see above; `normalized` names the kernels followed by a norm."""
 
     def noisy(w: jax.Array, key: jax.Array) -> jax.Array:
         square = jnp.square(scale.astype(w.dtype))
@@ -111,17 +111,34 @@ def rgm_noise(
 
     keys = dict(zip(weights, jax.random.split(key, len(weights)), strict=True))
     moved = {name: noisy(leaf, keys[name]) for name, leaf in weights.items()}
-    if not normalized:
-        return moved
     for name, bias in weights.items():
         kernel = name.removesuffix("bias") + "kernel"
-        if name.endswith("bias") and kernel in weights:
+        if name.endswith("bias") and kernel in weights and kernel in normalized:
             scale_key, shift_key = jax.random.split(jax.random.fold_in(keys[name], 1))
             gamma = noisy(jnp.ones_like(bias), scale_key)
             out = (1,) * (weights[kernel].ndim - 1) + (-1,)
             moved[kernel] = moved[kernel] * gamma.reshape(out)
             moved[name] = moved[name] * gamma + noisy(jnp.zeros_like(bias), shift_key)
     return moved
+
+
+def normalized_kernels(model: TrainedModel) -> tuple[str, ...]:
+    """Names of the kernels that a batch norm follows in the network as it was trained (`model.params`).
+
+    The norm of "…conv…" is called "…norm…", that of any other layer "…_norm", as in our own networks; in a network
+    that has norms none of which is called so, all kernels count as followed by one.
+    """
+    scales = {path[:-1] for path, _ in trees.named_leaves(model.params) if path[-1:] == ("scale",)}
+    kernels = [path for path in trees.kernels(model.params) if len(path) > 1]
+
+    def norm(path: tuple[str, ...]) -> tuple[str, ...]:
+        layer = path[-2]
+        return (*path[:-2], layer.replace("conv", "norm") if "conv" in layer else f"{layer}_norm")
+
+    found = [path for path in kernels if norm(path) in scales]
+    if not found and has_normalization(model.params):
+        found = kernels
+    return tuple("/".join(path) for path in found)
 
 
 def kernel_vectors(moved: subject.Subject) -> tuple[np.ndarray, np.ndarray | None]:
