@@ -134,6 +134,12 @@ def test_the_bounds_and_the_shared_search():
         assert found[name].value == pytest.approx(value, rel=1e-6), name
     without = dataclasses.replace(model, init_params=None)
     assert sharpness.sharpness_mag_orig(without, KEY).status == "not_applicable"
+    for name, square in (("sharpness_mag_init", np.sum((w - w0) ** 2)), ("sharpness_mag_orig", np.sum(w**2))):
+        row, value = sharpness.MEASURES[name], bounds.sharpness_magnitude(w - w0, square, t, m, delta=0.5)
+        own = {"delta": 0.5}
+        assert measure(model, [name], key=KEY, options={name: own})[name].value == pytest.approx(value, rel=1e-6)
+        with pytest.raises(ValueError, match="delta=1.0 must lie between"):
+            row(model, KEY, delta=1.0)
     root = sharpness.sharpness_orig(model, KEY, normalize="sqrt_m").value
     assert root == pytest.approx(math.sqrt(sharpness.sharpness_orig(model, KEY).value / m))
 

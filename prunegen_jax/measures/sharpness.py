@@ -4,7 +4,8 @@
 of |u_j| ≤ α' |w_j| + ε. The worst point is looked for by ascending the loss along the sign of its gradient over the
 whole set, a quarter of the box at a time, from the network itself and from random points of the box; so α is an upper
 estimate, and found to a factor 1 + `scale_tolerance`. Kernels and biases move, with batch norm folded. The six measures
-share the two searches. `normalize` as in `weights.quantity`: raw C, or the bound √(C / m).
+share the two searches. Their bounds have ln(m/α) where the paper writes ln(m/σ), by our reading, and count the kernels
+alone. `normalize` as in `weights.quantity`: raw C, or the bound √(C / m).
 """
 
 from __future__ import annotations
@@ -51,14 +52,20 @@ def sharpness_mag_flatness(model: TrainedModel, key: jax.Array, *, normalize: st
     return _flatness(model, key, normalize, magnitude=True, **options)
 
 
-def sharpness_mag_init(model: TrainedModel, key: jax.Array, *, normalize: str = "raw", **options: Any) -> Estimate:
-    """`bounds.sharpness_magnitude` with R = ‖w − w⁰‖ (59), over the kernels. Options: those of `box_size`."""
-    return magnitude_bound(model, key, _search(True), bounds.sharpness_magnitude, normalize, from_init=True, **options)
+def sharpness_mag_init(
+    model: TrainedModel, key: jax.Array, *, delta: float = bounds.DELTA, normalize: str = "raw", **options: Any
+) -> Estimate:
+    """`bounds.sharpness_magnitude` with R = ‖w − w⁰‖ (59) and δ = `delta`. Options: those of `box_size`."""
+    formula = functools.partial(bounds.sharpness_magnitude, delta=delta)
+    return magnitude_bound(model, key, _search(True), formula, normalize, from_init=True, **options)
 
 
-def sharpness_mag_orig(model: TrainedModel, key: jax.Array, *, normalize: str = "raw", **options: Any) -> Estimate:
-    """`bounds.sharpness_magnitude` with R = ‖w‖ (60), over the kernels. Options: those of `box_size`."""
-    return magnitude_bound(model, key, _search(True), bounds.sharpness_magnitude, normalize, from_init=False, **options)
+def sharpness_mag_orig(
+    model: TrainedModel, key: jax.Array, *, delta: float = bounds.DELTA, normalize: str = "raw", **options: Any
+) -> Estimate:
+    """`bounds.sharpness_magnitude` with R = ‖w‖ (60) and δ = `delta`. Options: those of `box_size`."""
+    formula = functools.partial(bounds.sharpness_magnitude, delta=delta)
+    return magnitude_bound(model, key, _search(True), formula, normalize, from_init=False, **options)
 
 
 def box_size(
