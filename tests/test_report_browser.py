@@ -6,9 +6,11 @@ import csv
 import pathlib
 import shutil
 import time
+from collections.abc import Callable
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -78,6 +80,11 @@ def find(browser, selector: str) -> list:
     return browser.execute_script(FIND, selector)
 
 
+def until(browser, check: Callable[[], bool]) -> None:
+    """Waits for what the page does in its own time: scripts answer a choice a moment later."""
+    WebDriverWait(browser, SECONDS, 0.05, [StaleElementReferenceException]).until(lambda _: check())
+
+
 def data(browser, name: str) -> dict:
     """The columns that a source holds now."""
     return browser.execute_script(
@@ -119,11 +126,20 @@ def column(browser, place: int, within: str = "") -> list[str]:
     return [cell.find_element("css selector", within).text if within else cell.text for cell in cells]
 
 
+def measures_shown(browser) -> list[str]:
+    return [words.removesuffix(" ◆") for words in column(browser, 1)]
+
+
+def entries(browser, name: str) -> list[str]:
+    """What one of the page's lists has to choose from."""
+    element = browser.execute_script(VIEW + "return of(arguments[0]).input_el", name)
+    return [option.text for option in Select(element).options]
+
+
 def sort_by(browser, heading: str) -> None:
     header = next(item for item in find(browser, ".slick-header-column") if item.text.strip() == heading)
     browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", header)
     header.click()
-    time.sleep(0.3)
 
 
 def believed(columns: dict) -> dict[str, float | None]:
@@ -147,35 +163,35 @@ def assert_no_complaint(browser) -> None:
 def test_sort_point_and_choose(browser, request, kind):
     path = request.getfixturevalue(kind)
     opened(browser, path)
-    verdict = data(browser, "verdict")
+    verdict, before = data(browser, "verdict"), data(browser, "points")
     names = verdict["measure"]
-    assert [words.removesuffix(" ◆") for words in column(browser, 1)] == names
+    until(browser, lambda: measures_shown(browser) == names)
     sort_by(browser, "measure")
-    assert [words.removesuffix(" ◆") for words in column(browser, 1)] == sorted(names)
+    until(browser, lambda: measures_shown(browser) == sorted(names))
     sort_by(browser, "τ-b, interval")
+    until(browser, lambda: measures_shown(browser) != sorted(names))
     known = [float(cell) for cell in column(browser, 4, ".value") if cell != "–"]
     assert known == sorted(known) and len(known) > 3
-    before = data(browser, "points")
     told = point_at(browser, 3)
     assert before["name"][3] in told and before["h0"][3] in told
-    targets = [option.text for option in Select(browser.execute_script(VIEW + "return of('target').input_el")).options]
+    targets = entries(browser, "target")
     if len(targets) > 1:
         choose(browser, "target", targets[-1])
-        after = data(browser, "points")
-        assert after["y"] != before["y"] and after["x"] == before["x"]
-        assert believed(data(browser, "verdict")) == believed(judged_in(path, targets[-1]))
+        until(browser, lambda: data(browser, "points")["y"] != before["y"])
+        assert data(browser, "points")["x"] == before["x"]
+        until(browser, lambda: believed(data(browser, "verdict")) == believed(judged_in(path, targets[-1])))
         words = browser.execute_script("return Bokeh.documents[0].get_model_by_name('summary').text")
         assert {"test_loss": "test loss (nats)"}.get(targets[-1], targets[-1]) in words
-    axes = [option.text for option in Select(browser.execute_script(VIEW + "return of('colour').input_el")).options]
+    axes = entries(browser, "colour")
     choose(browser, "colour", axes[-1])
-    coloured = data(browser, "points")["colour"]
-    assert coloured != before["colour"]
-    values = data(browser, "points")[f"h{len(axes) - 1}"]
+    until(browser, lambda: data(browser, "points")["colour"] != before["colour"])
+    coloured, values = (data(browser, "points")[name] for name in ("colour", f"h{len(axes) - 1}"))
     assert len(set(zip(values, coloured, strict=True))) == len(set(values)) == len(set(coloured))
-    choose(browser, "measure", sorted(names)[0])
-    assert data(browser, "points")["x"] != before["x"] or sorted(names)[0] == "prunability"
+    other = next(name for name in reversed(names) if name != "prunability")
+    choose(browser, "measure", other)
+    until(browser, lambda: data(browser, "points")["x"] != before["x"])
     choose(browser, "scale", "rank")
-    assert max(data(browser, "points")["x"]) <= len(before["x"])
+    until(browser, lambda: 1 < max(data(browser, "points")["x"]) <= len(before["x"]))
     assert_no_complaint(browser)
     assert not browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
 
@@ -197,7 +213,10 @@ def test_hostile_names_stay_text_when_they_are_shown(browser, tmp_path):
     told = point_at(browser, 0)
     assert html in told and bad in told
     assert bad in column(browser, 1) and html in column(browser, 1)
+    of = {name: {r["measure"]: r["tau_b"] for r in verdict.rows if r["target"] == name} for name in verdict.targets}
+    assert of["gap"] != of[html] and believed(data(browser, "verdict")) == of["gap"]
     choose(browser, "target", html)
+    until(browser, lambda: believed(data(browser, "verdict")) == of[html])
     choose(browser, "colour", html)
     choose(browser, "measure", html)
     assert browser.title.startswith(html)
