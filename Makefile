@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: sweep smoke test bench clean
+.PHONY: sweep smoke test check bench clean
 
 $(READY): requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
@@ -19,6 +19,10 @@ smoke: $(READY)
 
 test: $(READY)
 	$(RUN) -m pytest
+
+# Slower, and in need of Chromium: the report in a browser.
+check: $(READY)
+	$(RUN) -m pytest -m browser
 
 # The peers that the benchmarks compare with; DATA is where TFDS keeps its prepared sets.
 bench: $(READY)

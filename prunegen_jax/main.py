@@ -9,8 +9,9 @@ from ml_collections import ConfigDict, config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "An experiment, such as configs/sweep.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where records, checkpoints and the verdict go.")
-_STAGE = flags.DEFINE_list(
-    "stage", ["train", "measure", "judge"], "Which of train, measure, judge to run; they run in that order."
+_STAGE = flags.DEFINE_list("stage", ["train", "measure", "judge", "report"], "Which of them to run, in that order.")
+_EVERY = flags.DEFINE_float(
+    "report_every", 0.0, "Seconds between refreshes of the report while the sweep runs; 0: none."
 )
 _SHARD = flags.DEFINE_string("shard", "", "i/n: only every n-th group of work, from the i-th (from 0) on.")
 
@@ -53,7 +54,7 @@ def _run(argv: list[str]) -> None:
             raise ValueError(
                 f"--config.{lost[0]} is given, but the sweep varies {lost[0]!r}: its axis would replace it"
             )
-        pipeline.run(config, _WORKDIR.value, stages=_STAGE.value, shard=_SHARD.value)
+        pipeline.run(config, _WORKDIR.value, stages=_STAGE.value, shard=_SHARD.value, report_every=_EVERY.value)
     except (ValueError, OSError) as error:
         _fail(str(error))
 

@@ -1,11 +1,11 @@
-"""From a config to a verdict: train, measure, judge. Each stage skips what is done, so any run can be repeated."""
+"""From a config to a report: train, measure, judge, show. Each stage skips what is done, so any run can be repeated."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ml_collections import ConfigDict
 
@@ -14,12 +14,18 @@ from prunegen_jax.judging import Verdict
 from prunegen_jax.measures import MEASURES, check_options, select
 from prunegen_jax.progress import Progress
 from prunegen_jax.sweeps import Point
+from prunegen_jax.tables import Table
 
-STAGES = ("train", "measure", "judge")
+STAGES = ("train", "measure", "judge", "report")
 
 
 def run(
-    config: ConfigDict, folder: str | pathlib.Path, *, stages: Sequence[str] = STAGES, shard: str = ""
+    config: ConfigDict,
+    folder: str | pathlib.Path,
+    *,
+    stages: Sequence[str] = STAGES,
+    shard: str = "",
+    report_every: float = 0.0,
 ) -> Verdict | None:
     """Runs the stages of a sweep in the workdir `folder`; returns the verdict if it judged.
 
@@ -28,6 +34,7 @@ def run(
         folder: the workdir; it is made, or extended by what it lacks.
         stages: among `STAGES`.
         shard: "i/n" for every n-th group of work from the i-th on, "" for all.
+        report_every: seconds after which the report is made anew while the sweep runs; 0 for only at the end.
 
     Raises:
         ValueError: for a config or a workdir that does not fit, before any work is spent.
@@ -43,23 +50,30 @@ def run(
     if "train" in stages or "measure" in stages:
         for point in mine:
             work.task_of(point, config)
-    if "train" in stages or "measure" in stages:
         existing = workdir.prepare(target, config, points, names)
         mine = [dataclasses.replace(point, name=existing.get(point.hash, point.name)) for point in mine]
+    from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
+
+    refresh = report.Refresher(target, report_every, total=len(points), read=read_table)
     if "train" in stages:
-        train(target, mine, config)
+        train(target, mine, config, refresh=refresh)
     if "measure" in stages:
-        measure(target, mine, names, config)
-    if "judge" not in stages:
+        measure(target, mine, names, config, refresh=refresh)
+    if not {"judge", "report"} & set(stages):
         return None
     waiting = {point.hash for point in points} - {record["hash"] for record in records.read_all(target)}
     if shard and waiting:  # the shard that ends last judges
         print(f"{len(waiting)} of {len(points)} networks of the sweep have no record yet: not judged", file=sys.stderr)
         return None
-    return judge(target, config)
+    verdict = judge(target, config) if "judge" in stages else None
+    if "report" in stages:
+        print(f"report: {report.write(target)}")
+    return verdict
 
 
-def train(folder: pathlib.Path, points: Sequence[Point], config: ConfigDict) -> None:
+def train(
+    folder: pathlib.Path, points: Sequence[Point], config: ConfigDict, *, refresh: Callable[[], object] = bool
+) -> None:
     """Trains every point that has no record yet."""
     waiting = [point for point in points if records.read(folder, point.name) is None]
     with Progress(len(points), "training", done=len(points) - len(waiting)) as progress:
@@ -67,31 +81,44 @@ def train(folder: pathlib.Path, points: Sequence[Point], config: ConfigDict) -> 
             record = work.train(folder, point, config, note=progress.note)
             loss = f"loss {record['train']['loss']:.4g}" if record["train"] else record["reason"]
             progress.step(f"{point.name} {record['status']}, {loss}")
+            refresh()
 
 
-def measure(folder: pathlib.Path, points: Sequence[Point], names: Sequence[str], config: ConfigDict) -> None:
+def measure(
+    folder: pathlib.Path,
+    points: Sequence[Point],
+    names: Sequence[str],
+    config: ConfigDict,
+    *,
+    refresh: Callable[[], object] = bool,
+) -> None:
     """Computes what is missing of the measures `names` for every trained point."""
     with Progress(len(points), "measuring") as progress:
         for point in points:
             work.measure_missing(folder, point, names, config)
             progress.step(point.name)
+            refresh()
 
 
-def judge(folder: pathlib.Path, config: ConfigDict) -> Verdict:
-    """Judges all the records of a workdir: writes results.csv and the verdict's files, and prints the table."""
+def read_table(folder: pathlib.Path) -> Table:
+    """All the records of a workdir as a table. ValueError if there are none."""
     known = records.read_all(folder)
     if not known:
         raise ValueError(f"{folder} holds no record to judge; run the stages train and measure first")
     families = {name: row.family for name, row in MEASURES.items()}
     signs = {name: row.sign for name, row in MEASURES.items()}
-    table = tables.from_records(known, families=families, signs=signs)
+    return tables.from_records(known, families=families, signs=signs)
+
+
+def judge(folder: pathlib.Path, config: ConfigDict) -> Verdict:
+    """Judges all the records of a workdir: writes results.csv and the verdict's files, and prints the table."""
+    table = read_table(folder)
     tables.write_csv(table, folder / "results.csv")
     if not len(table):
-        statuses = [record["status"] for record in known]
+        statuses = [reason.partition(":")[0] for _, reason in table.left_out]
         counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
-        raise ValueError(
-            f"none of the {len(known)} networks in {folder} reached the target ({counts}): nothing to judge"
-        )
+        sentence = f"none of the {len(statuses)} networks in {folder} reached the target ({counts}): nothing to judge"
+        raise ValueError(sentence)
     verdict = judging.judge(table, draws=config.judge.draws, level=config.judge.level, seed=config.judge.seed)
     judging.write(verdict, folder)
     print(judging.format_table(verdict))

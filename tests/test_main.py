@@ -36,7 +36,7 @@ def call(workdir, *arguments, config="tests/experiments.py"):
             "data.dir='/no/such/folder' is not a folder",
         ),
         (["--shard=4/4"], "--shard=4/4 must be i/n with i from 0 to n - 1"),
-        (["--stage=trian"], "--stage='trian' is not known; choose among train, measure, judge"),
+        (["--stage=trian"], "--stage='trian' is not known; choose among train, measure, judge, report"),
         (["--wrokdir=x"], "wrokdir"),
         (["extra"], "'extra' is no flag"),
     ],

@@ -90,6 +90,7 @@ def test_results_and_verdict_are_written(finished):
     assert float(row["gap"]) == pytest.approx(record["train"]["accuracy"] - record["test"]["accuracy"])
     assert float(row["prunability_prefix"]) == record["measures"]["prunability_prefix"]["value"]
     assert (finished / "verdict.csv").exists()
+    assert (finished / "report" / "index.html").exists()
 
 
 def test_a_second_run_changes_nothing(workdir):

@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         ("seed", 0, "of everything random"),
     ):
         p.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default {default})")
+    p.add_argument("--report", action="store_true", help="also write OUT/report/index.html; needs --out")
     p.add_argument("--level", type=float, default=0.95, help="level of the intervals (default 0.95)")
     return p
 
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Judges, prints and writes; returns the exit status. A wrong input is one sentence on stderr and status 2."""
     options = parser().parse_args(arguments)
     try:
+        if options.report and not options.out:
+            raise ValueError("--report needs --out=DIR, where the report goes")
         table = _table(options)
         _check_out(options.out)
         verdict = judge(
@@ -95,6 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out:
         paths = write(verdict, options.out)
         print(f"\nwrote {len(paths)} files to {options.out}, verdict.csv and verdict.json first")
+    if options.report:
+        from .. import report  # noqa: PLC0415 - plotting takes seconds to import
+
+        title = Path(options.table or options.pgdl).name
+        print(f"report: {report.write_for_table(table, verdict, options.out, title=title)}")
     return 0
 
 
