@@ -144,6 +144,25 @@ def test_declared_invariances_hold(name, kind):
     assert other.value == pytest.approx(base.value, rel=5e-3, abs=max(spread, 1e-6))
 
 
+BATCHED = {"sam_sharpness_batches"}  # the mean over batches of consecutive examples, by definition
+EXACT = [name for name, row in MEASURES.items() if row.cost <= 100 and name not in BATCHED]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_order_of_the_examples_does_not_matter(name):
+    """Not beyond float error for what is exact, nor beyond the standard error for what draws examples."""
+    model = trained(0)
+    order = np.random.default_rng(0).permutation(len(model.train))
+    train = dataclasses.replace(model.train, images=model.train.images[order], labels=model.train.labels[order])
+    parts = {field: dataclasses.replace(getattr(model, field), train=train) for field in ("folded", "first_epoch")}
+    parts["first_epoch"] = dataclasses.replace(
+        parts["first_epoch"], folded=dataclasses.replace(parts["first_epoch"].folded, train=train)
+    )
+    base, other = answer(name, model), answer(name, dataclasses.replace(model, train=train, **parts))
+    spread = 5 * math.hypot(base.sem or 0, other.sem or 0)
+    assert other.value == pytest.approx(base.value, rel=2e-3, abs=max(spread, 1e-6))
+
+
 def test_the_changes_change_the_network_as_they_should():
     model = trained(0, batch_norm=False)
     images = model.train.inputs(model.train.images[:20])
