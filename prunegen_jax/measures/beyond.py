@@ -211,7 +211,7 @@ _FEATURES = ("features",)
 
 MEASURES = {
     "label_wise_mixup": Measure(label_wise_mixup, +1, "beyond", 5.0, PGDL, (), _FUNCTION),
-    "davies_bouldin": Measure(davies_bouldin, +1, "beyond", 1.0, PGDL, _FEATURES, ("permutation", "layer_scaling")),
+    "davies_bouldin": Measure(davies_bouldin, +1, "beyond", 1.2, PGDL, _FEATURES, ("permutation", "layer_scaling")),
     "davies_bouldin_mixup": Measure(
         davies_bouldin_mixup, +1, "beyond", 6.0, PGDL, _FEATURES, ("permutation", "layer_scaling")
     ),
