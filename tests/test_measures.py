@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
-from prunegen_jax import data, measures, training
+from prunegen_jax import data, evaluation, measures, training
 from prunegen_jax.measures import MEASURES, measure
 from prunegen_jax.models import as_trained_model, build
 from prunegen_jax.types import Dataset, Estimate, Layer, Measure, TrainedModel
@@ -161,6 +161,31 @@ def test_the_order_of_the_examples_does_not_matter(name):
     base, other = answer(name, model), answer(name, dataclasses.replace(model, train=train, **parts))
     spread = 5 * math.hypot(base.sem or 0, other.sem or 0)
     assert other.value == pytest.approx(base.value, rel=2e-3, abs=max(spread, 1e-6))
+
+
+CHEAP = [name for name in EXACT if 0 < MEASURES[name].cost <= 6] + ["prunability_prefix"]
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_the_size_of_chunks_does_not_matter(name, monkeypatch):
+    """77 examples at a time, and 23 in the last chunk of 200 filled up, against all at once."""
+    base = answer(name, trained(0))
+    for function in (evaluation.batches, evaluation.example_losses):
+        monkeypatch.setitem(function.__kwdefaults__, "batch_size", 77)
+    fresh = dataclasses.replace(trained(0), folded=dataclasses.replace(trained(0).folded))
+    options = {name: {"batch_size": 77}} if "batch_size" in measures.options_of(name) else {}
+    other = measure(fresh, [name], key=jax.random.key(0), options=options)[name]
+    assert other.status == "ok", other.reason
+    assert other.value == pytest.approx(base.value, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_compiling_does_not_matter(name):
+    base = answer(name, trained(0))
+    with jax.disable_jit():
+        other = answer(name, dataclasses.replace(trained(0), folded=dataclasses.replace(trained(0).folded)))
+    assert other.status == "ok", other.reason
+    assert other.value == pytest.approx(base.value, rel=1e-3, abs=1e-6)
 
 
 def test_the_changes_change_the_network_as_they_should():
