@@ -23,6 +23,9 @@ from tests import experiments
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+NUMBERS = ("train", "measure", "judge")  # all but the report, which has tests of its own
+
+
 def contents(workdir, folder="records"):
     return {file.name: file.read_bytes() for file in (workdir / folder).glob("*.json")}
 
@@ -95,7 +98,7 @@ def test_results_and_verdict_are_written(finished):
 
 def test_a_second_run_changes_nothing(workdir):
     before, stamps = contents(workdir), {f: f.stat().st_mtime_ns for f in (workdir / "records").iterdir()}
-    pipeline.run(experiments.get_config(), workdir)
+    pipeline.run(experiments.get_config(), workdir, stages=NUMBERS)
     assert contents(workdir) == before
     assert {f: f.stat().st_mtime_ns for f in (workdir / "records").iterdir()} == stamps
 
@@ -113,7 +116,7 @@ def test_points_and_measures_extend_a_workdir(workdir):
     config.sweep.axes = (("train.learning_rate", (0.1, 0.2)), ("seed", (0,)))
     config.measures.names = ("num_parameters",)
     before = contents(workdir)
-    pipeline.run(config, workdir)
+    pipeline.run(config, workdir, stages=NUMBERS)
     after = contents(workdir)
     assert set(after) - set(before) == {"learning_rate=0.2,seed=0.json"}
     old, new = (json.loads(c["learning_rate=0.1,seed=0.json"]) for c in (before, after))
@@ -148,7 +151,7 @@ def test_what_is_there_is_not_changed(workdir, field, value, message):
     config[section][key] = value
     before = contents(workdir)
     with pytest.raises(ValueError, match=message):
-        pipeline.run(config, workdir)
+        pipeline.run(config, workdir, stages=NUMBERS)
     assert contents(workdir) == before
 
 
@@ -157,7 +160,7 @@ def test_new_points_that_differ_elsewhere_are_refused_too(workdir):
     config.model.width = 9
     config.sweep.axes = (("train.learning_rate", (0.3,)),)
     with pytest.raises(ValueError, match="model.width is 8 there and 9 here"):
-        pipeline.run(config, workdir)
+        pipeline.run(config, workdir, stages=NUMBERS)
 
 
 @pytest.mark.parametrize("damage", ["record", "checkpoint", "both"])
@@ -174,7 +177,7 @@ def test_damage_is_reported_and_redone(workdir, finished, damage, capsys):
         data = [f for f in (workdir / "checkpoints" / name / "final").rglob("*") if f.is_file()]
         largest = max(data, key=lambda f: f.stat().st_size)
         largest.write_bytes(largest.read_bytes()[:50])
-    pipeline.run(experiments.get_config(), workdir)
+    pipeline.run(experiments.get_config(), workdir, stages=NUMBERS)
     assert "is damaged" in capsys.readouterr().err
     assert contents(workdir) == contents(finished)
 
@@ -182,7 +185,7 @@ def test_damage_is_reported_and_redone(workdir, finished, damage, capsys):
 def test_networks_that_fail_stay_in_the_records_with_their_reason(tmp_path, capsys):
     config = experiments.get_config()
     config.sweep.axes = (("train.learning_rate", (1e-6, 0.1, 1e38)), ("seed", (0,)))
-    pipeline.run(config, tmp_path / "w")
+    pipeline.run(config, tmp_path / "w", stages=NUMBERS)
     known = {record["name"]: record for record in records.read_all(tmp_path / "w")}
     assert known["learning_rate=1e-06,seed=0"]["status"] == "not_converged"
     assert "target 0.05" in known["learning_rate=1e-06,seed=0"]["reason"]
@@ -197,6 +200,7 @@ def test_networks_that_fail_stay_in_the_records_with_their_reason(tmp_path, caps
 
 def start(workdir):
     command = [sys.executable, "run.py", "--config=tests/experiments.py", f"--workdir={workdir}"]
+    command.append(f"--stage={','.join(NUMBERS)}")
     cache = jax.config.jax_compilation_cache_dir
     variables = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return subprocess.Popen(
@@ -253,6 +257,7 @@ def test_a_checkpoint_of_another_network_is_not_continued(tmp_path, capsys):
     """The field that changed is not swept, so the names are the same and there is no record to compare with."""
     first, second = experiments.get_config(), experiments.get_config()
     second.train.weight_decay = 0.1
+    first.run.checkpoint_seconds = 0.0
     (one, *_), (other, *_) = sweeps.points(first), sweeps.points(second)
     assert one.name == other.name
 
@@ -271,16 +276,16 @@ def test_a_checkpoint_of_another_network_is_not_continued(tmp_path, capsys):
 def test_the_last_shard_judges(tmp_path, capsys):
     config = experiments.get_config()
     config.run.group = 2
-    assert pipeline.run(config, tmp_path, shard="1/2") is None
+    assert pipeline.run(config, tmp_path, shard="1/2", stages=NUMBERS) is None
     assert "2 of 4 networks of the sweep have no record yet" in capsys.readouterr().err
-    assert pipeline.run(config, tmp_path, shard="0/2") is not None
+    assert pipeline.run(config, tmp_path, shard="0/2", stages=NUMBERS) is not None
 
 
 def test_when_no_network_reaches_the_target(tmp_path):
     config = experiments.get_config()
     config.train.max_epochs = 1
     with pytest.raises(ValueError, match=r"none of the 4 networks .* reached the target \(4 not_converged\)"):
-        pipeline.run(config, tmp_path / "w")
+        pipeline.run(config, tmp_path / "w", stages=NUMBERS)
     assert len(records.read_all(tmp_path / "w")) == 4
 
 
@@ -298,4 +303,4 @@ def test_a_changed_data_set_is_noticed(workdir):
     config = experiments.get_config()
     config.measures.names = ("num_parameters",)
     with pytest.raises(ValueError, match="the data set is not the one"):
-        pipeline.run(config, workdir)
+        pipeline.run(config, workdir, stages=NUMBERS)
