@@ -49,6 +49,25 @@ def task_of(point: Point, config: ConfigDict) -> Task:
     return Task(network, split, h, recipe)
 
 
+def run_group(
+    folder: pathlib.Path,
+    points: Sequence[Point],
+    names: Sequence[str],
+    config: ConfigDict,
+    *,
+    stages: Sequence[str],
+    note: Callable[[str], None] = str,
+) -> None:
+    """Trains and measures, as `stages` say, what is missing of a group of points of equal shape."""
+    if "train" in stages:
+        for point in points:
+            if records.read(folder, point.name) is None:
+                train(folder, point, config, note=note)
+    if "measure" in stages:
+        for point in points:
+            measure_missing(folder, point, names, config)
+
+
 def train(folder: pathlib.Path, point: Point, config: ConfigDict, *, note: Callable[[str], None] = str) -> Record:
     """Trains `point` from its latest checkpoint on; writes its checkpoint, its weights and, last, its record."""
     begin = saved = time.monotonic()
