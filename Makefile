@@ -18,7 +18,7 @@ smoke: $(READY)
 	$(RUN) run.py --config=configs/sweep.py:smoke --workdir=runs/smoke
 
 test: $(READY)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 # Slower, and in need of Chromium: the report in a browser.
 check: $(READY)
