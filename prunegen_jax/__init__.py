@@ -22,6 +22,7 @@ _HOME = {
     "random_prunability": "pruning",
     "MEASURES": "measures",
     "measure": "measures",
+    "get_config": "shipped",
     "judge": "judging",
     "load_model": "records",
 }

@@ -7,7 +7,11 @@ import sys
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "An experiment, such as configs/sweep.py.", lock_config=True)
+from prunegen_jax import shipped
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "An experiment: a file such as configs/sweep.py, or the name of a shipped one.", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where records, checkpoints and the verdict go.")
 _STAGE = flags.DEFINE_list("stage", ["train", "measure", "judge", "report"], "Which of them to run, in that order.")
 _EVERY = flags.DEFINE_float(
@@ -22,8 +26,9 @@ def main() -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
+    shipped.make_importable()
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(_with_shipped(argv))
     except flags.Error as error:
         _fail(
             str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
@@ -34,12 +39,26 @@ def _parse(argv: list[str]) -> list[str]:
         _fail(f"the config cannot be had as asked: {str(error).encode().decode('unicode_escape')}")
     for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
         if not flag.present:
-            _fail(f"{name} is missing; try run.py --config=configs/sweep.py --workdir=runs/sweep")
+            _fail(f"{name} is missing; try --config=sweep --workdir=runs/sweep")
     if not isinstance(_CONFIG.value, ConfigDict):  # ml_collections puts off the error of a file that cannot be read
-        _fail(f"{flags.FLAGS['config'].config_filename} cannot be read; --config takes a Python file with get_config()")
+        path = flags.FLAGS["config"].config_filename
+        known = ", ".join(shipped.names())
+        _fail(f"{path} cannot be read; --config takes a Python file with get_config(), or one of {known}")
     if len(rest) > 1:
         _fail(f"{rest[1]!r} is no flag; write --name=value")
     return rest
+
+
+def _with_shipped(argv: list[str]) -> list[str]:
+    """The command line with the file in place of the name of a shipped config."""
+    found = list(argv)
+    for i, word in enumerate(argv):
+        flag, equals, value = word.partition("=")
+        if flag in {"--config", "-config"} and equals:
+            found[i] = f"{flag}={shipped.find(value)}"
+        elif flag in {"--config", "-config"} and i + 1 < len(argv):
+            found[i + 1] = shipped.find(argv[i + 1])
+    return found
 
 
 def _run(argv: list[str]) -> None:

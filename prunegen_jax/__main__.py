@@ -1,0 +1,8 @@
+"""`python -m prunegen_jax`: the command `prunegen`."""
+
+import sys
+
+from prunegen_jax.console import main
+
+if __name__ == "__main__":
+    sys.exit(main())
