@@ -12,7 +12,9 @@ _NOT_KERNELS = {"bias", "b", "scale", "embedding", "mean", "var"}
 
 
 def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """The plain names along a key path of `jax.tree_util`."""
+    """The plain names along a key path of `jax.tree_util`; an NNX variable's own `.value` at its end is no name."""
+    if len(path) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == "value":
+        path = path[:-1]
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from prunegen_jax import trees
+
 PyTree = Any
 _STATISTICS = {"mean", "var", "running_mean", "running_var"}
 Apply = Callable[[PyTree, jax.Array], jax.Array]
@@ -97,7 +99,7 @@ class TrainedModel:
 
     def __post_init__(self) -> None:
         for path, _ in jax.tree_util.tree_leaves_with_path(self.params):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            name = "/".join(trees.path_names(path))
             if "batch_stats" in name or name.rpartition("/")[2] in _STATISTICS:
                 raise ValueError(
                     f"params holds the running statistics {name!r}, which are no parameters: give the parameters "
