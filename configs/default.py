@@ -63,4 +63,8 @@ def get_config() -> ConfigDict:
     config.run = ConfigDict()
     config.run.group = 4  # networks of equal shape in one unit of work, what --shard deals out
     config.run.checkpoint_seconds = 60.0  # between checkpoints of a network in training
+    config.run.workers = 0  # processes on a CPU; 0: one for every `threads` cores
+    config.run.threads = 1  # of a process on a CPU; another number may change the last bits of the numbers
+    config.run.retries = 2  # of a unit of work whose process died or could not reach its files
+    config.run.ray_resources = ""  # of a unit of work on Ray: "GPU=1", "TPU=4", "CPU=2,GPU=0.5"; "": CPU=threads
     return config

@@ -7,20 +7,20 @@ dies at, the JSON file names arrays that are complete.
 from __future__ import annotations
 
 import itertools
-import pathlib
 import shutil
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from prunegen_jax import files, trees
 
 _STATE = "state.json"
 
 
-def save(folder: pathlib.Path, name: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+def save(folder: epath.Path, name: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     """Makes `arrays` and `meta` the checkpoint of `folder`; what was there before is deleted after."""
     taken = {path.name for path in folder.iterdir()} if folder.exists() else set()
     names = (name if i == 0 else f"{name}-{i}" for i in itertools.count())
@@ -34,7 +34,7 @@ def save(folder: pathlib.Path, name: str, arrays: dict[str, np.ndarray], meta: d
             shutil.rmtree(other)
 
 
-def load(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+def load(folder: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """The arrays and `meta` of the checkpoint of `folder`, None if there is none.
 
     Raises:

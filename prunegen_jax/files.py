@@ -1,18 +1,23 @@
-"""Files that are written whole or not at all, and whose damage is noticed when they are read."""
+"""Files that are written whole or not at all, and whose damage is noticed when they are read.
+
+A path is a folder's or a bucket's (`gs://`, `s3://`), through `etils.epath`. Of a bucket no more is asked than to put,
+get, list and delete objects; whoever reads an object while it is put gets the old one or the new one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
-import pathlib
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
+from etils import epath
 
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -21,9 +26,18 @@ class DamagedError(ValueError):
     """A file of ours that is cut short, altered, or of another making."""
 
 
+Path = str | os.PathLike[str]
+
+
 @contextlib.contextmanager
-def atomic(path: pathlib.Path) -> Iterator[IO[bytes]]:
+def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` once the block ends without an error."""
+    path = epath.Path(path)
+    if in_bucket(path):
+        buffer = io.BytesIO()
+        yield buffer
+        path.write_bytes(buffer.getvalue())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
@@ -34,11 +48,36 @@ def atomic(path: pathlib.Path) -> Iterator[IO[bytes]]:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            os.unlink(temporary)
         raise
 
 
-def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+def in_bucket(path: Path) -> bool:
+    """Whether `path` is an object's in a bucket rather than a file's in a folder."""
+    return "://" in os.fspath(path)
+
+
+def listing(folder: epath.Path, suffix: str) -> list[epath.Path]:
+    """The files of `folder` whose names end in `suffix`, by name; none if there is no such folder."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.name.endswith(suffix) and not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def inside(folder: epath.Path, name: str) -> epath.Path:
+    """`folder / name`, for a name that came from a file or a config.
+
+    Raises:
+        ValueError: if the name is more than a name, so that the path may lie elsewhere.
+    """
+    if not name or name.startswith(".") or any(not (c.isalnum() or c in "_.,=+-") for c in name) or not name.isascii():
+        raise ValueError(f"{name!r} is no name for a file: letters, digits and _ . , = + - make one, no dot begins it")
+    return folder / name
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes `content` with a checksum of itself: keys sorted, floats in full, non-finite ones as words."""
     plain = _plain(content)
     text = json.dumps(plain | {"checksum": _checksum(plain)}, sort_keys=True, indent=1, allow_nan=False)
@@ -46,7 +85,7 @@ def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
         file.write((text + "\n").encode())
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """What `write_json` wrote; "nan", "inf" and "-inf" stay words.
 
     Raises:
@@ -54,7 +93,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         DamagedError: if it is not whole.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(epath.Path(path).read_bytes())
         checksum = content.pop("checksum")
     except (ValueError, KeyError, AttributeError, TypeError):
         raise DamagedError(f"{path} is damaged: it is not a complete JSON object of ours") from None
@@ -68,7 +107,7 @@ def number(value: Any) -> float:
     return _WORDS[value] if isinstance(value, str) else float(value)
 
 
-def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes named arrays as an .npz archive."""
     with atomic(path) as file:
         np.savez(file, **arrays)

@@ -17,11 +17,17 @@ _STAGE = flags.DEFINE_list("stage", ["train", "measure", "judge", "report"], "Wh
 _EVERY = flags.DEFINE_float(
     "report_every", 0.0, "Seconds between refreshes of the report while the sweep runs; 0: none."
 )
+_EXECUTOR = flags.DEFINE_string("executor", "local", "Where networks are trained and measured: local or ray.")
+_ADDRESS = flags.DEFINE_string("ray_address", "", "Of the Ray cluster; auto: the one this machine belongs to.")
 _SHARD = flags.DEFINE_string("shard", "", "i/n: only every n-th group of work, from the i-th (from 0) on.")
 
 
 def main() -> None:
-    """Runs the sweep that the command line describes; exits with 2 and one sentence if it does not fit."""
+    """Runs the sweep that the command line describes; ends with one sentence, and a status, if something is amiss.
+
+    2: the command does not fit, or files cannot be reached. 1: some networks failed. 143: stopped by SIGTERM. 130: by
+    Ctrl-C.
+    """
     app.run(_run, flags_parser=_parse)
 
 
@@ -62,7 +68,7 @@ def _with_shipped(argv: list[str]) -> list[str]:
 
 
 def _run(argv: list[str]) -> None:
-    from prunegen_jax import pipeline, sweeps  # noqa: PLC0415 - a wrong flag is told before JAX is loaded
+    from prunegen_jax import driver, pipeline, processes, sweeps  # noqa: PLC0415 - a wrong flag is told before JAX is loaded
 
     del argv
     logging.set_verbosity(logging.ERROR)  # Orbax logs every save
@@ -73,11 +79,25 @@ def _run(argv: list[str]) -> None:
             raise ValueError(
                 f"--config.{lost[0]} is given, but the sweep varies {lost[0]!r}: its axis would replace it"
             )
-        pipeline.run(config, _WORKDIR.value, stages=_STAGE.value, shard=_SHARD.value, report_every=_EVERY.value)
+        pipeline.run(
+            config,
+            _WORKDIR.value,
+            stages=_STAGE.value,
+            shard=_SHARD.value,
+            report_every=_EVERY.value,
+            executor=_EXECUTOR.value,
+            address=_ADDRESS.value,
+        )
     except (ValueError, OSError) as error:
         _fail(str(error))
+    except driver.FailedError as error:
+        _fail(f"{error}. The same command tries them again; --stage=judge,report judges what is there", status=1)
+    except processes.StoppedError as error:
+        _fail(f"{error}; the same command goes on from there", status=processes.TERMINATED)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on from the latest checkpoint", status=130)
 
 
-def _fail(sentence: str) -> None:
+def _fail(sentence: str, *, status: int = 2) -> None:
     print(" ".join(sentence.split()), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from etils import epath
 from ml_collections import ConfigDict
 
-from prunegen_jax import judging, records, sweeps, tables, work, workdir
+from prunegen_jax import driver, executors, judging, records, sweeps, tables, work, workdir
+from prunegen_jax.executors import Unit
 from prunegen_jax.judging import Verdict
 from prunegen_jax.measures import MEASURES, check_options, select
-from prunegen_jax.progress import Progress
-from prunegen_jax.sweeps import Point
 from prunegen_jax.tables import Table
 
 STAGES = ("train", "measure", "judge", "report")
+_WORK = ("train", "measure")  # what executors do
 
 
 def run(
     config: ConfigDict,
-    folder: str | pathlib.Path,
+    folder: str | os.PathLike[str],
     *,
     stages: Sequence[str] = STAGES,
     shard: str = "",
     report_every: float = 0.0,
+    executor: str = "local",
+    address: str = "",
 ) -> Verdict | None:
     """Runs the stages of a sweep in the workdir `folder`; returns the verdict if it judged.
 
@@ -35,30 +38,37 @@ def run(
         stages: among `STAGES`.
         shard: "i/n" for every n-th group of work from the i-th on, "" for all.
         report_every: seconds after which the report is made anew while the sweep runs; 0 for only at the end.
+        executor: where networks are trained and measured: a name of `executors.EXECUTORS`.
+        address: of the Ray cluster, "auto" for the one this machine belongs to; "" for one of its own.
 
     Raises:
         ValueError: for a config or a workdir that does not fit, before any work is spent.
-        OSError: if the data are not there or the workdir cannot be written.
+        OSError: if the data are not there or the workdir cannot be read or written.
+        FailedError: if some networks could not be trained or measured; the others are.
+        StoppedError: if SIGTERM arrived; what was reached is saved.
     """
     for stage in stages:
         if stage not in STAGES:
             raise ValueError(f"--stage={stage!r} is not known; choose among {', '.join(STAGES)}")
-    target = pathlib.Path(folder)
+    work_on = executors.find(executor, config, address=address)
+    target = epath.Path(folder)
     names = _measure_names(config)
     points = sweeps.points(config)
-    mine = [point for group in sweeps.shard(sweeps.groups(points, size=config.run.group), shard) for point in group]
-    if "train" in stages or "measure" in stages:
-        for point in mine:
-            work.task_of(point, config)
+    mine = sweeps.shard(sweeps.groups(points, size=config.run.group), shard)
+    todo = tuple(stage for stage in _WORK if stage in stages)
+    if todo:
+        for group in mine:
+            for point in group:
+                work.task_of(point, config)
         existing = workdir.prepare(target, config, points, names)
-        mine = [dataclasses.replace(point, name=existing.get(point.hash, point.name)) for point in mine]
-    from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
+        units = [
+            Unit(tuple(dataclasses.replace(p, name=existing.get(p.hash, p.name)) for p in group), tuple(names), todo)
+            for group in mine
+        ]
+        from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
 
-    refresh = report.Refresher(target, report_every, total=len(points), read=read_table)
-    if "train" in stages:
-        train(target, mine, config, refresh=refresh)
-    if "measure" in stages:
-        measure(target, mine, names, config, refresh=refresh)
+        refresh = report.Refresher(target, report_every, total=len(points), read=read_table)
+        driver.drive(target, units, config, work_on, address=address, refresh=refresh)
     if not {"judge", "report"} & set(stages):
         return None
     waiting = {point.hash for point in points} - {record["hash"] for record in records.read_all(target)}
@@ -67,40 +77,13 @@ def run(
         return None
     verdict = judge(target, config) if "judge" in stages else None
     if "report" in stages:
+        from prunegen_jax import report  # noqa: PLC0415
+
         print(f"report: {report.write(target)}")
     return verdict
 
 
-def train(
-    folder: pathlib.Path, points: Sequence[Point], config: ConfigDict, *, refresh: Callable[[], object] = bool
-) -> None:
-    """Trains every point that has no record yet."""
-    waiting = [point for point in points if records.read(folder, point.name) is None]
-    with Progress(len(points), "training", done=len(points) - len(waiting)) as progress:
-        for point in waiting:
-            record = work.train(folder, point, config, note=progress.note)
-            loss = f"loss {record['train']['loss']:.4g}" if record["train"] else record["reason"]
-            progress.step(f"{point.name} {record['status']}, {loss}")
-            refresh()
-
-
-def measure(
-    folder: pathlib.Path,
-    points: Sequence[Point],
-    names: Sequence[str],
-    config: ConfigDict,
-    *,
-    refresh: Callable[[], object] = bool,
-) -> None:
-    """Computes what is missing of the measures `names` for every trained point."""
-    with Progress(len(points), "measuring") as progress:
-        for point in points:
-            work.measure_missing(folder, point, names, config)
-            progress.step(point.name)
-            refresh()
-
-
-def read_table(folder: pathlib.Path) -> Table:
+def read_table(folder: epath.Path) -> Table:
     """All the records of a workdir as a table. ValueError if there are none."""
     known = records.read_all(folder)
     if not known:
@@ -110,7 +93,7 @@ def read_table(folder: pathlib.Path) -> Table:
     return tables.from_records(known, families=families, signs=signs)
 
 
-def judge(folder: pathlib.Path, config: ConfigDict) -> Verdict:
+def judge(folder: epath.Path, config: ConfigDict) -> Verdict:
     """Judges all the records of a workdir: writes results.csv and the verdict's files, and prints the table."""
     table = read_table(folder)
     tables.write_csv(table, folder / "results.csv")

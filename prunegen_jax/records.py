@@ -10,12 +10,15 @@ workdir/
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import pathlib
+import os
 import sys
+from collections.abc import Container
 from typing import Any
 
 import jax
+from etils import epath
 
 from prunegen_jax import checkpoints, data, files
 from prunegen_jax.models import Network, as_trained_model, build
@@ -24,15 +27,15 @@ from prunegen_jax.types import History, TrainedModel
 Record = dict[str, Any]
 
 
-def path(workdir: pathlib.Path, name: str) -> pathlib.Path:
-    """Where the record of `name` is."""
-    return workdir / "records" / f"{name}.json"
+def path(workdir: epath.Path, name: str) -> epath.Path:
+    """Where the record of `name` is. ValueError if that would be outside the workdir."""
+    return files.inside(workdir / "records", f"{name}.json")
 
 
-def read(workdir: pathlib.Path, name: str) -> Record | None:
+def read(workdir: epath.Path, name: str) -> Record | None:
     """The record of `name`; None if there is none, or, with a word on stderr, if it is damaged."""
     try:
-        return files.read_json(path(workdir, name))
+        return _checked(files.read_json(path(workdir, name)), path(workdir, name))
     except FileNotFoundError:
         return None
     except files.DamagedError as error:
@@ -40,20 +43,41 @@ def read(workdir: pathlib.Path, name: str) -> Record | None:
         return None
 
 
-def read_all(workdir: pathlib.Path) -> list[Record]:
+def _checked(content: dict[str, Any], source: epath.Path) -> Record:
+    """`content` if it is a record of the network that its file is named after; else DamagedError."""
+    kinds = {"name": str, "hash": str, "point": dict, "axes": list, "measures": dict}
+    wrong = next((key for key, kind in kinds.items() if not isinstance(content.get(key), kind)), None)
+    if wrong is not None or content["name"] != source.stem:
+        what = wrong or "name"
+        raise files.DamagedError(f"{source} is damaged: its {what!r} is {content.get(what)!r}")
+    return content
+
+
+def read_all(workdir: epath.Path) -> list[Record]:
     """Every record of a workdir that is whole, by name."""
-    found = (read(workdir, file.stem) for file in sorted((workdir / "records").glob("*.json")))
+    found = (read(workdir, file.stem) for file in files.listing(workdir / "records", ".json"))
     return [record for record in found if record is not None]
 
 
-def write(workdir: pathlib.Path, record: Record) -> None:
+def stamps(workdir: epath.Path, names: Container[str]) -> dict[str, tuple[float, int]]:
+    """Time and size of the files of those records among `names` that are there: they change when the record does."""
+    found = {}
+    for file in files.listing(workdir / "records", ".json"):
+        if file.stem in names:
+            with contextlib.suppress(FileNotFoundError):
+                stat = file.stat()
+                found[file.stem] = (stat.mtime, stat.length)
+    return found
+
+
+def write(workdir: epath.Path, record: Record) -> None:
     """Writes a record, whole."""
     files.write_json(path(workdir, record["name"]), record)
 
 
-def add_times(workdir: pathlib.Path, name: str, seconds: dict[str, float]) -> None:
+def add_times(workdir: epath.Path, name: str, seconds: dict[str, float]) -> None:
     """Adds seconds per activity to the times of `name`."""
-    target = workdir / "times" / f"{name}.json"
+    target = files.inside(workdir / "times", f"{name}.json")
     try:
         known = files.read_json(target)
     except (FileNotFoundError, files.DamagedError):
@@ -86,7 +110,7 @@ def data_of(fields: dict[str, Any], *, directory: str | None, cache_dir: str | N
     return split_of(fields["data.name"], directory, cache_dir, *options)
 
 
-def load_model(workdir: str | pathlib.Path, name: str, *, data_dir: str | None = None) -> TrainedModel:
+def load_model(workdir: str | os.PathLike[str], name: str, *, data_dir: str | None = None) -> TrainedModel:
     """The trained network `name` of a workdir, with its training set, initial weights and history.
 
     Args:
@@ -98,10 +122,10 @@ def load_model(workdir: str | pathlib.Path, name: str, *, data_dir: str | None =
         ValueError: if there is no such network, or it has no weights.
         DamagedError: if its checkpoint is not whole.
     """
-    folder = pathlib.Path(workdir)
+    folder = epath.Path(workdir)
     record = read(folder, name)
     if record is None:
-        names = ", ".join(sorted(file.stem for file in (folder / "records").glob("*.json"))) or "none"
+        names = ", ".join(sorted(file.stem for file in files.listing(folder / "records", ".json"))) or "none"
         raise ValueError(f"{folder} has no network {name!r}; it has {names}")
     places = files.read_json(folder / "config.json")["data"]
     split = data_of(record["point"], directory=data_dir or places["dir"], cache_dir=places["cache_dir"])
@@ -118,7 +142,7 @@ def check_data(record: Record, split: data.Split) -> None:
         )
 
 
-def restore(workdir: pathlib.Path, record: Record, split: data.Split) -> TrainedModel:
+def restore(workdir: epath.Path, record: Record, split: data.Split) -> TrainedModel:
     """The network of `record` from its checkpoint. ValueError if it has none, DamagedError if it is not whole."""
     loaded = checkpoints.load(workdir / "checkpoints" / record["name"])
     if loaded is None:

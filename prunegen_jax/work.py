@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import os
 import pathlib
 import sys
 import time
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from prunegen_jax import checkpoints, data, files, records, training
+from prunegen_jax import checkpoints, data, files, processes, records, training
 from prunegen_jax.evaluation import loss_and_accuracy
 from prunegen_jax.measures import measure
 from prunegen_jax.models import Network
@@ -57,18 +56,30 @@ def run_group(
     *,
     stages: Sequence[str],
     note: Callable[[str], None] = str,
+    stop: Callable[[], bool] = bool,
 ) -> None:
-    """Trains and measures, as `stages` say, what is missing of a group of points of equal shape."""
+    """Trains and measures, as `stages` say, what is missing of a group of points of equal shape.
+
+    `stop` is asked after every epoch and every measure. Raises StoppedError, what was reached being saved, if it says
+    so.
+    """
     if "train" in stages:
         for point in points:
             if records.read(folder, point.name) is None:
-                train(folder, point, config, note=note)
+                train(folder, point, config, note=note, stop=stop)
     if "measure" in stages:
         for point in points:
-            measure_missing(folder, point, names, config)
+            measure_missing(folder, point, names, config, stop=stop)
 
 
-def train(folder: pathlib.Path, point: Point, config: ConfigDict, *, note: Callable[[str], None] = str) -> Record:
+def train(
+    folder: pathlib.Path,
+    point: Point,
+    config: ConfigDict,
+    *,
+    note: Callable[[str], None] = str,
+    stop: Callable[[], bool] = bool,
+) -> Record:
     """Trains `point` from its latest checkpoint on; writes its checkpoint, its weights and, last, its record."""
     begin = saved = time.monotonic()
     task = task_of(point, config)
@@ -77,10 +88,14 @@ def train(folder: pathlib.Path, point: Point, config: ConfigDict, *, note: Calla
     steps = training.train(task.network, task.split.train, task.h, task.recipe, resume=snapshot)
     for snapshot in steps:
         note(f"{point.name}: epoch {snapshot.epochs}, loss {snapshot.epoch_loss[-1] if snapshot.epoch_loss else 0:.3g}")
-        if snapshot.status == "training" and time.monotonic() - saved >= config.run.checkpoint_seconds:
+        stopping = stop()
+        due = stopping or time.monotonic() - saved >= config.run.checkpoint_seconds
+        if snapshot.status == "training" and due:
             arrays = _arrays(init, snapshot) | checkpoints.flatten("moments", snapshot.state.moments)
             checkpoints.save(place, f"epoch-{snapshot.epochs:06d}", arrays, _meta(point, task, snapshot))
             saved = time.monotonic()
+        if snapshot.status == "training" and stopping:
+            raise processes.StoppedError(f"{point.name} stopped after {snapshot.epochs} epochs")
     arrays = _arrays(init, snapshot)
     checkpoints.save(place, "final", arrays, _meta(point, task, snapshot))
     files.write_npz(folder / "weights" / f"{point.name}.npz", arrays)
@@ -90,7 +105,14 @@ def train(folder: pathlib.Path, point: Point, config: ConfigDict, *, note: Calla
     return record
 
 
-def measure_missing(folder: pathlib.Path, point: Point, names: Sequence[str], config: ConfigDict) -> None:
+def measure_missing(
+    folder: pathlib.Path,
+    point: Point,
+    names: Sequence[str],
+    config: ConfigDict,
+    *,
+    stop: Callable[[], bool] = bool,
+) -> None:
     """Computes the measures of `names` that the record of `point` lacks, and writes it after each."""
     record = records.read(folder, point.name)
     if record is None or record["status"] == "diverged":
@@ -110,6 +132,8 @@ def measure_missing(folder: pathlib.Path, point: Point, names: Sequence[str], co
         model = records.restore(folder, record, split)
     key = jax.random.fold_in(jax.random.key(point.fields["seed"]), _MEASURE)
     for name in missing:
+        if stop():
+            raise processes.StoppedError(f"{point.name} stopped before {name!r} was measured")
         begin = time.monotonic()
         options = config.measures.options.get(name, ConfigDict()).to_dict()
         estimate = measure(model, [name], key=key, options={name: options})[name]
@@ -215,6 +239,5 @@ def _losses(task: Task, snapshot: Snapshot, examples: data.Dataset) -> dict[str,
 def versions() -> dict[str, str]:
     """What the numbers were made with: packages, backend, device, threads."""
     packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
-    threads = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     device = jax.devices()[0].device_kind
-    return packages | {"backend": jax.default_backend(), "device": device, "threads": threads}
+    return packages | {"backend": jax.default_backend(), "device": device, "threads": str(processes.threads())}

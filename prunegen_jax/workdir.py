@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
+import secrets
 import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from prunegen_jax import files, records
@@ -16,7 +17,7 @@ from prunegen_jax.sweeps import Point
 
 
 def prepare(
-    workdir: pathlib.Path, config: ConfigDict, points: Sequence[Point], measures: Sequence[str]
+    workdir: epath.Path, config: ConfigDict, points: Sequence[Point], measures: Sequence[str]
 ) -> dict[str, str]:
     """Checks that `points` and their `measures` may go into `workdir` and notes the config there.
 
@@ -28,13 +29,14 @@ def prepare(
             that neither sweep varies, or has a measure computed with other options.
         OSError: if the folder cannot be written.
     """
-    known = records.read_all(workdir) if workdir.exists() else []
+    known = records.read_all(workdir)
     _refuse_changes(workdir, known, points)
     _refuse_options(workdir, known, measures, config.measures.options.to_dict())
     _try_writing(workdir)
     content = json.loads(config.to_json_best_effort())
     for key in ("dir", "cache_dir"):  # so that the workdir can be read from elsewhere
-        content["data"][key] = content["data"][key] and os.path.abspath(content["data"][key])
+        place = content["data"][key]
+        content["data"][key] = place if not place or files.in_bucket(place) else os.path.abspath(place)
     target = workdir / "config.json"
     try:
         unchanged = files.read_json(target) == content
@@ -45,7 +47,7 @@ def prepare(
     return {record["hash"]: record["name"] for record in known}
 
 
-def _refuse_changes(workdir: pathlib.Path, known: Iterable[records.Record], points: Sequence[Point]) -> None:
+def _refuse_changes(workdir: epath.Path, known: Iterable[records.Record], points: Sequence[Point]) -> None:
     by_name = {point.name: point for point in points}
     for record in known:
         there = record["point"]
@@ -65,7 +67,7 @@ def _refuse_changes(workdir: pathlib.Path, known: Iterable[records.Record], poin
 
 
 def _refuse_options(
-    workdir: pathlib.Path, known: Iterable[records.Record], measures: Sequence[str], options: dict[str, Any]
+    workdir: epath.Path, known: Iterable[records.Record], measures: Sequence[str], options: dict[str, Any]
 ) -> None:
     for record in known:
         for name, entry in record["measures"].items():
@@ -77,8 +79,13 @@ def _refuse_options(
                 )
 
 
-def _try_writing(workdir: pathlib.Path) -> None:
+def _try_writing(workdir: epath.Path) -> None:
     try:
+        if files.in_bucket(workdir):
+            probe = workdir / f"probe-{secrets.token_hex(8)}"
+            probe.write_bytes(b"")
+            probe.unlink()
+            return
         workdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=workdir) as file:
             file.write(b"\0" * 4096)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 
+os.environ.setdefault("PJRT_NPROC", "1")  # as the workers of a sweep compute, so that a test may be one; JAX reads it
+
 import jax
 import pytest
 

@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     config.train.target = 0.05
     config.train.max_epochs = 60
     config.run.checkpoint_seconds = 0.2
+    config.run.workers = 1  # which with one thread is the process of the test itself
     config.judge.draws = 50
     config.measures.names = ("prunability_prefix", "parameter_norm", "prunability_random", "sum_of_training_losses")
     config.measures.options = {"prunability_random": {"masks": 3}}

@@ -1,0 +1,168 @@
+"""Executors: where the work of a sweep is done, in processes of this machine or on a Ray cluster.
+
+A unit of work is a group of networks of equal shape: it is trained and then measured in one process, which compiles
+its programs once. Everything a unit needs is in the workdir and everything it makes goes there, so a unit that was cut
+short is simply given out again, and goes on from its checkpoints. An executor yields each unit as it ends.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from prunegen_jax import processes, work
+from prunegen_jax.sweeps import Point
+
+Tick = Callable[[str], None]
+_SETTINGS = (
+    "jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable",
+    "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion", "jax_debug_nans", "jax_enable_compilation_cache",
+    "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
+)  # fmt: skip
+
+
+class Unit(NamedTuple):
+    """A piece of work: what to do (`stages`, among train and measure) with which networks."""
+
+    points: tuple[Point, ...]
+    names: tuple[str, ...]  # of the measures
+    stages: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What its compiled programs depend on."""
+        return self.points[0].shape
+
+
+class Outcome(NamedTuple):
+    """How a unit ended.
+
+    done: all that was asked for is in the workdir. failed: for a reason that another attempt would meet again.
+    unreachable: files could not be read or written. dead: its process died. stopped: it was told to.
+    """
+
+    status: Literal["done", "failed", "unreachable", "dead", "stopped"]
+    reason: str = ""
+
+
+class Executor(Protocol):
+    """Does the work of `units` and yields each as it ends; calls `tick` about once a second meanwhile."""
+
+    def __call__(
+        self, folder: epath.Path, units: Sequence[Unit], config: ConfigDict, *, tick: Tick, address: str = ""
+    ) -> Iterator[tuple[Unit, Outcome]]: ...
+
+
+def local(
+    folder: epath.Path, units: Sequence[Unit], config: ConfigDict, *, tick: Tick, address: str = ""
+) -> Iterator[tuple[Unit, Outcome]]:
+    """On this machine: on a CPU in single-threaded processes, one per core; on an accelerator in this process."""
+    from prunegen_jax import pool  # noqa: PLC0415 - it imports what is above
+
+    del address
+    count = workers(config)
+    alone = count == 1 and processes.threads() == config.run.threads
+    if jax.default_backend() != "cpu" or alone:
+        return _here(folder, units, config, tick)
+    return pool.run(folder, units, config, tick, count=min(count, len(units)))
+
+
+def ray(
+    folder: epath.Path, units: Sequence[Unit], config: ConfigDict, *, tick: Tick, address: str = ""
+) -> Iterator[tuple[Unit, Outcome]]:
+    """On a Ray cluster, which finds a node with the resources, and another one when that dies."""
+    from prunegen_jax import cluster  # noqa: PLC0415 - Ray is an extra
+
+    return cluster.run(folder, units, config, tick, address=address)
+
+
+EXECUTORS: dict[str, Executor] = {"local": local, "ray": ray}
+
+
+def find(name: str, config: ConfigDict, *, address: str = "") -> Executor:
+    """The executor called `name`.
+
+    Raises:
+        ValueError: if it is not known or not installed, or `config.run` or the address does not fit it.
+    """
+    if name not in EXECUTORS:
+        raise ValueError(f"--executor={name!r} is not known; choose among {', '.join(EXECUTORS)}")
+    if address and name != "ray":
+        raise ValueError(f"--ray_address={address!r} is given, but --executor={name}; it needs --executor=ray")
+    for field, least in (("workers", 0), ("threads", 1), ("retries", 0)):
+        if config.run[field] < least:
+            raise ValueError(f"run.{field}={config.run[field]} must be at least {least}")
+    if name == "ray":
+        from prunegen_jax import cluster  # noqa: PLC0415 - Ray is an extra
+
+        cluster.require(config)
+    return EXECUTORS[name]
+
+
+def passing(outcome: Outcome) -> bool:
+    """Whether another attempt may go better: something happened to the process or its files, not in the work."""
+    return outcome.status in {"dead", "stopped", "unreachable"}
+
+
+def title(unit: Unit) -> str:
+    """What a unit is called in a sentence."""
+    others = len(unit.points) - 1
+    return unit.points[0].name + (f" and {others} more" if others else "")
+
+
+def workers(config: ConfigDict) -> int:
+    """How many processes work at a time on this machine's cores."""
+    return config.run.workers or max(1, processes.cores() // config.run.threads)
+
+
+def attempt(folder: str, unit: Unit, config: ConfigDict, note: Tick = str) -> Outcome:
+    """Does a unit in this process. Whatever goes wrong is in the answer, so that nothing but text crosses processes."""
+    try:
+        work.run_group(
+            epath.Path(folder),
+            unit.points,
+            unit.names,
+            config,
+            stages=unit.stages,
+            note=note,
+            stop=processes.stopping,
+        )
+    except processes.StoppedError as error:
+        return Outcome("stopped", str(error))
+    except OSError as error:
+        return Outcome("unreachable", str(error))
+    except ValueError as error:  # wrong data, in a sentence of ours
+        return Outcome("failed", str(error))
+    except Exception as error:
+        traceback.print_exception(error)  # what nobody foresaw
+        return Outcome("failed", f"{type(error).__name__}: {error}")
+    return Outcome("done")
+
+
+def settings() -> dict[str, Any]:
+    """The parts of this process's JAX configuration that its workers need: numbers, and the cache of programs."""
+    return {name: getattr(jax.config, name) for name in _SETTINGS}
+
+
+def adopt(theirs: dict[str, Any]) -> None:
+    """Gives this process the JAX configuration of another."""
+    for name, value in theirs.items():
+        jax.config.update(name, value)
+
+
+def _here(folder: epath.Path, units: Sequence[Unit], config: ConfigDict, tick: Tick) -> Iterator[tuple[Unit, Outcome]]:
+    """Does `units` one after the other in this process."""
+    for unit in units:
+        for _ in range(1 + config.run.retries):
+            outcome = attempt(str(folder), unit, config, tick)
+            if outcome.status != "unreachable" or processes.stopping():
+                break
+        if processes.stopping():
+            return
+        tick("")
+        yield unit, outcome

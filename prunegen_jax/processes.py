@@ -1,0 +1,104 @@
+"""What a process is to a sweep: the cores it has, the threads it computes with, and how it ends when told to stop.
+
+A sweep computes with as many threads as its config says, on any machine, because the number of threads may change the
+last bits of a sum. JAX, NumPy's BLAS and OpenMP read it from the environment, once, when they begin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import pathlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+TERMINATED = 143  # the exit status of a process that SIGTERM ended
+_GRACE = 10.0  # seconds between SIGTERM and the end, whatever the process is at; SIGKILL follows after 30 at many sites
+_QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
+_stop = threading.Event()
+
+
+class StoppedError(Exception):
+    """The work was told to stop; what it had reached is saved."""
+
+
+def cores() -> int:
+    """The cores this process may use: those it may be scheduled on, and no more than a container's share of time."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text().split()
+        return max(1, min(found, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max"
+        return found
+
+
+def threads() -> int:
+    """The threads that XLA computes with on a CPU in this process."""
+    for name in ("PJRT_NPROC", "NPROC"):  # in XLA's order
+        if os.environ.get(name, "").isdecimal():
+            return int(os.environ[name])
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment variables of a process that computes with `threads` threads."""
+    names = ("PJRT_NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
+
+
+def stopping() -> bool:
+    """Whether this process was told to stop."""
+    return _stop.is_set()
+
+
+def stop() -> None:
+    """Tells this process to stop: `stopping` is true from now on."""
+    _stop.set()
+
+
+@contextlib.contextmanager
+def heeding(grace: float = _GRACE) -> Iterator[None]:
+    """Within the block SIGTERM makes `stopping` true, and ends the process after `grace` seconds if it still runs then.
+
+    The main thread may be in the middle of a compilation or a long measure, where Python runs no signal handler; so a
+    thread of its own keeps the time. In a thread other than the main one the block changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(reader, over, grace), daemon=True)
+    old_handler = signal.signal(signal.SIGTERM, lambda *_: stop())
+    old_descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(old_descriptor)
+        signal.signal(signal.SIGTERM, old_handler)
+        os.close(writer)
+        watcher.join()
+        os.close(reader)
+        _stop.clear()
+
+
+def _watch(reader: int, over: threading.Event, grace: float) -> None:
+    """Reads the numbers of the signals that arrive until the pipe is closed, or the process is to end."""
+    while number := os.read(reader, 1):
+        if number[0] == signal.SIGTERM:
+            stop()
+            if not over.wait(grace):
+                leave(f"stopped after {grace:.0f} s in the middle of a step")
+
+
+def leave(sentence: str) -> None:
+    """Ends this process at once, whatever its threads are at. Every file of ours is whole at every moment."""
+    with contextlib.suppress(OSError):
+        print(f"{sentence}; the same command goes on from the latest checkpoint", file=sys.stderr, flush=True)
+    os._exit(TERMINATED)

@@ -1,0 +1,176 @@
+"""Executors: the same records in other processes, what each process is given, and what is made of its failures."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+
+import pytest
+from etils import epath
+
+from prunegen_jax import driver, executors, pipeline, pool, processes, records, sweeps, work
+from prunegen_jax.executors import Outcome, Unit
+from tests import experiments
+
+NAMES = ("parameter_norm", "prunability_random")
+
+
+def small():
+    """Two shapes, two networks of each, two measures."""
+    config = experiments.get_config()
+    config.measures.names = NAMES
+    config.train.max_epochs = 3
+    config.sweep.axes = (("model.width", (4, 8)), ("seed", (0, 1)))
+    config.run.group = 1
+    return config
+
+
+def units_of(config, stages=("train", "measure")):
+    groups = sweeps.groups(sweeps.points(config), size=config.run.group)
+    return [Unit(tuple(group), NAMES, stages) for group in groups]
+
+
+def contents(workdir):
+    return {file.name: file.read_bytes() for file in (workdir / "records").glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The records of `small`, made in this process."""
+    workdir = tmp_path_factory.mktemp("alone")
+    pipeline.run(small(), workdir, stages=["train", "measure"])
+    assert len(contents(workdir)) == 4
+    return workdir
+
+
+def test_two_processes_make_the_same_records(alone, tmp_path, monkeypatch):
+    config = small()
+    config.run.workers = 2
+    begun = []
+    real = work.run_group
+    monkeypatch.setattr(work, "run_group", lambda *a, **k: begun.append(a) or real(*a, **k))
+    pipeline.run(config, tmp_path, stages=["train", "measure"])
+    assert contents(tmp_path) == contents(alone)
+    assert not begun, "the work was done in this process"
+    assert not multiprocessing.active_children()
+    assert all(record["versions"]["threads"] == "1" for record in records.read_all(epath.Path(tmp_path)))
+
+
+def test_nothing_is_started_when_nothing_is_missing(alone, monkeypatch):
+    monkeypatch.setattr(pool, "run", lambda *_, **__: pytest.fail("a pool was started"))
+    config = small()
+    config.run.workers = 2
+    before = contents(alone)
+    pipeline.run(config, alone, stages=["train", "measure"])
+    assert contents(alone) == before
+
+
+def test_a_worker_keeps_to_its_shapes_and_leaves_others_theirs():
+    config = small()
+    narrow, narrow_too, wide, wide_too = units_of(config)
+    assert narrow.shape == narrow_too.shape != wide.shape == wide_too.shape
+    one, two = pool._Worker(None, None), pool._Worker(None, None)
+    waiting = [narrow, narrow_too, wide, wide_too]
+
+    def choose(worker):
+        unit = pool._choose(waiting, worker, [one, two])
+        worker.shapes.add(unit.shape)
+        return unit
+
+    assert [choose(one), choose(two), choose(two), choose(two)] == [narrow, wide, wide_too, narrow_too]
+
+
+def test_a_failure_is_told_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
+    config = small()
+    units = units_of(config)
+    bad = units[1].points[0].name
+
+    def run_group(folder, points, names, config, *, stages, note, stop):
+        if points[0].name == bad:
+            raise ZeroDivisionError("nobody foresaw this")
+        return real(folder, points, names, config, stages=stages, note=note, stop=stop)
+
+    real = work.run_group
+    monkeypatch.setattr(work, "run_group", run_group)
+    with pytest.raises(driver.FailedError, match=rf"1 of 4 groups failed: {bad}: ZeroDivisionError: nobody foresaw"):
+        driver.drive(epath.Path(tmp_path), units, config, executors.local)
+    assert len(contents(tmp_path)) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_files_that_cannot_be_reached_are_tried_again_and_then_end_the_run(tmp_path, monkeypatch):
+    attempts = []
+
+    def run_group(*_, **__):
+        attempts.append(1)
+        raise OSError("the share is gone")
+
+    monkeypatch.setattr(work, "run_group", run_group)
+    config = small()
+    config.run.retries = 1
+    with pytest.raises(OSError, match="the share is gone"):
+        driver.drive(epath.Path(tmp_path), units_of(config), config, executors.local)
+    assert len(attempts) == 2
+
+
+def test_what_another_driver_undid_is_done_again(tmp_path, alone):
+    """As when two drivers write one record at the same moment, and the one without a measure comes last."""
+    config = small()
+    units = units_of(config)
+    rounds = []
+
+    def forgetful(folder, units, config, *, tick, address):
+        rounds.append([unit.points[0].name for unit in units])
+        yield from executors.local(folder, units, config, tick=tick)
+        if len(rounds) == 1:
+            record = records.read(folder, units[2].points[0].name)
+            records.path(folder, record["name"]).unlink()
+            del record["measures"]["parameter_norm"]
+            records.write(folder, record)
+
+    driver.drive(epath.Path(tmp_path), units, config, forgetful)
+    assert [len(names) for names in rounds] == [4, 1]
+    assert contents(tmp_path) == contents(alone)
+
+
+def test_a_worker_inherits_threads_and_no_script(monkeypatch):
+    monkeypatch.setenv("PJRT_NPROC", "7")
+    script = sys.modules["__main__"]
+    with pool._surroundings(3):
+        assert processes.threads() == 3
+        assert not hasattr(sys.modules["__main__"], "__file__")
+    assert processes.threads() == 7
+    assert sys.modules["__main__"] is script
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [("workers", -1, "run.workers=-1 must be at least 0"), ("threads", 0, "run.threads=0 must be at least 1")],
+)
+def test_what_does_not_fit_is_told_first(field, value, sentence, tmp_path):
+    config = small()
+    config.run[field] = value
+    with pytest.raises(ValueError, match=sentence):
+        pipeline.run(config, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+def test_unknown_executors(tmp_path):
+    with pytest.raises(ValueError, match="--executor='slurm' is not known; choose among local, ray"):
+        pipeline.run(small(), tmp_path / "w", executor="slurm")
+    with pytest.raises(ValueError, match="--ray_address='auto' is given, but --executor=local"):
+        pipeline.run(small(), tmp_path / "w", address="auto")
+
+
+def test_what_may_go_better_another_time():
+    assert [executors.passing(Outcome(s)) for s in ("done", "failed", "unreachable", "dead", "stopped")] == [
+        False, False, True, True, True,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("quota", "most"), [("max 100000", 64), ("150000 100000", 2), ("20000 100000", 1)])
+def test_a_container_has_the_cores_of_its_quota(quota, most, tmp_path, monkeypatch):
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(processes, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda _: range(64))
+    assert processes.cores() == most
