@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 import zipfile
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ class Split(NamedTuple):
 
 
 def load(name: str, *, dir: str | None = None, cache_dir: str | None = None) -> Raw:
-    """The data set `name`: "digits", or the name of a TFDS image-classification set.
+    """The data set `name`: one of `LOADERS`, such as "digits", or the name of a TFDS image-classification set.
 
     Args:
         name: "digits" or, for instance, "cifar10", "cifar100", "svhn_cropped", "mnist", "fashion_mnist".
@@ -51,8 +52,8 @@ def load(name: str, *, dir: str | None = None, cache_dir: str | None = None) -> 
         ValueError: for a set that TFDS does not know or that is not one of labelled images of one size.
         FileNotFoundError: if `dir` does not exist or does not hold the set.
     """
-    if name == "digits":
-        return _digits()
+    if name in LOADERS:
+        return LOADERS[name]()
     builder = _builder(name, dir)
     cache = pathlib.Path(cache_dir or CACHE) / f"{name}-{_source_hash(builder)}.npz"
     raw = _read_cache(cache)
@@ -118,6 +119,10 @@ def _digits() -> Raw:
     return Raw(images[train], labels[train], images[test], labels[test], 10)
 
 
+# Data sets by name that TFDS does not have; a person's own goes here too.
+LOADERS: dict[str, Callable[[], Raw]] = {"digits": _digits}
+
+
 def _builder(name: str, dir: str | None) -> Any:
     import tensorflow_datasets as tfds  # noqa: PLC0415 - slow to import, and digits do not need it
 
@@ -126,8 +131,9 @@ def _builder(name: str, dir: str | None) -> Any:
     try:
         builder = tfds.builder(name, data_dir=dir, file_format="array_record")
     except tfds.core.DatasetNotFoundError:
+        ours = ", ".join(map(repr, LOADERS))
         raise ValueError(
-            f"data.name={name!r} is not known; choose 'digits' or an image-classification set of TFDS such as "
+            f"data.name={name!r} is not known; choose {ours} or an image-classification set of TFDS such as "
             "'cifar10', 'cifar100', 'svhn_cropped', 'mnist' or 'fashion_mnist'"
         ) from None
     if not builder.is_prepared():

@@ -1,0 +1,113 @@
+"""Writes docs/measures.md from `prunegen_jax.MEASURES` and the docstrings of its functions.
+
+python docs/make_measures.py
+"""
+
+from __future__ import annotations
+
+import inspect
+import pathlib
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from prunegen_jax import MEASURES
+from prunegen_jax.types import Measure
+
+PAGE = pathlib.Path(__file__).parent / "measures.md"
+FAMILIES = {
+    "pruning": "How much of the network can go",
+    "size": "How large it is",
+    "norms": "Norms of the weights and products of them",
+    "margins": "How far the training examples are from a mistake",
+    "flatness": "How the loss rises around the weights",
+    "noise": "How the examples' gradients differ",
+    "speed": "How fast training was",
+    "beyond": "What came after",
+}
+HEAD = """# The measures
+
+<!-- Written by docs/make_measures.py from prunegen_jax.MEASURES; a test holds it to that. -->
+
+The {count} rows of `prunegen_jax.MEASURES`, by family. The formula is the first paragraph of the function's docstring;
+`help(prunegen_jax.MEASURES["{example}"].function)` shows the whole of it, with options and errors.
+
+* **sign** is what the source holds: + if a larger value should go with a larger generalization gap, − if a smaller one
+  should. Nothing is ever flipped.
+* **cost** is in passes over the training set, roughly; a gradient counts as three. Compiling comes on top, once per
+  shape of network.
+* **needs** names the optional fields of `TrainedModel` without which the answer is "not applicable".
+* **unchanged by** permuting hidden units (P), scaling a ReLU unit's incoming weights by c > 0 and its outgoing by 1/c
+  (N), doing so for a whole layer (L).
+
+m is the number of training examples, W_l the kernel of layer l, w all kernels' entries, w⁰ and W_l⁰ the same before
+training, ω the number of entries, d that of kernels, L̂ the cross-entropy on the training set in nats, f the logits, p
+their softmax, ℓ_i the loss of example i, H the Hessian of L̂, γ the margin, σ and α scales of perturbations.
+Numbers in parentheses after Jiang et al. 2020 are the equations of their appendix.
+"""
+_QUOTED = re.compile(r"`([A-Za-z_][\w.]*)`")
+_LETTERS = {"permutation": "P", "neuron_scaling": "N", "layer_scaling": "L"}
+
+
+def page() -> str:
+    """The page as it should be."""
+    text = HEAD.format(count=len(MEASURES), example="prunability")
+    for family in [*FAMILIES, *sorted({row.family for row in MEASURES.values()} - set(FAMILIES))]:
+        rows = {name: row for name, row in MEASURES.items() if row.family == family}
+        if rows:
+            text += f"\n## {FAMILIES.get(family, family)}\n\n{_table(rows)}"
+    defined = "\n".join(f"* `{name}`: {_escaped(words)}" for name, words in sorted(_mentioned().items()))
+    return f"{text}\n## What the formulas refer to\n\n{defined}\n"
+
+
+def _table(rows: dict[str, Measure]) -> str:
+    lines = ["| measure | formula | sign | cost | needs | unchanged by | source |", "|---|---|:-:|--:|---|---|---|"]
+    for name, row in rows.items():
+        sign = "+" if row.sign > 0 else "−"
+        needs = ", ".join(f"`{field}`" for field in row.needs)
+        unchanged = " ".join(_LETTERS[change] for change in row.invariant)
+        cells = (f"`{name}`", _escaped(formula(row.function)), sign, f"{row.cost:g}", needs, unchanged, row.source)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def formula(function: Callable[..., Any]) -> str:
+    """The first paragraph of a docstring, on one line. ValueError if there is none."""
+    paragraph = " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+    if not paragraph:
+        raise ValueError(f"{function} has no docstring: the table of measures needs its formula")
+    return paragraph
+
+
+def _mentioned() -> dict[str, str]:
+    """The functions that formulas name, as they name them, with their own first paragraphs; so on from those."""
+    found: dict[str, str] = {}
+    waiting = [row.function for row in MEASURES.values()]
+    while waiting:
+        function = waiting.pop()
+        for name in _QUOTED.findall(formula(function)):
+            other = _resolve(name, sys.modules[function.__module__])
+            if name not in MEASURES and name not in found and inspect.isfunction(other):
+                found[name] = formula(other)
+                waiting.append(other)
+    return found
+
+
+def _resolve(name: str, module: Any) -> Any:
+    found = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _escaped(words: str) -> str:
+    """`words` as Markdown shows them: what could be taken for markup is escaped outside of code, pipes everywhere."""
+    parts = re.split(r"(`[^`]*`)", words)
+    plain = [re.sub(r"([\\*<]|(?<!\w)_)", r"\\\1", part) if i % 2 == 0 else part for i, part in enumerate(parts)]
+    return "".join(plain).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
