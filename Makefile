@@ -3,12 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+CHECKED := $(VENV)/.checked
 
-.PHONY: sweep smoke test check bench clean
+.PHONY: sweep smoke test check docs bench clean
 
 $(READY): requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+$(CHECKED): $(READY) requirements-check.txt
+	$(RUN) -m pip install --quiet --requirement requirements-check.txt
 	touch $@
 
 sweep: $(READY)
@@ -20,9 +25,12 @@ smoke: $(READY)
 test: $(READY)
 	$(RUN) -m pytest -n 2 --dist loadfile
 
-# Slower, and in need of Chromium: the report in a browser.
-check: $(READY)
-	$(RUN) -m pytest -m browser
+# The notebooks, the code of the documentation, and the report in a browser: slower, and in need of Chromium.
+check: $(CHECKED)
+	$(RUN) -m pytest -n 2 --dist worksteal -m "browser or document or notebook"
+
+docs: $(CHECKED)
+	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build
 
 # The peers that the benchmarks compare with; DATA is where TFDS keeps its prepared sets.
 bench: $(READY)
@@ -32,4 +40,4 @@ bench: $(READY)
 	PYTHONPATH=. $(RUN) benchmarks/curvature.py $(if $(DATA),--dir=$(DATA))
 
 clean:
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache build docs/_build *.egg-info

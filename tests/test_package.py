@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 import prunegen_jax
@@ -45,25 +44,6 @@ def test_unknown_names_say_what_there_is():
     assert "judge" in dir(prunegen_jax)
 
 
-def test_the_code_of_the_readme_runs(tmp_path):
-    """Each block as it stands, in a folder that holds the results of some sweep."""
-    generator = np.random.default_rng(0)
-    (tmp_path / "runs" / "sweep").mkdir(parents=True)
-    lines = ["hp.depth,hp.rate,seed,prunability,gap"]
-    lines += [
-        f"{d},{r},{s},{generator.random()},{generator.random()}" for d in (1, 2) for r in (0.1, 0.2) for s in (0, 1)
-    ]
-    (tmp_path / "runs" / "sweep" / "results.csv").write_text("\n".join(lines) + "\n")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{block}"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "prunability" in done.stdout
-    assert (tmp_path / "verdict" / "verdict.csv").exists()
-
-
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
 def test_ruff(command):
     done = subprocess.run(
@@ -72,12 +52,40 @@ def test_ruff(command):
     assert done.returncode == 0, done.stdout
 
 
-def test_every_requirement_is_pinned():
-    """`make test` installs requirements.txt alone: what setup.cfg names must be in it."""
+@pytest.mark.parametrize(
+    ("files", "extras"),
+    [(["requirements.txt"], ["test"]), (["requirements.txt", "requirements-check.txt"], ["docs", "notebooks", "ray"])],
+    ids=["make test", "make check"],
+)
+def test_every_requirement_is_pinned(files, extras):
+    """`make` installs these files alone: what setup.cfg names must be in them, once."""
+    config = setup()
+    named = [config["options"]["install_requires"], *(config["options.extras_require"][extra] for extra in extras)]
+    wanted = {_plain(re.match(r"[\w-]+", line)[0]) for lines in named for line in lines.split("\n") if line.strip()}
+    lines = [line for file in files for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
+    assert all("==" in line for line in lines)
+    pinned = [_plain(line.partition("==")[0]) for line in lines]
+    assert wanted <= set(pinned)
+    assert len(set(pinned)) == len(pinned)
+
+
+def setup():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    named = config["options"]["install_requires"] + config["options.extras_require"]["test"]
-    wanted = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in named.split("\n") if line.strip()}
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
-    assert wanted <= pinned
+    return config
+
+
+def _plain(name):
+    return name.lower().replace("_", "-")
+
+
+def test_every_folder_of_the_package_is_installed():
+    folders = {path.parent for path in (ROOT / "prunegen_jax").rglob("*.py")}
+    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(setup()["options"]["packages"].split()) == packages | {"prunegen_jax.experiments.configs"}
+
+
+def test_the_version_is_one():
+    version = prunegen_jax.__version__
+    assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
