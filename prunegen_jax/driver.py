@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
-from ml_collections import ConfigDict
 
 from prunegen_jax import executors, processes, records
-from prunegen_jax.executors import Executor, Unit
+from prunegen_jax.executors import Executor, Job, Unit
 from prunegen_jax.progress import Progress
 from prunegen_jax.records import Record
 
@@ -25,15 +24,7 @@ class FailedError(Exception):
     """Some networks could not be trained or measured."""
 
 
-def drive(
-    folder: epath.Path,
-    units: Sequence[Unit],
-    config: ConfigDict,
-    work_on: Executor,
-    *,
-    address: str = "",
-    refresh: Callable[[], object] = bool,
-) -> None:
+def drive(job: Job, units: Sequence[Unit], work_on: Executor, *, refresh: Callable[[], object] = bool) -> None:
     """Has `work_on` do what is missing of `units`; a line of progress for every network that is done.
 
     Raises:
@@ -43,6 +34,7 @@ def drive(
     """
     if not units:
         return
+    folder = epath.Path(job.folder)
     known = {record["name"]: record for record in records.read_all(folder)}
     begun = [unit for unit in units if any(_lacks(known.get(p.name), unit, again=True) for p in unit.points)]
     if not begun:
@@ -50,7 +42,7 @@ def drive(
     failed: dict[str, str] = {}
     with processes.heeding(), _Watch(folder, units, begun, refresh) as watch:
         for _ in range(_PASSES):
-            with contextlib.closing(work_on(folder, begun, config, tick=watch, address=address)) as ends:
+            with contextlib.closing(work_on(job, begun, watch)) as ends:
                 for unit, outcome in ends:
                     if outcome.status == "unreachable":
                         raise OSError(f"{executors.title(unit)}: {outcome.reason}")

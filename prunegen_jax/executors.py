@@ -7,15 +7,19 @@ short is simply given out again, and goes on from its checkpoints. An executor y
 
 from __future__ import annotations
 
+import runpy
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from prunegen_jax import processes, work
+from prunegen_jax import data, processes, work
+from prunegen_jax.measures import MEASURES
+from prunegen_jax.models import MODELS
 from prunegen_jax.sweeps import Point
 
 Tick = Callable[[str], None]
@@ -50,35 +54,38 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
-class Executor(Protocol):
-    """Does the work of `units` and yields each as it ends; calls `tick` about once a second meanwhile."""
+class Job(NamedTuple):
+    """What all units of a run share."""
 
-    def __call__(
-        self, folder: epath.Path, units: Sequence[Unit], config: ConfigDict, *, tick: Tick, address: str = ""
-    ) -> Iterator[tuple[Unit, Outcome]]: ...
+    folder: str  # the workdir
+    config: ConfigDict
+    source: str = ""  # the Python file that the config came from: it may add to our tables, so workers run it as well
+    address: str = ""  # of a Ray cluster
 
 
-def local(
-    folder: epath.Path, units: Sequence[Unit], config: ConfigDict, *, tick: Tick, address: str = ""
-) -> Iterator[tuple[Unit, Outcome]]:
+# Does the work of units and yields each as it ends; calls what it is given about once a second meanwhile.
+Executor = Callable[[Job, Sequence[Unit], Tick], Iterator[tuple[Unit, Outcome]]]
+
+
+def local(job: Job, units: Sequence[Unit], tick: Tick) -> Iterator[tuple[Unit, Outcome]]:
     """On this machine: on a CPU in single-threaded processes, one per core; on an accelerator in this process."""
     from prunegen_jax import pool  # noqa: PLC0415 - it imports what is above
 
-    del address
-    count = workers(config)
-    alone = count == 1 and processes.threads() == config.run.threads
-    if jax.default_backend() != "cpu" or alone:
-        return _here(folder, units, config, tick)
-    return pool.run(folder, units, config, tick, count=min(count, len(units)))
+    count = workers(job.config)
+    if jax.default_backend() != "cpu" or (count == 1 and processes.threads() == job.config.run.threads):
+        return _here(job, units, tick)
+    if added := [] if job.source else _added():
+        told = "known to this process alone: it works alone. A config file's additions reach all workers"
+        print(f"{', '.join(added)}: {told}", file=sys.stderr)
+        return _here(job, units, tick)
+    return pool.run(job, units, tick, count=min(count, len(units)))
 
 
-def ray(
-    folder: epath.Path, units: Sequence[Unit], config: ConfigDict, *, tick: Tick, address: str = ""
-) -> Iterator[tuple[Unit, Outcome]]:
+def ray(job: Job, units: Sequence[Unit], tick: Tick) -> Iterator[tuple[Unit, Outcome]]:
     """On a Ray cluster, which finds a node with the resources, and another one when that dies."""
     from prunegen_jax import cluster  # noqa: PLC0415 - Ray is an extra
 
-    return cluster.run(folder, units, config, tick, address=address)
+    return cluster.run(job, units, tick)
 
 
 EXECUTORS: dict[str, Executor] = {"local": local, "ray": ray}
@@ -120,18 +127,11 @@ def workers(config: ConfigDict) -> int:
     return config.run.workers or max(1, processes.cores() // config.run.threads)
 
 
-def attempt(folder: str, unit: Unit, config: ConfigDict, note: Tick = str) -> Outcome:
+def attempt(job: Job, unit: Unit, note: Tick = str) -> Outcome:
     """Does a unit in this process. Whatever goes wrong is in the answer, so that nothing but text crosses processes."""
     try:
-        work.run_group(
-            epath.Path(folder),
-            unit.points,
-            unit.names,
-            config,
-            stages=unit.stages,
-            note=note,
-            stop=processes.stopping,
-        )
+        stages, stop = unit.stages, processes.stopping
+        work.run_group(epath.Path(job.folder), unit.points, unit.names, job.config, stages=stages, note=note, stop=stop)
     except processes.StoppedError as error:
         return Outcome("stopped", str(error))
     except OSError as error:
@@ -149,17 +149,26 @@ def settings() -> dict[str, Any]:
     return {name: getattr(jax.config, name) for name in _SETTINGS}
 
 
-def adopt(theirs: dict[str, Any]) -> None:
-    """Gives this process the JAX configuration of another."""
+def adopt(theirs: dict[str, Any], source: str) -> None:
+    """Gives this process the JAX configuration of another, and what the config file `source` adds to our tables."""
     for name, value in theirs.items():
         jax.config.update(name, value)
+    if source:
+        runpy.run_path(source)
 
 
-def _here(folder: epath.Path, units: Sequence[Unit], config: ConfigDict, tick: Tick) -> Iterator[tuple[Unit, Outcome]]:
+def _added() -> list[str]:
+    """Names in our tables that stand for something defined outside this package."""
+    entries = {name: row.function for name, row in MEASURES.items()} | MODELS | data.LOADERS
+    homes = {name: getattr(entry, "__module__", getattr(entry, "__name__", "")) for name, entry in entries.items()}
+    return [name for name, home in homes.items() if home.partition(".")[0] not in {__package__, "functools"}]
+
+
+def _here(job: Job, units: Sequence[Unit], tick: Tick) -> Iterator[tuple[Unit, Outcome]]:
     """Does `units` one after the other in this process."""
     for unit in units:
-        for _ in range(1 + config.run.retries):
-            outcome = attempt(str(folder), unit, config, tick)
+        for _ in range(1 + job.config.run.retries):
+            outcome = attempt(job, unit, tick)
             if outcome.status != "unreachable" or processes.stopping():
                 break
         if processes.stopping():

@@ -62,7 +62,7 @@ def listing(folder: epath.Path, suffix: str) -> list[epath.Path]:
     """The files of `folder` whose names end in `suffix`, by name; none if there is no such folder."""
     try:
         return sorted(path for path in folder.iterdir() if path.name.endswith(suffix) and not path.name.startswith("."))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

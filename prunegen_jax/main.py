@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from absl import app, flags, logging
@@ -68,11 +69,15 @@ def _with_shipped(argv: list[str]) -> list[str]:
 
 
 def _run(argv: list[str]) -> None:
-    from prunegen_jax import driver, pipeline, processes, sweeps  # noqa: PLC0415 - a wrong flag is told before JAX is loaded
+    import jax  # noqa: PLC0415 - a wrong flag is told before JAX is loaded
+
+    from prunegen_jax import driver, pipeline, processes, sweeps  # noqa: PLC0415
 
     del argv
     logging.set_verbosity(logging.ERROR)  # Orbax logs every save
     config = _CONFIG.value
+    if _EXECUTOR.value == "ray":  # the accelerators of the driver's machine are for the workers there
+        jax.config.update("jax_platforms", "cpu")
     try:
         lost = sweeps.overridden_axes(config, config_flags.get_override_values(flags.FLAGS["config"]))
         if lost:
@@ -87,6 +92,7 @@ def _run(argv: list[str]) -> None:
             report_every=_EVERY.value,
             executor=_EXECUTOR.value,
             address=_ADDRESS.value,
+            source=os.path.abspath(flags.FLAGS["config"].config_filename.partition(":")[0]),
         )
     except (ValueError, OSError) as error:
         _fail(str(error))

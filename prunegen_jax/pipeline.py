@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from prunegen_jax import driver, executors, judging, records, sweeps, tables, work, workdir
-from prunegen_jax.executors import Unit
+from prunegen_jax.executors import Job, Unit
 from prunegen_jax.judging import Verdict
 from prunegen_jax.measures import MEASURES, check_options, select
 from prunegen_jax.tables import Table
@@ -29,6 +29,7 @@ def run(
     report_every: float = 0.0,
     executor: str = "local",
     address: str = "",
+    source: str = "",
 ) -> Verdict | None:
     """Runs the stages of a sweep in the workdir `folder`; returns the verdict if it judged.
 
@@ -40,6 +41,8 @@ def run(
         report_every: seconds after which the report is made anew while the sweep runs; 0 for only at the end.
         executor: where networks are trained and measured: a name of `executors.EXECUTORS`.
         address: of the Ray cluster, "auto" for the one this machine belongs to; "" for one of its own.
+        source: the Python file that `config` came from, if it adds to our tables (measures, models, data sets): workers
+            run it as well. Without it, such a sweep is run in this process alone.
 
     Raises:
         ValueError: for a config or a workdir that does not fit, before any work is spent.
@@ -68,7 +71,7 @@ def run(
         from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
 
         refresh = report.Refresher(target, report_every, total=len(points), read=read_table)
-        driver.drive(target, units, config, work_on, address=address, refresh=refresh)
+        driver.drive(Job(str(target), config, source, address), units, work_on, refresh=refresh)
     if not {"judge", "report"} & set(stages):
         return None
     waiting = {point.hash for point in points} - {record["hash"] for record in records.read_all(target)}

@@ -17,11 +17,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from etils import epath
-from ml_collections import ConfigDict
-
 from prunegen_jax import executors, processes
-from prunegen_jax.executors import Outcome, Tick, Unit
+from prunegen_jax.executors import Job, Outcome, Tick, Unit
 
 _GRACE = 8.0  # seconds that a worker has to save what it is at
 _LOOK = 0.5  # seconds between looks at what goes on
@@ -39,22 +36,20 @@ class _Worker:
     future: concurrent.futures.Future[Outcome] | None = None
 
 
-def run(
-    folder: epath.Path, units: Sequence[Unit], config: ConfigDict, tick: Tick, *, count: int
-) -> Iterator[tuple[Unit, Outcome]]:
+def run(job: Job, units: Sequence[Unit], tick: Tick, *, count: int) -> Iterator[tuple[Unit, Outcome]]:
     """Does `units` in `count` processes and yields each as it ends.
 
-    A unit whose process dies, or cannot reach its files, is done again up to `config.run.retries` times. When this
+    A unit whose process dies, or cannot reach its files, is done again up to `run.retries` times. When this
     process is told to stop, or the iterator is closed, the workers save what they are at and end.
     """
     waiting, failures = list(units), dict.fromkeys((executors.title(unit) for unit in units), 0)
     workers: list[_Worker] = []
     try:
-        workers += [_start(config) for _ in range(count)]
+        workers += [_start(job) for _ in range(count)]
         while not processes.stopping() and (waiting or any(worker.unit for worker in workers)):
             for worker in workers:
                 if waiting and worker.unit is None:
-                    _give(worker, _choose(waiting, worker, workers), folder, config)
+                    _give(worker, _choose(waiting, worker, workers), job)
             running = [worker.future for worker in workers if worker.future]
             concurrent.futures.wait(running, timeout=_LOOK, return_when=concurrent.futures.FIRST_COMPLETED)
             tick("")
@@ -65,10 +60,10 @@ def run(
                 worker.unit = worker.future = None
                 if outcome.status in {"dead", "stopped"}:
                     _end([worker])
-                    workers[place] = _start(config)
+                    workers[place] = _start(job)
                 name = executors.title(unit)
                 failures[name] += executors.passing(outcome)
-                if executors.passing(outcome) and failures[name] <= config.run.retries:
+                if executors.passing(outcome) and failures[name] <= job.config.run.retries:
                     waiting.insert(0, unit)
                     print(f"{outcome.reason}; {name} once more", file=sys.stderr, flush=True)
                 else:
@@ -85,10 +80,10 @@ def _choose(waiting: list[Unit], worker: _Worker, workers: Sequence[_Worker]) ->
     return best
 
 
-def _give(worker: _Worker, unit: Unit, folder: epath.Path, config: ConfigDict) -> None:
+def _give(worker: _Worker, unit: Unit, job: Job) -> None:
     worker.unit = unit
     worker.shapes.add(unit.shape)
-    worker.future = worker.pool.submit(executors.attempt, str(folder), unit, config)
+    worker.future = worker.pool.submit(executors.attempt, job, unit)
 
 
 def _outcome(worker: _Worker) -> Outcome:
@@ -101,13 +96,16 @@ def _outcome(worker: _Worker) -> Outcome:
         return Outcome("dead", f"worker process {worker.process.pid} {fate}")
 
 
-def _start(config: ConfigDict) -> _Worker:
+def _start(job: Job) -> _Worker:
     """A process that waits for work. It imports JAX while this one goes on."""
     pool = concurrent.futures.ProcessPoolExecutor(
-        1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(executors.settings(),)
+        1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(executors.settings(), job.source),
     )
     before = set(multiprocessing.active_children())
-    with _surroundings(config.run.threads):
+    with _surroundings(job.config.run.threads):
         pool.submit(os.getpid)  # the first piece of work makes the process
     return _Worker(pool, next(iter(set(multiprocessing.active_children()) - before)))
 
@@ -147,12 +145,12 @@ def _end(workers: Sequence[_Worker]) -> None:
             worker.process.join()
 
 
-def _begin(theirs: dict[str, Any]) -> None:
+def _begin(theirs: dict[str, Any], source: str) -> None:
     """The first thing in a worker: it heeds SIGTERM and its parent's death; Ctrl-C is for the parent to pass on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _life.enter_context(processes.heeding(_GRACE))
     threading.Thread(target=_follow, daemon=True).start()
-    executors.adopt(theirs)
+    executors.adopt(theirs, source)
 
 
 def _follow() -> None:

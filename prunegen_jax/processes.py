@@ -60,8 +60,8 @@ def stop() -> None:
 
 
 @contextlib.contextmanager
-def heeding(grace: float = _GRACE) -> Iterator[None]:
-    """Within the block SIGTERM makes `stopping` true, and ends the process after `grace` seconds if it still runs then.
+def heeding(grace: float = _GRACE, signals: tuple[int, ...] = (signal.SIGTERM,)) -> Iterator[None]:
+    """Within the block `signals` make `stopping` true, and end the process after `grace` seconds if it still runs then.
 
     The main thread may be in the middle of a compilation or a long measure, where Python runs no signal handler; so a
     thread of its own keeps the time. In a thread other than the main one the block changes nothing.
@@ -72,8 +72,8 @@ def heeding(grace: float = _GRACE) -> Iterator[None]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(reader, over, grace), daemon=True)
-    old_handler = signal.signal(signal.SIGTERM, lambda *_: stop())
+    watcher = threading.Thread(target=_watch, args=(reader, over, grace, signals), daemon=True)
+    old_handlers = {number: signal.signal(number, lambda *_: stop()) for number in signals}
     old_descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     watcher.start()
     try:
@@ -81,17 +81,18 @@ def heeding(grace: float = _GRACE) -> Iterator[None]:
     finally:
         over.set()
         signal.set_wakeup_fd(old_descriptor)
-        signal.signal(signal.SIGTERM, old_handler)
+        for number, handler in old_handlers.items():
+            signal.signal(number, handler)
         os.close(writer)
         watcher.join()
         os.close(reader)
         _stop.clear()
 
 
-def _watch(reader: int, over: threading.Event, grace: float) -> None:
+def _watch(reader: int, over: threading.Event, grace: float, signals: tuple[int, ...]) -> None:
     """Reads the numbers of the signals that arrive until the pipe is closed, or the process is to end."""
     while number := os.read(reader, 1):
-        if number[0] == signal.SIGTERM:
+        if number[0] in signals:
             stop()
             if not over.wait(grace):
                 leave(f"stopped after {grace:.0f} s in the middle of a step")

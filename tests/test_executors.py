@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import runpy
 import sys
 
 import pytest
 from etils import epath
 
-from prunegen_jax import driver, executors, pipeline, pool, processes, records, sweeps, work
-from prunegen_jax.executors import Outcome, Unit
+from prunegen_jax import driver, executors, measures, pipeline, pool, processes, records, sweeps, work
+from prunegen_jax.executors import Job, Outcome, Unit
 from tests import experiments
 
 NAMES = ("parameter_norm", "prunability_random")
@@ -93,7 +94,7 @@ def test_a_failure_is_told_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
     real = work.run_group
     monkeypatch.setattr(work, "run_group", run_group)
     with pytest.raises(driver.FailedError, match=rf"1 of 4 groups failed: {bad}: ZeroDivisionError: nobody foresaw"):
-        driver.drive(epath.Path(tmp_path), units, config, executors.local)
+        driver.drive(Job(str(tmp_path), config), units, executors.local)
     assert len(contents(tmp_path)) == 3
     assert "Traceback" in capsys.readouterr().err
 
@@ -109,7 +110,7 @@ def test_files_that_cannot_be_reached_are_tried_again_and_then_end_the_run(tmp_p
     config = small()
     config.run.retries = 1
     with pytest.raises(OSError, match="the share is gone"):
-        driver.drive(epath.Path(tmp_path), units_of(config), config, executors.local)
+        driver.drive(Job(str(tmp_path), config), units_of(config), executors.local)
     assert len(attempts) == 2
 
 
@@ -119,16 +120,17 @@ def test_what_another_driver_undid_is_done_again(tmp_path, alone):
     units = units_of(config)
     rounds = []
 
-    def forgetful(folder, units, config, *, tick, address):
+    def forgetful(job, units, tick):
         rounds.append([unit.points[0].name for unit in units])
-        yield from executors.local(folder, units, config, tick=tick)
+        yield from executors.local(job, units, tick)
         if len(rounds) == 1:
+            folder = epath.Path(job.folder)
             record = records.read(folder, units[2].points[0].name)
             records.path(folder, record["name"]).unlink()
             del record["measures"]["parameter_norm"]
             records.write(folder, record)
 
-    driver.drive(epath.Path(tmp_path), units, config, forgetful)
+    driver.drive(Job(str(tmp_path), config), units, forgetful)
     assert [len(names) for names in rounds] == [4, 1]
     assert contents(tmp_path) == contents(alone)
 
@@ -141,6 +143,37 @@ def test_a_worker_inherits_threads_and_no_script(monkeypatch):
         assert not hasattr(sys.modules["__main__"], "__file__")
     assert processes.threads() == 7
     assert sys.modules["__main__"] is script
+
+
+ADDITION = """
+from prunegen_jax import MEASURES, Estimate
+from prunegen_jax.types import Measure
+from tests import test_executors
+
+MEASURES["seven"] = Measure(lambda model, key: Estimate(7.0), 1, "tests", 0.0, "this test")
+
+def get_config():
+    config = test_executors.small()
+    config.run.workers = 2
+    config.measures.names = ("seven",)
+    return config
+"""
+
+
+def test_what_a_config_file_adds_reaches_the_workers(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(ADDITION)
+    config = runpy.run_path(str(path))["get_config"]()
+    try:
+        pipeline.run(config, tmp_path / "w", stages=["train", "measure"], source=str(path))
+        assert "alone" not in capsys.readouterr().err
+        pipeline.run(config, tmp_path / "v", stages=["train", "measure"])
+        assert "seven: known to this process alone" in capsys.readouterr().err
+    finally:
+        del measures.MEASURES["seven"]
+    found = records.read_all(epath.Path(tmp_path / "w"))
+    assert [record["measures"]["seven"]["value"] for record in found] == [7.0] * 4
+    assert executors._added() == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from prunegen_jax import files, load_model, measures, pipeline, records, sweeps, work
+from prunegen_jax import driver, files, load_model, measures, pipeline, records, sweeps, work
 from prunegen_jax.evaluation import loss_and_accuracy
 from tests import experiments
 
@@ -302,5 +302,5 @@ def test_a_changed_data_set_is_noticed(workdir):
         load_model(workdir, "learning_rate=0.05,seed=0")
     config = experiments.get_config()
     config.measures.names = ("num_parameters",)
-    with pytest.raises(ValueError, match="the data set is not the one"):
+    with pytest.raises(driver.FailedError, match="the data set is not the one"):
         pipeline.run(config, workdir, stages=NUMBERS)
