@@ -1,0 +1,132 @@
+"""The command `prunegen`, and the configs that come with the package: the same from a checkout and installed."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import prunegen_jax
+from prunegen_jax import console, judging, shipped, tables
+from tests import installed, report_cases
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def call(*arguments, folder=ROOT, environment=None):
+    command = [sys.executable, "-m", "prunegen_jax", *map(str, arguments)]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)} if environment is None else environment
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A judged workdir without runs behind it."""
+    folder = tmp_path_factory.mktemp("judged")
+    table = report_cases.table(12, 3)
+    tables.write_csv(table, folder / "results.csv")
+    judging.write(judging.judge(table, draws=20, permutations=0, added_permutations=0, baseline_draws=0), folder)
+    return folder
+
+
+@pytest.mark.parametrize("given", ["sweep", "sweep.py", "configs/sweep.py"])
+def test_a_shipped_config_goes_by_its_name(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shipped.find(given) == str(ROOT / "configs" / "sweep.py")
+    assert shipped.find(f"{given}:smoke") == f"{ROOT / 'configs' / 'sweep.py'}:smoke"
+
+
+def test_a_file_that_is_there_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep.py").write_text("")
+    assert shipped.find("sweep.py:x") == "sweep.py:x"
+    assert shipped.find("sweep") == str(ROOT / "configs" / "sweep.py")
+    for other in ("elsewhere/sweep.py", "nothing", "nothing.py:x", str(tmp_path / "missing" / "sweep.py")):
+        assert shipped.find(other) == other
+
+
+def test_shipped_configs_from_python():
+    assert set(shipped.names()) >= {"default", "sweep"}
+    assert len(prunegen_jax.get_config("sweep:smoke").sweep.axes) == 3
+    assert len(prunegen_jax.get_config("sweep").sweep.axes) == 5
+    with pytest.raises(ValueError, match="config 'sweeep' is not known; choose among default, "):
+        shipped.get_config("sweeep")
+    with pytest.raises(ValueError, match="smok is not known; choose among digits, smoke"):
+        shipped.get_config("sweep:smok")
+
+
+def test_run_is_run_py(tmp_path):
+    """From another folder, with a neighbour of the config and a shipped one imported by it."""
+    (tmp_path / "mine.py").write_text(
+        "from configs import default\nimport neighbour\n\n\ndef get_config():\n    config = default.get_config()\n"
+        "    config.measures.names = neighbour.NAMES\n    return config\n"
+    )
+    (tmp_path / "neighbour.py").write_text("NAMES = ('prunabilty',)\n")
+    for config, sentence in (("mine.py", "measure 'prunabilty' is not known"), ("sweep:x", "sweep.py:x is not known")):
+        done = call("run", f"--config={config}", "--workdir=w", folder=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(sentence) and len(done.stderr.splitlines()) == 1
+    done = call("run", "--config", "nothing", "--workdir=w", folder=tmp_path)
+    assert done.returncode == 2
+    assert "nothing cannot be read; --config takes a Python file with get_config(), or one of default, " in done.stderr
+
+
+def test_judge_is_the_module(workdir, tmp_path):
+    arguments = ["results.csv", "--target=gap", "--draws=20", "--permutations=0", "--added-permutations=0"]
+    ours = call("judge", *arguments, "--out", tmp_path / "a", folder=workdir)
+    command = [sys.executable, "-m", "prunegen_jax.judging", *arguments, "--out", str(tmp_path / "b")]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    theirs = subprocess.run(command, cwd=workdir, env=variables, capture_output=True, text=True, check=True)
+    assert ours.returncode == 0 and "prunability" in ours.stdout
+    assert ours.stdout == theirs.stdout.replace(str(tmp_path / "b"), str(tmp_path / "a"))
+    assert (tmp_path / "a" / "verdict.json").read_bytes() == (tmp_path / "b" / "verdict.json").read_bytes()
+
+
+def test_report_is_made_again(workdir, capsys):
+    page = workdir / "report" / "index.html"
+    page.unlink(missing_ok=True)
+    assert console.main(["report", str(workdir)]) == 0
+    assert capsys.readouterr().out == f"report: {page}\n"
+    assert page.stat().st_size > 100_000
+
+
+def test_what_does_not_fit_is_one_sentence(tmp_path, capsys):
+    for arguments, sentence in (
+        ([], "a command is missing; choose among run, judge, report"),
+        (["jugde"], "'jugde' is no command; choose among run, judge, report"),
+        (["report", str(tmp_path)], f"{tmp_path} "),
+        (["judge", "nothing.csv"], "there is no file 'nothing.csv'"),
+    ):
+        assert console.main(arguments) == 2
+        told = capsys.readouterr()
+        assert told.err.startswith(sentence) and told.out == ""
+
+
+def test_help_and_version(capsys):
+    assert console.main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"prunegen {command} " in told for command in ("run", "judge", "report"))
+    assert console.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == prunegen_jax.__version__
+
+
+@pytest.mark.document
+def test_installed_outside_of_the_checkout(tmp_path):
+    """`prunegen` of an installed package trains, measures, judges and reports a shipped config in an empty folder."""
+    variables, folder = installed.install(tmp_path), tmp_path / "empty"
+    folder.mkdir()
+    command = ["prunegen", "run", "--config=configs/sweep.py:smoke", "--workdir=w", "--config.judge.draws=20"]
+    command += ["--config.measures.names=('parameter_norm','inverse_margin')"]
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "w" / "report" / "index.html").exists()
+    assert len((folder / "w" / "results.csv").read_text().splitlines()) == 9
+    where = "import prunegen_jax, prunegen_jax.shipped as s; print(prunegen_jax.__file__); print(s.FOLDER, s.names())"
+    done = subprocess.run(
+        [sys.executable, "-c", where], cwd=folder, env=variables, capture_output=True, text=True, check=True
+    )
+    assert all(line.startswith(str(tmp_path / "site")) for line in done.stdout.splitlines())
+    assert "'default'" in done.stdout and "'sweep'" in done.stdout
