@@ -4,39 +4,132 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import lax
 
 from prunegen_jax import evaluation
 from prunegen_jax.models import as_trained_model, build
-from prunegen_jax.models.layers import dropout, patches_conv
+from prunegen_jax.models.convolutions import CONVOLUTIONS, choose, patches_conv
+from prunegen_jax.models.layers import batch_norm, dropout, inward, outward
 from prunegen_jax.types import Dataset
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("conv", ["patches", "planes"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding", [[(1, 1), (1, 1)], [(0, 0), (2, 1)], "SAME"], ids=str)
 @pytest.mark.parametrize("window", [(1, 1), (3, 2)], ids=str)
-def test_patches_convolve_as_xla_does(stride, padding, window):
+def test_ours_convolve_as_xla_does(conv, stride, padding, window):
     keys = jax.random.split(jax.random.key(0), 3)
     images, kernel = jax.random.normal(keys[0], (3, 9, 8, 5)), jax.random.normal(keys[1], (*window, 5, 7))
 
-    def xla(x, w):
-        return lax.conv_general_dilated(
-            x, w, (stride, stride), padding, dimension_numbers=DIMENSIONS, precision="highest"
-        )
+    def with_conv(name):
+        def convolve(x, w):
+            with jax.default_matmul_precision("highest"):
+                return outward(CONVOLUTIONS[name](inward(x, name), w, (stride, stride), padding), name)
 
-    def ours(x, w):
-        return patches_conv(x, w, (stride, stride), padding, precision="highest")
+        return convolve
 
-    expected, pull = jax.vjp(xla, images, kernel)
-    got, pull_ours = jax.vjp(ours, images, kernel)
+    expected, pull = jax.vjp(with_conv("xla"), images, kernel)
+    got, pull_ours = jax.vjp(with_conv(conv), images, kernel)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
     cotangent = jax.random.normal(keys[2], expected.shape)
     for a, b in zip(pull_ours(cotangent), pull(cotangent), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_convolutions_by_name():
+    assert choose("xla") == choose("xla", vmapped=True) == "xla"
+    assert choose("auto") in CONVOLUTIONS
+    with pytest.raises(ValueError, match="model.conv='fft' is not known; choose among auto, xla, patches, planes"):
+        choose("fft")
+
+
+def in_flax(depth, width, classes):
+    """The same network by Flax's own layers, NHWC, differentiated by JAX alone."""
+
+    class Reference(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            for block in range(depth):
+                for i, window in enumerate((3, 1, 1)):
+                    size, pad = (window, window), ((window // 2,) * 2,) * 2
+                    init = nn.initializers.he_normal()
+                    name = f"block{block}_conv{i}"
+                    stride = 2 if i == 0 else 1
+                    x = nn.Conv(width, size, strides=stride, padding=pad, kernel_init=init, name=name)(x)
+                    x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name=f"block{block}_norm{i}")(x)
+                    x = nn.relu(x)
+            head = nn.Conv(classes, (1, 1), kernel_init=nn.initializers.he_normal(), name="head")
+            return head(x).mean(axis=(1, 2))
+
+    return Reference()
+
+
+@pytest.mark.parametrize("conv", list(CONVOLUTIONS))
+@pytest.mark.parametrize("size", [8, 7])
+def test_training_agrees_with_flax_layers(conv, size):
+    """Initial weights, logits, running statistics and gradients, of a batch in training and then in evaluation."""
+    network = build("nin", image_shape=(size, size, 2), classes=3, depth=2, width=5, conv=conv)
+    reference = in_flax(2, 5, 3)
+    keys = jax.random.split(jax.random.key(7), 3)
+    images, labels = jax.random.normal(keys[0], (6, size, size, 2)), jnp.asarray([0, 1, 2, 0, 1, 2])
+    params, stats = network.init(keys[1])
+    theirs = reference.init(keys[1], images, train=False)
+    for a, b in zip(
+        jax.tree.leaves((params, stats)), jax.tree.leaves((theirs["params"], theirs["batch_stats"])), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    params, stats = worn(network, keys[2])
+
+    def ours(params):
+        logits, new = network.train_apply(params, stats, images, jnp.float32(0.0), keys[0])
+        return evaluation.cross_entropy(logits, labels).mean(), (logits, new)
+
+    def flax(params):
+        logits, new = reference.apply(
+            {"params": params, "batch_stats": stats}, images, train=True, mutable=["batch_stats"]
+        )
+        return evaluation.cross_entropy(logits, labels).mean(), (logits, new["batch_stats"])
+
+    with jax.default_matmul_precision("highest"):
+        got, gradient = jax.value_and_grad(ours, has_aux=True)(params)
+        expected, expected_gradient = jax.value_and_grad(flax, has_aux=True)(params)
+        later = reference.apply({"params": params, "batch_stats": stats}, images, train=False)
+        np.testing.assert_allclose(network.apply(stats, params, images), later, rtol=1e-4, atol=1e-4)
+    for a, b in zip(jax.tree.leaves((got, gradient)), jax.tree.leaves((expected, expected_gradient)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
+    assert not np.any(gradient["block0_conv1"]["bias"])  # batch norm takes it out: exactly zero, not rounding
+
+
+def test_dropout_does_not_depend_on_the_layout():
+    images, keys = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)), jax.random.split(jax.random.key(1), 2)
+    found = []
+    for conv in CONVOLUTIONS:
+        network = build("nin", image_shape=(8, 8, 1), classes=3, depth=2, width=6, conv=conv)
+        params, stats = network.init(keys[0])
+        found.append(network.train_apply(params, stats, images, jnp.float32(0.4), keys[1])[0])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[0], found[2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_the_gradient_of_batch_norm_in_float64(axis):
+    """Central differences of Σ c · batch_norm(x, γ, β)."""
+    with jax.enable_x64(True):
+        random = np.random.default_rng(0)
+        shape = (3, 4, 2, 5) if axis == 0 else (5, 4, 2, 3)
+        x, c = jnp.asarray(random.normal(2.0, 3.0, shape)), jnp.asarray(random.normal(size=shape))
+        scale, beta = jnp.asarray(random.normal(size=3)), jnp.asarray(random.normal(size=3))
+
+        def value(x, scale, beta):
+            return (c * batch_norm(x, scale, beta, axis)[0]).sum()
+
+        jax.test_util.check_grads(value, (x, scale, beta), order=1, modes=["rev"], rtol=1e-6)
 
 
 def test_patches_refuse_what_they_cannot_do():
@@ -56,7 +149,7 @@ def worn(network, key):
 
 
 @pytest.mark.parametrize("head", ["gap", "rgm"])
-@pytest.mark.parametrize("conv", ["xla", "patches"])
+@pytest.mark.parametrize("conv", list(CONVOLUTIONS))
 def test_folding_batch_norm_changes_nothing(head, conv):
     network = build("nin", image_shape=(9, 9, 3), classes=4, depth=2, width=6, head=head, conv=conv)
     params, stats = worn(network, jax.random.key(1))
@@ -138,11 +231,11 @@ def test_running_statistics_follow_the_batches():
 
 
 def test_dropout():
-    x = jnp.ones((1000, 20))
-    dropped = dropout(jax.random.key(0), x, jnp.float32(0.25))
+    x = jnp.ones((10, 10, 10, 20))
+    dropped = dropout(jax.random.key(0), x, jnp.float32(0.25), "planes")
     assert set(np.unique(dropped)) == {0.0, np.float32(1 / 0.75)}
     assert float((dropped == 0).mean()) == pytest.approx(0.25, abs=0.02)
-    np.testing.assert_array_equal(dropout(jax.random.key(0), x, jnp.float32(0.0)), x)
+    np.testing.assert_array_equal(dropout(jax.random.key(0), x, jnp.float32(0.0), "planes"), x)
 
 
 def test_equal_shapes_share_one_network():

@@ -10,11 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prunegen_jax.models import nin
-from prunegen_jax.models.layers import convolution
+from prunegen_jax.models.convolutions import choose
+from prunegen_jax.models.layers import BATCH_NORM_EPSILON
+from prunegen_jax.models.nin import NiN
 from prunegen_jax.types import History, Layer, Partial, PyTree, TrainedModel
 
-MODELS: dict[str, Any] = {"nin": nin}
+# Flax modules with the fields, the call and the `layers` of `NiN`.
+MODELS: dict[str, Any] = {"nin": NiN}
 HEADS = ("gap", "rgm")
 
 
@@ -29,7 +31,8 @@ class Network:
         features: (stats, params, images, offsets={}) → (logits, activations), see `TrainedModel.features`.
         layers: the geometry of every kernel.
         fold: (params, stats) → the parameters of `folded` that make it the same function in evaluation mode.
-        folded: the network without batch norm (itself if there is none to fold).
+        folded: the network without batch norm (None if there is none to fold).
+        vmapped: the same network with the convolution that pays under vmap over parameters (None: this one).
     """
 
     init: Callable[[jax.Array], tuple[PyTree, PyTree]]
@@ -39,6 +42,7 @@ class Network:
     layers: tuple[Layer, ...]
     fold: Callable[[PyTree, PyTree], PyTree]
     folded: Network | None
+    vmapped: Network | None
 
 
 def build(
@@ -63,7 +67,8 @@ def build(
         raise ValueError(f"model.head={head!r} is not known; choose among {', '.join(HEADS)}")
     if depth < 1 or width < 1:
         raise ValueError(f"model.depth={depth} and model.width={width} must be at least 1")
-    return _build(name, tuple(image_shape), classes, depth, width, batch_norm, head, convolution(conv))
+    convs = (choose(conv), choose(conv, vmapped=True))
+    return _build(name, tuple(image_shape), classes, depth, width, head, batch_norm, *convs)
 
 
 @functools.cache
@@ -73,11 +78,13 @@ def _build(
     classes: int,
     depth: int,
     width: int,
-    batch_norm: bool,
     head: str,
-    conv: Callable[..., jax.Array],
+    batch_norm: bool,
+    conv: str,
+    vmapped_conv: str,
 ) -> Network:
-    module = MODELS[name].NiN(depth, width, classes, batch_norm, head, conv)
+    sibling = functools.partial(_build, name, image_shape, classes, depth, width, head)
+    module = MODELS[name](depth=depth, width=width, classes=classes, batch_norm=batch_norm, head=head, conv=conv)
 
     def init(key: jax.Array) -> tuple[PyTree, PyTree]:
         variables = module.init(key, jnp.zeros((1, *image_shape), jnp.float32))
@@ -103,9 +110,10 @@ def _build(
         train_apply=train_apply,
         apply=apply,
         features=features,
-        layers=MODELS[name].layers(module, image_shape),
+        layers=module.layers(image_shape),
         fold=fold_batch_norm if batch_norm else lambda params, stats: params,
-        folded=_build(name, image_shape, classes, depth, width, False, head, conv) if batch_norm else None,
+        folded=sibling(False, conv, vmapped_conv) if batch_norm else None,
+        vmapped=None if vmapped_conv == conv else sibling(batch_norm, vmapped_conv, vmapped_conv),
     )
 
 
@@ -123,7 +131,7 @@ def fold_batch_norm(params: PyTree, stats: PyTree) -> PyTree:
         norm = name.replace("conv", "norm") if "conv" in name else f"{name}_norm"
         if norm in params:
             gamma, beta = params[norm]["scale"], params[norm]["bias"]
-            scale = gamma / jnp.sqrt(stats[norm]["var"] + nin.BATCH_NORM_EPSILON)
+            scale = gamma / jnp.sqrt(stats[norm]["var"] + BATCH_NORM_EPSILON)
             layer = {
                 "kernel": layer["kernel"] * scale.reshape(1, 1, 1, -1),
                 "bias": beta + scale * (layer["bias"] - stats[norm]["mean"]),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 from flax import linen as nn
 
-from prunegen_jax.models.layers import conv_output_size, dropout
+from prunegen_jax.models.layers import BatchNorm, Conv, add_bias, conv_output_size, dropout, inward, outward
 from prunegen_jax.types import Layer
 
 
@@ -24,7 +24,7 @@ class NiN(nn.Module):
     classes: int
     batch_norm: bool
     head: str
-    conv: Callable[..., jax.Array]
+    conv: str  # a name of `CONVOLUTIONS`; inside, activations have its layout
 
     @nn.compact
     def __call__(
@@ -47,56 +47,50 @@ class NiN(nn.Module):
             activations[name] = value + offsets[name] if offsets and name in offsets else value
             return activations[name]
 
-        hidden = mark("input", images)
+        def mark_inside(name: str, value: jax.Array) -> jax.Array:
+            return inward(mark(name, outward(value, self.conv)), self.conv)
+
+        hidden = inward(mark("input", images), self.conv)
         for block in range(self.depth):
             for i, window in enumerate((3, 1, 1)):
-                hidden = self._conv(hidden, self.width, window, name=f"block{block}_conv{i}")
-                hidden = self._norm(hidden, train, name=f"block{block}_norm{i}")
+                hidden = self._layer(
+                    hidden, self.width, window, train, f"block{block}_conv{i}", f"block{block}_norm{i}"
+                )
                 if block == 0 and i == 0:
-                    hidden = mark("block0_conv0", hidden)
+                    hidden = mark_inside("block0_conv0", hidden)
                 if i == 2:
-                    hidden = mark(f"block{block}", hidden)
+                    hidden = mark_inside(f"block{block}", hidden)
                 hidden = nn.relu(hidden)
             if train:
-                hidden = dropout(jax.random.fold_in(key, block), hidden, rate)
+                hidden = dropout(jax.random.fold_in(key, block), hidden, rate, self.conv)
         if self.head == "rgm":
-            logits = self._norm(self._conv(hidden, self.classes, 1, name="head"), train, name="head_norm")
-            return nn.relu(logits).mean(axis=(1, 2)), activations
-        pooled = mark("pooled", hidden.mean(axis=(1, 2)))
-        return self._conv(pooled[:, None, None, :], self.classes, 1, name="head")[:, 0, 0, :], activations
+            logits = nn.relu(self._layer(hidden, self.classes, 1, train, "head", "head_norm"))
+            return outward(logits.mean(axis=(1, 2), keepdims=True), self.conv)[:, 0, 0, :], activations
+        pooled = mark("pooled", outward(hidden.mean(axis=(1, 2), keepdims=True), self.conv)[:, 0, 0, :])
+        logits = self._layer(inward(pooled[:, None, None, :], self.conv), self.classes, 1, train, "head", None)
+        return outward(logits, self.conv)[:, 0, 0, :], activations
 
-    def _conv(self, inputs: jax.Array, features: int, window: int, *, name: str) -> jax.Array:
+    def _layer(
+        self, inputs: jax.Array, features: int, window: int, train: bool, name: str, norm: str | None
+    ) -> jax.Array:
+        """Convolution and, if there is one, batch norm."""
         stride, padding = (2, 1) if window == 3 else (1, 0)
-        return nn.Conv(
-            features,
-            (window, window),
-            strides=stride,
-            padding=padding,
-            kernel_init=nn.initializers.he_normal(),
-            conv_general_dilated=self.conv,
-            name=name,
-        )(inputs)
+        linear, bias = Conv(features, window, stride, padding, self.conv, name=name)(inputs)
+        if self.batch_norm and norm:
+            return BatchNorm(self.conv, name=norm)(linear, bias, train)
+        return add_bias(linear, bias, self.conv)
 
-    def _norm(self, inputs: jax.Array, train: bool, *, name: str) -> jax.Array:
-        if not self.batch_norm:
-            return inputs
-        return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=BATCH_NORM_EPSILON, name=name)(inputs)
-
-
-BATCH_NORM_EPSILON = 1e-5
-
-
-def layers(network: NiN, image_shape: tuple[int, int, int]) -> tuple[Layer, ...]:
-    """The geometry of every kernel of `network` on images of `[H, W, C]`."""
-    height, width, channels = image_shape
-    found = []
-    for block in range(network.depth):
-        for i in range(3):
-            stride, padding = (2, 1) if i == 0 else (1, 0)
-            shape = (height, width, channels)
-            found.append(Layer((f"block{block}_conv{i}", "kernel"), "conv", stride, padding, shape))
-            if i == 0:
-                height, width = (conv_output_size(n, window=3, stride=2, padding=1) for n in (height, width))
-            channels = network.width
-    head = (height, width, channels) if network.head == "rgm" else (1, 1, channels)
-    return (*found, Layer(("head", "kernel"), "conv", 1, 0, head))
+    def layers(self, image_shape: tuple[int, int, int]) -> tuple[Layer, ...]:
+        """The geometry of every kernel on images of `[H, W, C]`."""
+        height, width, channels = image_shape
+        found = []
+        for block in range(self.depth):
+            for i in range(3):
+                stride, padding = (2, 1) if i == 0 else (1, 0)
+                shape = (height, width, channels)
+                found.append(Layer((f"block{block}_conv{i}", "kernel"), "conv", stride, padding, shape))
+                if i == 0:
+                    height, width = (conv_output_size(n, window=3, stride=2, padding=1) for n in (height, width))
+                channels = self.width
+        head = (height, width, channels) if self.head == "rgm" else (1, 1, channels)
+        return (*found, Layer(("head", "kernel"), "conv", 1, 0, head))

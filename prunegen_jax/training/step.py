@@ -1,4 +1,7 @@
-"""One network's training as pure, jitted functions of (state, hyperparameters, data, update number).
+"""Training as pure, jitted functions of (states, hyperparameters, data, update numbers), for E networks at once.
+
+Every array of a state and of the hyperparameters has a leading axis of E slots. One slot is computed without vmap;
+several are vmapped, and with several devices each has its share of the slots and nothing passes between them.
 
 Randomness is a function of (key, purpose, number) and the batch order of the update's number, so training can stop
 after any update and continue bit for bit.
@@ -8,10 +11,12 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from prunegen_jax import trees
@@ -53,15 +58,41 @@ def hyper(*, learning_rate: float, weight_decay: float, dropout: float, seed: in
 
 
 class Program(NamedTuple):
-    """The compiled halves of training for one shape of network, optimizer, batch size and augmentation."""
+    """The compiled parts of training for one shape of network, optimizer, batch size, augmentation and slots."""
 
-    init: jax.stages.Wrapped  # (key) -> State
-    run: jax.stages.Wrapped  # (state, hyper, data, epoch, start, stop) -> (state, sum of mini-batch losses)
+    init: jax.stages.Wrapped  # (key) -> State of one network, no slots
+    run: jax.stages.Wrapped  # (states, hypers, data, epochs [E], starts [E], stops [E]) -> (states, losses [E, U])
+    put: jax.stages.Wrapped  # (states, slot, state) -> states
+    take: jax.stages.Wrapped  # (states, slot) -> state
 
 
 @functools.cache
-def program(network: Network, *, optimizer_name: str, batch_size: int, augment: bool) -> Program:
-    """Jitted `init` and `run`; the same object for the same arguments, so nothing is compiled twice."""
+def program(
+    network: Network,
+    *,
+    optimizer_name: str,
+    batch_size: int,
+    augment: bool,
+    slots: int = 1,
+    devices: tuple[jax.Device, ...] = (),
+) -> Program:
+    """Jitted parts of training; the same object for the same arguments, so nothing is compiled twice.
+
+    Args:
+        network: its shape.
+        optimizer_name: a name of `OPTIMIZERS`.
+        batch_size: B.
+        augment: mirror and shift the images of every batch.
+        slots: E, networks trained at once.
+        devices: E is dealt out over these; none stands for JAX's default device.
+
+    Raises:
+        ValueError: if E is not a multiple of the devices.
+    """
+    if slots < 1 or slots % max(1, len(devices)):
+        raise ValueError(f"slots={slots} must be a positive multiple of the {max(1, len(devices))} devices")
+    if slots > 1 and network.vmapped is not None:
+        network = network.vmapped
     transform = optimizer(optimizer_name)
 
     def init(key: jax.Array) -> State:
@@ -90,21 +121,41 @@ def program(network: Network, *, optimizer_name: str, batch_size: int, augment: 
         params = jax.tree.map(lambda w, d: w - h.learning_rate * d, state.params, direction)
         return State(params, stats, moments), value
 
-    def run(
+    def run_one(
         state: State, h: Hyper, data: Dataset, epoch: jax.Array, start: jax.Array, stop: jax.Array
     ) -> tuple[State, jax.Array]:
         order = _order(h.key, epoch, len(data), batch_size)
 
         def body(number: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-            state, total = carry
+            state, losses = carry
             first = number * batch_size - epoch * len(data)
             images, labels = data.take(lax.dynamic_slice(order, (first,), (batch_size,)))
             state, value = update(state, h, images, labels, number)
-            return state, total + value
+            return state, losses.at[number - start].set(value)
 
-        return lax.fori_loop(start, stop, body, (state, jnp.float32(0.0)))
+        return lax.fori_loop(start, stop, body, (state, jnp.zeros(-(-len(data) // batch_size), jnp.float32)))
 
-    return Program(jax.jit(init), jax.jit(run, donate_argnums=0))
+    run = _over_slots(run_one, slots, devices)
+    put = jax.jit(lambda states, slot, state: jax.tree.map(lambda x, y: x.at[slot].set(y), states, state))
+    take = jax.jit(lambda states, slot: jax.tree.map(lambda x: x[slot], states))
+    return Program(jax.jit(init), jax.jit(run, donate_argnums=0), put, take)
+
+
+def _over_slots(one: Callable[..., Any], slots: int, devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
+    """`one(state, h, data, …)` for arguments with a leading axis of slots, the data excepted."""
+    if slots == 1:
+
+        def alone(state: State, h: Hyper, data: Dataset, *numbers: jax.Array) -> Any:
+            state, h, *numbers = jax.tree.map(lambda x: x[0], (state, h, *numbers))
+            return jax.tree.map(lambda x: x[None], one(state, h, data, *numbers))
+
+        return alone
+    many = jax.vmap(one, in_axes=(0, 0, None, 0, 0, 0))
+    if len(devices) < 2:
+        return many
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("slots",))
+    each, same = jax.P("slots"), jax.P()
+    return jax.shard_map(many, mesh=mesh, in_specs=(each, each, same, each, each, each), out_specs=each, check_vma=False)
 
 
 def first_update(epoch: int, *, size: int, batch_size: int) -> int:

@@ -7,7 +7,6 @@ one is made only if the running mini-batch loss says that it may matter (`worth_
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 LADDER = 0.7  # a check for every fall of the mini-batch loss by this factor, so that hitting times can be read off
@@ -19,10 +18,9 @@ def checks_per_epoch(loss: float, target: float) -> int:
     return next((n for factor, n in ((1.5, 8), (2.5, 4), (5.0, 2)) if loss <= factor * target), 1)
 
 
-def pieces(start: int, stop: int, count: int) -> list[tuple[int, int]]:
-    """The updates from `start` to `stop` in at most `count` consecutive pieces of nearly equal length."""
-    edges = [start + (stop - start) * i // count for i in range(count + 1)]
-    return [(a, b) for a, b in itertools.pairwise(edges) if b > a]
+def edge(begin: int, end: int, part: int, parts: int) -> int:
+    """The update at which `part` of `parts` nearly equal parts of the updates from `begin` to `end` begins."""
+    return begin + (end - begin) * part // parts
 
 
 def worth_checking(

@@ -1,0 +1,174 @@
+"""Training NiNs in steady state: images per second of ours and of PyTorch, the whole CPU used by both.
+
+    python benchmarks/training.py                       # widths 24, 48, 96, 200; about ten minutes
+
+NiN of depth 2 with batch norm on 32×32×3 images (random: what they show does not change the work), batches of 128,
+SGD with momentum 0.9 and weight decay. Ours runs as the `local` executor does, one single-threaded process per core,
+each training a network of its own. PyTorch takes the best of four: contiguous or channels_last, one process with as
+many threads as cores or one single-threaded process per core; the data stay in memory and batches are cut from them.
+Each variant warms up, then all its processes train for the same stretch of time; the rounds of all variants alternate
+and the best round of each counts, which is the one least disturbed. The GEMM rate is that of 1024×1024 matrix products in XLA, one
+single-threaded process per core, in the same rounds; the fraction beside the width is what training reaches of it,
+counting the multiplications of the convolutions alone. Needs requirements-bench.txt. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+
+BATCH, IMAGES = 128, 2048
+
+
+def flops_per_image(width):
+    """Of the convolutions, forward and backward; the images themselves need no gradient."""
+    first = 16 * 16 * 27 * width
+    rest = 16 * 16 * 2 * width**2 + 8 * 8 * (9 + 2) * width**2 + 10 * width
+    return 2 * (2 * first + 3 * rest)
+
+
+def ours(width, _threads):
+    """A function that trains for one more call, and the images it takes."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from prunegen_jax import models, training
+    from prunegen_jax.types import Dataset
+
+    random = np.random.default_rng(0)
+    images = jnp.asarray(random.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8))
+    labels = jnp.asarray(random.integers(0, 10, IMAGES), dtype=jnp.int32)
+    data = Dataset(images, labels, jnp.full(3, 128.0), jnp.full(3, 64.0))
+    network = models.build("nin", image_shape=(32, 32, 3), classes=10, depth=2, width=width)
+    h = training.hyper(learning_rate=0.01, weight_decay=1e-4, dropout=0.0, seed=0)
+    program = training.compile_for(network, training.Recipe(batch_size=BATCH))
+    state, updates = program.init(h.key), 4
+
+    def run():
+        nonlocal state
+        state, losses = program.run(state, h, data, jnp.int32(0), jnp.int32(0), jnp.int32(updates))
+        jax.block_until_ready(losses)
+
+    return run, updates * BATCH
+
+
+def pytorch(width, threads, *, channels_last):
+    """The same in PyTorch."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    layers, channels = [], 3
+    for _ in range(2):
+        for window in (3, 1, 1):
+            conv = nn.Conv2d(channels, width, window, stride=2 if window == 3 else 1, padding=window // 2)
+            layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            channels = width
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, 10, 1), nn.Flatten())
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network = network.to(memory_format=layout)
+    images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8).to(memory_format=layout)
+    labels = torch.randint(0, 10, (IMAGES,))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+
+    def run():
+        order = torch.randperm(IMAGES)
+        for batch in order[: 4 * BATCH].split(BATCH):
+            inputs = (images[batch].to(memory_format=layout).float() - 128.0) / 64.0
+            optimizer.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(network(inputs), labels[batch]).backward()
+            optimizer.step()
+
+    return run, 4 * BATCH
+
+
+def gemm(_width, _threads):
+    """A matrix product, and its floating-point operations."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    a = jnp.asarray(np.random.default_rng(0).normal(size=(1024, 1024)), dtype=jnp.float32)
+    return (lambda: jnp.dot(a, a).block_until_ready()), 2 * 1024**3
+
+
+def variants(cores):
+    """name → (function, keywords, processes, threads of each)."""
+    found = {"ours": (ours, {}, cores, 1), "gemm": (gemm, {}, cores, 1)}
+    for layout in (False, True):
+        label = "channels_last" if layout else "contiguous"
+        found[f"torch {label}, 1 process"] = (pytorch, {"channels_last": layout}, 1, cores)
+        found[f"torch {label}, {cores} processes"] = (pytorch, {"channels_last": layout}, cores, 1)
+    return found
+
+
+def worker(name, width, threads, commands, results):
+    """Answers every (start, seconds) with the amount of work done per second, until told None."""
+    make, keywords, _, _ = variants(os.cpu_count())[name]
+    run, amount = make(width, threads, **keywords)
+    run(), run()
+    results.put("ready")
+    while (command := commands.get()) is not None:
+        time.sleep(max(0.0, command[0] - time.monotonic()))
+        begin, done = time.perf_counter(), 0
+        while time.perf_counter() - begin < command[1]:
+            run()
+            done += amount
+        results.put(done / (time.perf_counter() - begin))
+
+
+class Variant:
+    """The processes of one variant, started once and asked for a stretch of work at a time."""
+
+    def __init__(self, name, width):
+        _, _, processes, threads = variants(os.cpu_count())[name]
+        context = multiprocessing.get_context("spawn")
+        self.results, self.commands = context.Queue(), [context.Queue() for _ in range(processes)]
+        os.environ.update({"NPROC": str(threads), "OMP_NUM_THREADS": str(threads)})
+        for commands in self.commands:
+            context.Process(target=worker, args=(name, width, threads, commands, self.results), daemon=True).start()
+        for _ in self.commands:
+            self.results.get()
+
+    def rate(self, seconds):
+        """Work per second of all the processes together."""
+        start = time.monotonic() + 0.2
+        for commands in self.commands:
+            commands.put((start, seconds))
+        return sum(self.results.get() for _ in self.commands)
+
+    def close(self):
+        for commands in self.commands:
+            commands.put(None)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--widths", type=int, nargs="+", default=[24, 48, 96, 200])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    arguments = parser.parse_args()
+    ratios, fractions = {}, {}
+    for width in arguments.widths:
+        running = {name: Variant(name, width) for name in variants(os.cpu_count())}
+        rounds = [
+            {name: v.rate(arguments.seconds) for name, v in running.items()} for _ in range(arguments.rounds)
+        ]
+        for variant in running.values():
+            variant.close()
+        best = {name: max(one[name] for one in rounds) for name in running}
+        peer = max((name for name in best if name.startswith("torch")), key=best.get)
+        ratios[str(width)] = round(best["ours"] / best[peer], 3)
+        fractions[str(width)] = round(best["ours"] * flops_per_image(width) / best["gemm"], 3)
+        print(f"width {width}: GEMM {best['gemm'] / 1e9:.0f} GFLOP/s; images per second:", flush=True)
+        for name, rate in best.items():
+            if name != "gemm":
+                print(f"    {name:32s} {rate:8.0f}", flush=True)
+        print(f"    ours / {peer}: {ratios[str(width)]}; of the GEMM rate: {fractions[str(width)]}", flush=True)
+    print(json.dumps({"vs_torch": ratios, "gemm_fraction": fractions}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Three convolutions with equal results: XLA's own, patches times kernel, and the same with the channels outermost.
+
+`benchmarks/convolutions.py` compares them on the backend at hand, alone and under vmap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Padding = str | Sequence[tuple[int, int]]
+
+
+def xla_conv(inputs: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Padding) -> jax.Array:
+    """`lax.conv_general_dilated` of NHWC inputs and HWIO kernels."""
+    return lax.conv_general_dilated(inputs, kernel, window_strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def patches_conv(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    window_strides: Sequence[int],
+    padding: Padding,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+    **_: Any,
+) -> jax.Array:
+    """`lax.conv_general_dilated` for NHWC inputs and HWIO kernels, as strided slices and one matrix product.
+
+    It can stand for Flax's `nn.Conv(conv_general_dilated=...)`.
+
+    Raises:
+        ValueError: for dilation or groups, which it does not do.
+    """
+    if any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ()))) or feature_group_count != 1:
+        raise ValueError("patches_conv has neither dilation nor groups: use conv='xla'")
+    rows, columns, channels, features = kernel.shape
+    patches = _patches(inputs, (rows, columns), window_strides, padding, spatial=1)
+    stacked = patches[0] if len(patches) == 1 else jnp.concatenate(patches, axis=-1)
+    return jnp.dot(stacked, kernel.reshape(rows * columns * channels, features), precision=precision)
+
+
+def planes_conv(inputs: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Padding) -> jax.Array:
+    """The convolution of `[C, H, W, n]` with an HWIO kernel: `[F, H', W', n]`.
+
+    With the examples innermost, cutting patches copies long rows whatever the stride, what is done per channel
+    (bias, batch norm) runs along memory, and the matrix product has one long side.
+    """
+    rows, columns, channels, features = kernel.shape
+    patches = _patches(inputs, (rows, columns), window_strides, padding, spatial=1)
+    stacked = patches[0] if len(patches) == 1 else jnp.concatenate(patches, axis=0)
+    flat = stacked.reshape(rows * columns * channels, -1)
+    product = lax.dot_general(kernel.reshape(rows * columns * channels, features), flat, (((0,), (0,)), ((), ())))
+    return product.reshape(features, *stacked.shape[1:])
+
+
+CONVOLUTIONS: dict[str, Callable[..., jax.Array]] = {"xla": xla_conv, "patches": patches_conv, "planes": planes_conv}
+
+
+def choose(name: str, *, vmapped: bool = False) -> str:
+    """The convolution for `name`; "auto" is planes on a CPU, elsewhere XLA's own alone and patches under vmap.
+
+    Raises:
+        ValueError: for a name that is not known.
+    """
+    if name == "auto":
+        if jax.default_backend() == "cpu":
+            return "planes"
+        return "patches" if vmapped else "xla"
+    if name not in CONVOLUTIONS:
+        raise ValueError(f"model.conv={name!r} is not known; choose among auto, {', '.join(CONVOLUTIONS)}")
+    return name
+
+
+def _patches(
+    inputs: jax.Array, window: tuple[int, int], strides: Sequence[int], padding: Padding, *, spatial: int
+) -> list[jax.Array]:
+    """For each place of the window, row by row, the inputs that it meets; the image's axes are `spatial` and the next.
+
+    The inputs are first parted by their place modulo the stride, so that every patch is a slice of stride one: the
+    gradient of a strided slice is slow on a CPU.
+    """
+    size = inputs.shape[spatial : spatial + 2]
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(size, window, strides, padding)
+    count = [(n + sum(pad) - w) // s + 1 for n, pad, w, s in zip(size, padding, window, strides, strict=True)]
+    parted = _part(inputs, spatial, strides[0], tuple(padding[0]), count[0], window[0])
+    grid = [_part(part, spatial + 1, strides[1], tuple(padding[1]), count[1], window[1]) for part in parted]
+    return [
+        lax.slice_in_dim(
+            lax.slice_in_dim(
+                grid[i % strides[0]][j % strides[1]], i // strides[0], i // strides[0] + count[0], axis=spatial
+            ),
+            j // strides[1],
+            j // strides[1] + count[1],
+            axis=spatial + 1,
+        )
+        for i in range(window[0])
+        for j in range(window[1])
+    ]
+
+
+def _part(
+    inputs: jax.Array, axis: int, stride: int, padding: tuple[int, int], count: int, window: int
+) -> list[jax.Array]:
+    """`inputs`, padded, parted along `axis` into those at 0, 1, … modulo the stride."""
+    length = count + (window - 1) // stride  # of each part, as far as the window reaches
+    low, high = padding[0], length * stride - inputs.shape[axis] - padding[0]
+    config = [(0, 0, 0)] * inputs.ndim
+    config[axis] = (low, high, 0)  # a negative `high` cuts off what no window meets
+    if (low, high) != (0, 0):
+        inputs = lax.pad(inputs, jnp.zeros((), inputs.dtype), config)
+    if stride == 1:
+        return [inputs]
+    shape = inputs.shape
+    split = inputs.reshape(*shape[:axis], length, stride, *shape[axis + 1 :])
+    return [
+        part.reshape(*shape[:axis], length, *shape[axis + 1 :]) for part in lax.split(split, (1,) * stride, axis + 1)
+    ]

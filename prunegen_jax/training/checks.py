@@ -1,0 +1,49 @@
+"""The cross-entropy on the whole training set of some of the networks of an ensemble."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prunegen_jax.evaluation import batches, cross_entropy, loss_and_accuracy, suited_batch
+from prunegen_jax.models import Network
+from prunegen_jax.training.step import State
+from prunegen_jax.types import Dataset, Partial
+
+TOGETHER = 8  # networks evaluated at once: few are due at the same moment, and their number must not be compiled in
+
+
+def mean_losses(network: Network, states: State, data: Dataset, slots: Sequence[int]) -> list[float]:
+    """Mean cross-entropy in nats over the whole of `data`, evaluation mode, of the networks in `slots`."""
+    count = jax.tree.leaves(states.params)[0].shape[0]
+    if count == 1:
+        params, stats = jax.tree.map(lambda x: x[0], (states.params, states.stats))
+        return [loss_and_accuracy(Partial(network.apply, stats), params, data)[0]]
+    network, together = network.vmapped or network, min(TOGETHER, count)
+    found: list[float] = []
+    for begin in range(0, len(slots), together):
+        some = list(slots[begin : begin + together])
+        chosen = jnp.asarray(some + some[-1:] * (together - len(some)))
+        parts = [
+            np.asarray(_losses(network.apply, states.params, states.stats, chosen, data, indices), np.float64)
+            for indices in batches(len(data), batch_size=suited_batch(data))
+        ]
+        sums = np.concatenate(parts, axis=1)[:, : len(data)].sum(axis=1)
+        found += [float(total) / len(data) for total in sums[: len(some)]]
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _losses(
+    apply: object, params: object, stats: object, slots: jax.Array, data: Dataset, indices: jax.Array
+) -> jax.Array:
+    """Cross-entropy `[slots, n]` of the examples `indices [n]`."""
+    params, stats = jax.tree.map(lambda x: jnp.take(x, slots, axis=0), (params, stats))
+    with jax.default_matmul_precision("highest"):
+        images, labels = data.take(indices)
+        logits = jax.vmap(apply, in_axes=(0, 0, None))(stats, params, images).astype(jnp.float32)
+    return jax.vmap(cross_entropy, in_axes=(0, None))(logits, labels)
