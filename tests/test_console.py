@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -14,12 +15,6 @@ from prunegen_jax import console, judging, shipped, tables
 from tests import installed, report_cases
 
 ROOT = pathlib.Path(__file__).parent.parent
-
-
-def call(*arguments, folder=ROOT, environment=None):
-    command = [sys.executable, "-m", "prunegen_jax", *map(str, arguments)]
-    variables = os.environ | {"PYTHONPATH": str(ROOT)} if environment is None else environment
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +53,25 @@ def test_shipped_configs_from_python():
         shipped.get_config("sweep:smok")
 
 
-def test_run_is_run_py(tmp_path):
+@pytest.fixture
+def laid_out(tmp_path):
+    """The command as an installation lays it out: the package elsewhere, its configs inside, a script in `bin`."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "prunegen_jax", tmp_path / "site" / "prunegen_jax", ignore=ignored)
+    shutil.copytree(ROOT / "configs", tmp_path / "site" / "prunegen_jax" / "experiments" / "configs", ignore=ignored)
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "prunegen"
+    script.write_text("import sys\n\nfrom prunegen_jax.console import main\n\nsys.exit(main())\n")
+    variables = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+
+    def call(*arguments):
+        command = [sys.executable, str(script), *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+
+    return call
+
+
+def test_run_is_run_py(laid_out, tmp_path):
     """From another folder, with a neighbour of the config and a shipped one imported by it."""
     (tmp_path / "mine.py").write_text(
         "from configs import default\nimport neighbour\n\n\ndef get_config():\n    config = default.get_config()\n"
@@ -66,21 +79,24 @@ def test_run_is_run_py(tmp_path):
     )
     (tmp_path / "neighbour.py").write_text("NAMES = ('prunabilty',)\n")
     for config, sentence in (("mine.py", "measure 'prunabilty' is not known"), ("sweep:x", "sweep.py:x is not known")):
-        done = call("run", f"--config={config}", "--workdir=w", folder=tmp_path)
+        done = laid_out("run", f"--config={config}", "--workdir=w")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(sentence) and len(done.stderr.splitlines()) == 1
-    done = call("run", "--config", "nothing", "--workdir=w", folder=tmp_path)
+    done = laid_out("run", "--config", "nothing", "--workdir=w")
     assert done.returncode == 2
     assert "nothing cannot be read; --config takes a Python file with get_config(), or one of default, " in done.stderr
 
 
 def test_judge_is_the_module(workdir, tmp_path):
     arguments = ["results.csv", "--target=gap", "--draws=20", "--permutations=0", "--added-permutations=0"]
-    ours = call("judge", *arguments, "--out", tmp_path / "a", folder=workdir)
-    command = [sys.executable, "-m", "prunegen_jax.judging", *arguments, "--out", str(tmp_path / "b")]
-    variables = os.environ | {"PYTHONPATH": str(ROOT)}
-    theirs = subprocess.run(command, cwd=workdir, env=variables, capture_output=True, text=True, check=True)
-    assert ours.returncode == 0 and "prunability" in ours.stdout
+
+    def judge(module, out):
+        command = [sys.executable, "-m", *module, *arguments, f"--out={tmp_path / out}"]
+        variables = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, cwd=workdir, env=variables, capture_output=True, text=True, check=True)
+
+    ours, theirs = judge(["prunegen_jax", "judge"], "a"), judge(["prunegen_jax.judging"], "b")
+    assert "prunability" in ours.stdout
     assert ours.stdout == theirs.stdout.replace(str(tmp_path / "b"), str(tmp_path / "a"))
     assert (tmp_path / "a" / "verdict.json").read_bytes() == (tmp_path / "b" / "verdict.json").read_bytes()
 
