@@ -82,6 +82,8 @@ def test_run_is_run_py(laid_out, tmp_path):
         done = laid_out("run", f"--config={config}", "--workdir=w")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(sentence) and len(done.stderr.splitlines()) == 1
+    done = laid_out("run", "--config", "sweep:y", "--workdir=w")
+    assert done.stderr.startswith("sweep.py:y is not known")
     done = laid_out("run", "--config", "nothing", "--workdir=w")
     assert done.returncode == 2
     assert "nothing cannot be read; --config takes a Python file with get_config(), or one of default, " in done.stderr
