@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 CHECKED := $(VENV)/.checked
 
-.PHONY: sweep smoke test check docs bench clean
+.PHONY: sweep smoke test check faults docs bench clean
 
 $(READY): requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ test: $(READY)
 # The notebooks, the code of the documentation, and the report in a browser: slower, and in need of Chromium.
 check: $(CHECKED)
 	$(RUN) -m pytest -n 2 --dist worksteal -m "browser or document or notebook"
+
+# Kills, stops, fills and damages what sweeps run on, Ray's nodes too.
+faults: $(CHECKED)
+	$(RUN) -m pytest -n 2 --dist load -m faults
 
 docs: $(CHECKED)
 	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build

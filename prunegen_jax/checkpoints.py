@@ -1,13 +1,17 @@
 """Checkpoints: arrays by name through Orbax, and beside them one JSON file that says which arrays count.
 
-The arrays are written first, under a name of their own; then the JSON file is replaced. Whatever moment a process
-dies at, the JSON file names arrays that are complete.
+The arrays are written first, under a name that is never used again; then the JSON file is replaced; then the arrays
+that it named before are deleted. Whatever moment a process dies at, the JSON file names arrays that are complete. Two
+processes may save and load one checkpoint at a time: each save stands by itself, and who finds the arrays gone that the
+JSON file named a moment ago looks again.
 """
 
 from __future__ import annotations
 
-import itertools
-import shutil
+import hashlib
+import os
+import secrets
+import time
 from typing import Any
 
 import jax
@@ -18,43 +22,120 @@ from etils import epath
 from prunegen_jax import files, trees
 
 _STATE = "state.json"
+_STALE = 3600.0  # seconds after which arrays that no JSON file names are not being written any more
+_LOOKS = 5  # at the JSON file, while another process replaces it
 
 
-def save(folder: epath.Path, name: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Makes `arrays` and `meta` the checkpoint of `folder`; what was there before is deleted after."""
-    taken = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    names = (name if i == 0 else f"{name}-{i}" for i in itertools.count())
-    name = next(n for n in names if n not in taken)  # what the JSON file names now is kept until it is replaced
-    target = folder.absolute() / name
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(target, arrays)
-    files.write_json(folder / _STATE, {"arrays": name, "digest": files.digest(arrays), "meta": meta})
+def save(folder: files.Path, name: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    """Makes `arrays` and `meta` the checkpoint of `folder`; what was there before is deleted after.
+
+    Args:
+        folder: where the checkpoint of a network is.
+        name: what the arrays' folder begins with.
+        arrays: by name.
+        meta: what else to keep, as JSON has it.
+
+    Raises:
+        OSError: if it cannot be written. The checkpoint that was there is whole then.
+    """
+    folder = _place(folder)
+    try:
+        before = _state(folder)["arrays"]
+    except (FileNotFoundError, files.DamagedError):
+        before = None
+    name = f"{name}-{secrets.token_hex(4)}"
+    target = folder / name
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(target, arrays)
+    except ValueError as error:  # what TensorStore makes of a full disk
+        raise OSError(f"{target} cannot be written: {str(error).splitlines()[0]}") from error
+    state = {"arrays": name, "files": _hashes(target), "digest": files.digest(arrays), "meta": meta}
+    files.write_json(folder / _STATE, state)
     for other in folder.iterdir():
-        if other.is_dir() and other.name != name:
-            shutil.rmtree(other)
+        if other.name == before or (other.name not in {name, _STATE} and _is_stale(other)):
+            other.rmtree(missing_ok=True)
 
 
-def load(folder: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+def load(folder: files.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """The arrays and `meta` of the checkpoint of `folder`, None if there is none.
 
     Raises:
         DamagedError: if it is not whole.
     """
-    if not (folder / _STATE).exists():
-        return None
+    folder = _place(folder)
+    for _ in range(_LOOKS):
+        try:
+            state = _state(folder)
+        except FileNotFoundError:
+            return None
+        try:
+            return _arrays(folder, state), state["meta"]
+        except files.DamagedError:
+            if _state(folder)["arrays"] == state["arrays"]:
+                raise
+    raise files.DamagedError(f"{folder} is replaced faster than it can be read")
+
+
+def _place(folder: files.Path) -> epath.Path:
+    """`folder` as Orbax wants it."""
+    return epath.Path(folder if files.in_bucket(folder) else os.path.abspath(folder))
+
+
+def _state(folder: epath.Path) -> dict[str, Any]:
+    """What the JSON file of `folder` says. FileNotFoundError if there is none, DamagedError if it is not ours."""
     state = files.read_json(folder / _STATE)
-    source = folder.absolute() / state["arrays"]
+    kinds = {"arrays": str, "digest": str, "meta": dict}
+    for key, kind in kinds.items():
+        if not isinstance(state.get(key), kind):
+            raise files.DamagedError(f"{folder / _STATE} is damaged: its {key!r} is {state.get(key)!r}")
+    return state
+
+
+def _arrays(folder: epath.Path, state: dict[str, Any]) -> dict[str, np.ndarray]:
+    try:
+        source = files.inside(folder, state["arrays"])
+    except ValueError as error:
+        raise files.DamagedError(f"{folder / _STATE} is damaged: {error}") from None
+    try:
+        found = _hashes(source)
+    except OSError as error:
+        raise files.DamagedError(f"{source} is damaged: it cannot be read: {error}") from error
+    wanted = state.get("files", found)
+    if found != wanted:  # told before Orbax, which would say much and little
+        name = min(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        raise files.DamagedError(f"{source} is damaged: {name!r} is not as it was written")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             # As NumPy arrays whatever device wrote them.
             shapes = checkpointer.metadata(source).item_metadata.tree
             blank = {name: np.empty(x.shape, x.dtype) for name, x in shapes.items()}
             arrays = {name: np.asarray(x) for name, x in checkpointer.restore(source, blank).items()}
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-        raise files.DamagedError(f"{source} is damaged: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # Orbax and TensorStore have many ways to say it
+        raise files.DamagedError(f"{source} is damaged: {(str(error) or repr(error)).splitlines()[0]}") from error
     if files.digest(arrays) != state["digest"]:
         raise files.DamagedError(f"{source} is damaged: its arrays are not those that were saved")
-    return arrays, state["meta"]
+    return arrays
+
+
+def _hashes(folder: epath.Path, prefix: str = "") -> dict[str, str]:
+    """SHA-256 of every file in a folder and its folders, by relative path."""
+    found = {}
+    for path in folder.iterdir():
+        name = prefix + path.name
+        if path.is_dir():
+            found |= _hashes(path, f"{name}/")
+        else:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _is_stale(path: epath.Path) -> bool:
+    """Whether a folder is so old that whoever wrote it is gone. A bucket does not say: there nothing is."""
+    try:
+        return 0 < path.stat().mtime < time.time() - _STALE
+    except (OSError, AttributeError, TypeError):
+        return False
 
 
 def flatten(prefix: str, tree: Any) -> dict[str, np.ndarray]:

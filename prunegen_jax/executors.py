@@ -17,7 +17,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from prunegen_jax import data, processes, work
+from prunegen_jax import data, processes, records, work
 from prunegen_jax.measures import MEASURES
 from prunegen_jax.models import MODELS
 from prunegen_jax.sweeps import Point
@@ -31,11 +31,12 @@ _SETTINGS = (
 
 
 class Unit(NamedTuple):
-    """A piece of work: what to do (`stages`, among train and measure) with which networks."""
+    """A piece of work: what to do (`stages`, among train and measure) with which networks, on which data."""
 
     points: tuple[Point, ...]
     names: tuple[str, ...]  # of the measures
     stages: tuple[str, ...]
+    data: str = ""  # the fingerprint of their data sets in the driver; "": whatever is there
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -130,6 +131,7 @@ def workers(config: ConfigDict) -> int:
 def attempt(job: Job, unit: Unit, note: Tick = str) -> Outcome:
     """Does a unit in this process. Whatever goes wrong is in the answer, so that nothing but text crosses processes."""
     try:
+        check_data(job, unit)
         stages, stop = unit.stages, processes.stopping
         work.run_group(epath.Path(job.folder), unit.points, unit.names, job.config, stages=stages, note=note, stop=stop)
     except processes.StoppedError as error:
@@ -142,6 +144,23 @@ def attempt(job: Job, unit: Unit, note: Tick = str) -> Outcome:
         traceback.print_exception(error)  # what nobody foresaw
         return Outcome("failed", f"{type(error).__name__}: {error}")
     return Outcome("done")
+
+
+def data_of(config: ConfigDict, points: Sequence[Point]) -> str:
+    """A fingerprint of the data sets of `points`, as this process reads them."""
+    places = {"directory": config.data.dir, "cache_dir": config.data.cache_dir}
+    prints = {records.data_of(point.fields, **places).fingerprint for point in points}
+    return " ".join(sorted(prints))
+
+
+def check_data(job: Job, unit: Unit) -> None:
+    """ValueError if this process reads other data than the driver did."""
+    found = data_of(job.config, unit.points) if unit.data else ""
+    if found != unit.data:
+        raise ValueError(
+            f"the data set {unit.points[0].fields['data.name']!r} is not the one that the run began with: its "
+            f"fingerprint is {found}, and was {unit.data}"
+        )
 
 
 def settings() -> dict[str, Any]:

@@ -79,8 +79,8 @@ def inside(folder: epath.Path, name: str) -> epath.Path:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes `content` with a checksum of itself: keys sorted, floats in full, non-finite ones as words."""
-    plain = _plain(content)
-    text = json.dumps(plain | {"checksum": _checksum(plain)}, sort_keys=True, indent=1, allow_nan=False)
+    kept = plain(content)
+    text = json.dumps(kept | {"checksum": _checksum(kept)}, sort_keys=True, indent=1, allow_nan=False)
     with atomic(path) as file:
         file.write((text + "\n").encode())
 
@@ -126,16 +126,16 @@ def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
 
 
-def _plain(value: Any) -> Any:
-    """`value` as JSON has it: tuples as lists, NumPy scalars as Python's, non-finite floats as words."""
+def plain(value: Any) -> Any:
+    """`value` as `read_json` gives it back: tuples as lists, NumPy scalars as Python's, non-finite floats as words."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value

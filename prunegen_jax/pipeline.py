@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from etils import epath
 from ml_collections import ConfigDict
 
-from prunegen_jax import driver, executors, judging, records, sweeps, tables, work, workdir
+from prunegen_jax import driver, executors, judging, records, slots, sweeps, tables, work, workdir
 from prunegen_jax.executors import Job, Unit
 from prunegen_jax.judging import Verdict
 from prunegen_jax.measures import MEASURES, check_options, select
@@ -57,17 +57,19 @@ def run(
     target = epath.Path(folder)
     names = _measure_names(config)
     points = sweeps.points(config)
-    mine = sweeps.shard(sweeps.groups(points, size=config.run.group), shard)
+    mine = sweeps.shard(sweeps.groups(points, size=slots.group_size(config.run.group)), shard)
     todo = tuple(stage for stage in _WORK if stage in stages)
     if todo:
         for group in mine:
             for point in group:
                 work.task_of(point, config)
-        existing = workdir.prepare(target, config, points, names)
-        units = [
-            Unit(tuple(dataclasses.replace(p, name=existing.get(p.hash, p.name)) for p in group), tuple(names), todo)
-            for group in mine
-        ]
+        existing = workdir.prepare(
+            target, config, points, names, fingerprint=lambda point: executors.data_of(config, [point])
+        )
+        units = []
+        for group in mine:
+            named = tuple(dataclasses.replace(p, name=existing.get(p.hash, p.name)) for p in group)
+            units.append(Unit(named, tuple(names), todo, executors.data_of(config, group)))
         from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
 
         refresh = report.Refresher(target, report_every, total=len(points), read=read_table)

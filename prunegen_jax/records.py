@@ -71,8 +71,30 @@ def stamps(workdir: epath.Path, names: Container[str]) -> dict[str, tuple[float,
 
 
 def write(workdir: epath.Path, record: Record) -> None:
-    """Writes a record, whole."""
-    files.write_json(path(workdir, record["name"]), record)
+    """Writes a record, whole, with the measures that another process has put there meanwhile.
+
+    Raises:
+        ValueError: if the record has measures, and the one that is there is of a network trained otherwise.
+        OSError: if it cannot be written.
+    """
+    record = files.plain(record)
+    there = read(workdir, record["name"])
+    if there is not None:
+        if _network(there) == _network(record):
+            better = {k: v for k, v in record["measures"].items() if k not in there["measures"] or not _failed(v)}
+            record = record | {"measures": there["measures"] | better}
+        elif record["measures"]:
+            raise ValueError(f"{record['name']} was trained anew while it was measured; run the same command again")
+    if record != there:
+        files.write_json(path(workdir, record["name"]), record)
+
+
+def _network(record: Record) -> Record:
+    return {key: value for key, value in record.items() if key != "measures"}
+
+
+def _failed(measure: dict[str, Any]) -> bool:
+    return measure["status"] == "failed"
 
 
 def add_times(workdir: epath.Path, name: str, seconds: dict[str, float]) -> None:
@@ -135,10 +157,15 @@ def load_model(workdir: str | os.PathLike[str], name: str, *, data_dir: str | No
 
 def check_data(record: Record, split: data.Split) -> None:
     """ValueError if the data set is not the one that the network of `record` was trained on."""
-    if split.fingerprint != record["data"]:
+    check_fingerprint(record, split.fingerprint)
+
+
+def check_fingerprint(record: Record, found: str) -> None:
+    """ValueError if a data set of the fingerprint `found` is not the one that `record` was trained on."""
+    if found != record.get("data"):
         raise ValueError(
             f"the data set is not the one that {record['name']!r} was trained on: "
-            f"its fingerprint is {split.fingerprint}, and was {record['data']}"
+            f"its fingerprint is {found}, and was {record.get('data')}"
         )
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from etils import epath
@@ -17,21 +17,35 @@ from prunegen_jax.sweeps import Point
 
 
 def prepare(
-    workdir: epath.Path, config: ConfigDict, points: Sequence[Point], measures: Sequence[str]
+    workdir: epath.Path,
+    config: ConfigDict,
+    points: Sequence[Point],
+    measures: Sequence[str],
+    *,
+    fingerprint: Callable[[Point], str] | None = None,
 ) -> dict[str, str]:
     """Checks that `points` and their `measures` may go into `workdir` and notes the config there.
+
+    Args:
+        workdir: may be empty, or not be there yet.
+        config: that of the run.
+        points: all of the sweep's.
+        measures: names of those to compute.
+        fingerprint: of a point's data set, if points are about to be worked on.
 
     Returns:
         hash → name of the networks there, which need not be trained again.
 
     Raises:
         ValueError: if a network there has a point's name but other fields, or differs from all the points in a field
-            that neither sweep varies, or has a measure computed with other options.
+            that neither sweep varies, or has a measure computed with other options, or was trained on other data.
         OSError: if the folder cannot be written.
     """
     known = records.read_all(workdir)
     _refuse_changes(workdir, known, points)
     _refuse_options(workdir, known, measures, config.measures.options.to_dict())
+    if fingerprint is not None:
+        _refuse_other_data(known, points, fingerprint)
     _try_writing(workdir)
     content = json.loads(config.to_json_best_effort())
     for key in ("dir", "cache_dir"):  # so that the workdir can be read from elsewhere
@@ -77,6 +91,23 @@ def _refuse_options(
                     f"{workdir} holds {name!r} of {record['name']!r} computed with options {there}, not {here}. "
                     "Choose another --workdir, or give the old options"
                 )
+
+
+def _refuse_other_data(
+    known: Iterable[records.Record], points: Sequence[Point], fingerprint: Callable[[Point], str]
+) -> None:
+    found: dict[str, str] = {}
+    by_data = {_data(point.fields): point for point in points}
+    for record in known:
+        key = _data(record["point"])
+        if key in by_data:
+            found[key] = found.get(key) or fingerprint(by_data[key])
+            records.check_fingerprint(record, found[key])
+
+
+def _data(fields: dict[str, Any]) -> str:
+    """What describes the data set of a network."""
+    return json.dumps({key: value for key, value in fields.items() if key.startswith("data.")}, sort_keys=True)
 
 
 def _try_writing(workdir: epath.Path) -> None:

@@ -1,4 +1,4 @@
-"""Files: whole or not at all, and damage noticed; checkpoints likewise."""
+"""Files: whole or not at all, in a folder, and damage noticed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import os
 
 import numpy as np
 import pytest
+from etils import epath
 
-from prunegen_jax import checkpoints, files
+from prunegen_jax import files
 
 CONTENT = {"b": [1, 2.5, None, True], "a": {"x": math.inf, "y": -math.inf, "z": math.nan, "pi": math.pi}, "ü": "<&>"}
 
@@ -61,66 +62,27 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["x.json"]
 
 
-ARRAYS = {"params/a/kernel": np.arange(12, dtype=np.float32).reshape(3, 4), "stats/n": np.array(3, np.int32)}
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\\b", ".hidden", "a\0b", "a b", "é", "a*"])
+def test_names_that_are_paths_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="is no name for a file"):
+        files.inside(epath.Path(tmp_path), name)
 
 
-def test_checkpoint_round_trip(tmp_path):
-    assert checkpoints.load(tmp_path / "none") is None
-    checkpoints.save(tmp_path / "m", "epoch-1", ARRAYS, {"epochs": 1, "losses": [0.1, 2 / 3]})
-    checkpoints.save(tmp_path / "m", "final", {**ARRAYS, "more": np.ones(2, np.float32)}, {"epochs": 2})
-    arrays, meta = checkpoints.load(tmp_path / "m")
-    assert meta == {"epochs": 2}
-    assert sorted(arrays) == sorted([*ARRAYS, "more"])
-    for name, array in ARRAYS.items():
-        np.testing.assert_array_equal(arrays[name], array)
-        assert arrays[name].dtype == array.dtype
-    assert sorted(os.listdir(tmp_path / "m")) == ["final", "state.json"]
+def test_names_of_networks_are_names(tmp_path):
+    name = "learning_rate=1e+38,model_name=nin_2,weight_decay=-0.5"
+    assert files.inside(epath.Path(tmp_path), name) == tmp_path / name
 
 
-def test_a_death_between_arrays_and_their_note_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    checkpoints.save(tmp_path / "m", "epoch-1", ARRAYS, {"epochs": 1})
-
-    def die(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(files, "write_json", die)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoints.save(tmp_path / "m", "epoch-2", {k: v + 1 for k, v in ARRAYS.items()}, {"epochs": 2})
-    monkeypatch.undo()
-    arrays, meta = checkpoints.load(tmp_path / "m")
-    assert meta == {"epochs": 1}
-    np.testing.assert_array_equal(arrays["stats/n"], 3)
-    checkpoints.save(tmp_path / "m", "epoch-2", {k: v + 1 for k, v in ARRAYS.items()}, {"epochs": 2})
-    assert checkpoints.load(tmp_path / "m")[1] == {"epochs": 2}
+def test_a_listing_is_sorted_and_leaves_out_what_is_half_written(tmp_path):
+    for name in ("b.json", "a.json", ".x.json", "c.csv"):
+        (tmp_path / name).write_text("")
+    folder = epath.Path(tmp_path)
+    assert [path.name for path in files.listing(folder, ".json")] == ["a.json", "b.json"]
+    assert files.listing(folder / "nothing", ".json") == files.listing(folder / "a.json", ".json") == []
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "note"])
-def test_damaged_checkpoints_are_noticed(tmp_path, damage):
-    big = {"w": np.random.default_rng(0).normal(size=(200, 50)).astype(np.float32)}
-    checkpoints.save(tmp_path / "m", "final", big, {})
-    data = [f for f in (tmp_path / "m" / "final").rglob("*") if f.is_file()]
-    largest = max(data, key=lambda f: f.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    if damage == "truncate":
-        largest.write_bytes(content[: len(content) // 2])
-    elif damage == "flip":
-        content[len(content) // 2] ^= 16
-        largest.write_bytes(content)
-    elif damage == "remove":
-        largest.unlink()
-    else:
-        (tmp_path / "m" / "state.json").write_text("{")
-    with pytest.raises(files.DamagedError, match="damaged"):
-        checkpoints.load(tmp_path / "m")
-
-
-def test_trees_by_name():
-    tree = {"a": {"kernel": np.ones((2, 3))}, "b": np.zeros(())}
-    flat = checkpoints.flatten("params", tree)
-    assert sorted(flat) == ["params/a/kernel", "params/b"]
-    back = checkpoints.unflatten("params", tree, flat)
-    np.testing.assert_array_equal(back["a"]["kernel"], tree["a"]["kernel"])
-    with pytest.raises(files.DamagedError, match="has nothing for 'params/c'"):
-        checkpoints.unflatten("params", {"c": np.ones(1)}, flat)
-    with pytest.raises(files.DamagedError, match="needs \\(3, 3\\)"):
-        checkpoints.unflatten("params", {"a": {"kernel": np.ones((3, 3))}}, flat)
+def test_a_folder_of_any_name_is_listed(tmp_path):
+    """`[ab]` is a pattern to glob."""
+    (tmp_path / "[ab]*").mkdir()
+    (tmp_path / "[ab]*" / "x.json").write_text("")
+    assert [path.name for path in files.listing(epath.Path(tmp_path / "[ab]*"), ".json")] == ["x.json"]

@@ -1,0 +1,156 @@
+"""Checkpoints: whole at every moment, damage noticed, two processes at one of them, and none from a stranger run."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from prunegen_jax import checkpoints, files
+
+ARRAYS = {"params/a/kernel": np.arange(12, dtype=np.float32).reshape(3, 4), "stats/n": np.array(3, np.int32)}
+
+
+def test_checkpoint_round_trip(tmp_path):
+    assert checkpoints.load(tmp_path / "none") is None
+    checkpoints.save(tmp_path / "m", "epoch-1", ARRAYS, {"epochs": 1, "losses": [0.1, 2 / 3]})
+    checkpoints.save(tmp_path / "m", "final", {**ARRAYS, "more": np.ones(2, np.float32)}, {"epochs": 2})
+    arrays, meta = checkpoints.load(tmp_path / "m")
+    assert meta == {"epochs": 2}
+    assert sorted(arrays) == sorted([*ARRAYS, "more"])
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(arrays[name], array)
+        assert arrays[name].dtype == array.dtype
+    assert [name.partition("-")[0] for name in sorted(os.listdir(tmp_path / "m"))] == ["final", "state.json"]
+
+
+def test_a_death_between_arrays_and_their_note_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path / "m", "epoch-1", ARRAYS, {"epochs": 1})
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "write_json", die)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(tmp_path / "m", "epoch-2", {k: v + 1 for k, v in ARRAYS.items()}, {"epochs": 2})
+    monkeypatch.undo()
+    arrays, meta = checkpoints.load(tmp_path / "m")
+    assert meta == {"epochs": 1}
+    np.testing.assert_array_equal(arrays["stats/n"], 3)
+    checkpoints.save(tmp_path / "m", "epoch-2", {k: v + 1 for k, v in ARRAYS.items()}, {"epochs": 2})
+    assert checkpoints.load(tmp_path / "m")[1] == {"epochs": 2}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "add", "note"])
+def test_damaged_checkpoints_are_noticed(tmp_path, damage, caplog):
+    big = {"w": np.random.default_rng(0).normal(size=(200, 50)).astype(np.float32)}
+    checkpoints.save(tmp_path / "m", "final", big, {})
+    data = [f for f in (tmp_path / "m").rglob("*") if f.is_file() and f.name != "state.json"]
+    largest = max(data, key=lambda f: f.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    if damage == "truncate":
+        largest.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 16
+        largest.write_bytes(content)
+    elif damage == "remove":
+        largest.unlink()
+    elif damage == "add":
+        largest.with_name("more").write_bytes(b"")
+    else:
+        (tmp_path / "m" / "state.json").write_text("{")
+    with pytest.raises(files.DamagedError, match="damaged"):
+        checkpoints.load(tmp_path / "m")
+    assert not caplog.records, "Orbax was asked first, and logged"
+
+
+def test_trees_by_name():
+    tree = {"a": {"kernel": np.ones((2, 3))}, "b": np.zeros(())}
+    flat = checkpoints.flatten("params", tree)
+    assert sorted(flat) == ["params/a/kernel", "params/b"]
+    back = checkpoints.unflatten("params", tree, flat)
+    np.testing.assert_array_equal(back["a"]["kernel"], tree["a"]["kernel"])
+    with pytest.raises(files.DamagedError, match="has nothing for 'params/c'"):
+        checkpoints.unflatten("params", {"c": np.ones(1)}, flat)
+    with pytest.raises(files.DamagedError, match="needs \\(3, 3\\)"):
+        checkpoints.unflatten("params", {"a": {"kernel": np.ones((3, 3))}}, flat)
+
+
+def save(folder, name, value):
+    checkpoints.save(folder, name, {"x": np.full(3, value, np.float32)}, {"value": value})
+
+
+def test_the_arrays_are_replaced_while_they_are_read(tmp_path, monkeypatch):
+    """Another driver saves between this one's look at the JSON file and at the arrays that it names."""
+    save(tmp_path, "epoch-1", 1)
+    real, looks = checkpoints._arrays, []
+
+    def slow(folder, state):
+        looks.append(state["meta"])
+        if len(looks) < 3:
+            save(tmp_path, "epoch-2", 1 + len(looks))
+        return real(folder, state)
+
+    monkeypatch.setattr(checkpoints, "_arrays", slow)
+    arrays, meta = checkpoints.load(tmp_path)
+    assert looks == [{"value": 1}, {"value": 2}, {"value": 3}]
+    assert (meta, float(arrays["x"][0])) == ({"value": 3}, 3.0)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_processes_save_at_once(tmp_path, monkeypatch, first):
+    """Both have written their arrays, under one name, before either replaces the JSON file."""
+    save(tmp_path, "epoch-1", 0)
+    real = files.write_json
+
+    def between(path, content):
+        monkeypatch.setattr(files, "write_json", real)
+        if first:
+            save(tmp_path, "epoch-2", 2)
+            real(path, content)
+        else:
+            real(path, content)
+            save(tmp_path, "epoch-2", 2)
+
+    monkeypatch.setattr(files, "write_json", between)
+    save(tmp_path, "epoch-2", 1)
+    arrays, meta = checkpoints.load(tmp_path)
+    assert meta["value"] == arrays["x"][0] == (1 if first else 2)
+    save(tmp_path, "final", 3)
+    assert checkpoints.load(tmp_path)[1] == {"value": 3}
+
+
+def test_what_killed_processes_left_is_deleted_when_it_is_old(tmp_path):
+    save(tmp_path, "epoch-1", 1)
+    for name, age in (("epoch-2-old", 7200), ("epoch-3-young", 60)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    save(tmp_path, "epoch-4", 4)
+    left = {name for name in os.listdir(tmp_path) if name != "state.json"}
+    assert {name.rpartition("-")[0] for name in left} == {"epoch-3", "epoch-4"}
+
+
+@pytest.mark.parametrize("name", ["../stolen", "/etc", "..", "a/../../stolen"])
+def test_a_strangers_checkpoint_names_nothing_outside_its_folder(tmp_path, name):
+    save(tmp_path / "stolen", "epoch-1", 7)
+    folder = tmp_path / "m"
+    save(folder, "epoch-1", 1)
+    state = files.read_json(folder / "state.json")
+    del state["files"]
+    files.write_json(folder / "state.json", state | {"arrays": name})
+    with pytest.raises(files.DamagedError, match="is no name for a file"):
+        checkpoints.load(folder)
+    before = sorted(os.listdir(tmp_path / "stolen"))
+    save(folder, "epoch-2", 2)
+    assert sorted(os.listdir(tmp_path / "stolen")) == before
+    assert checkpoints.load(folder)[1] == {"value": 2}
+
+
+@pytest.mark.parametrize("state", [{}, {"arrays": 3, "digest": "x", "meta": {}}, {"arrays": "x", "digest": "y"}])
+def test_a_note_of_another_making_is_refused(tmp_path, state):
+    files.write_json(tmp_path / "state.json", state)
+    with pytest.raises(files.DamagedError, match=r"state.json is damaged: its '(arrays|meta)' is"):
+        checkpoints.load(tmp_path)
