@@ -46,6 +46,11 @@ class Point:
         """The fields that compiled programs depend on."""
         return tuple(sorted((k, v) for k, v in self.fields.items() if k not in _TRACED))
 
+    @property
+    def data(self) -> tuple[Value, ...]:
+        """What parts the training sets of points of equal shape: only those with the same are trained at once."""
+        return self.fields["data.label_noise"], self.fields["data.seed"]
+
 
 def points(config: ConfigDict) -> list[Point]:
     """The points of `config.sweep`, neighbours of equal shape.

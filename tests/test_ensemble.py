@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pathlib
 import subprocess
@@ -42,7 +43,7 @@ def jobs():
 
 def ends(found):
     """The last snapshot of each job."""
-    return dict(found)
+    return dict(itertools.chain.from_iterable(found))
 
 
 def assert_equal(a, b):
@@ -63,7 +64,7 @@ def test_slots_are_refilled(in_three_slots):
     assert last[4].status == "not_converged"
     assert {last[0].status, last[1].status, last[3].status} <= {"converged", "not_converged"}
     assert last[0].status == "converged"
-    order = [index for index, _ in in_three_slots]
+    order = [index for now in in_three_slots for index, _ in now]
     assert order[:3] == [0, 1, 2]
     assert 3 in order[order.index(2) : order.index(2) + 5]  # it took the slot of the one that diverged
 
@@ -79,7 +80,7 @@ def test_neither_companions_nor_slots_change_a_network(in_three_slots, digits):
 
 def test_goes_on_bit_for_bit(in_three_slots, digits):
     expected = ends(in_three_slots)
-    begun = [snapshot for index, snapshot in in_three_slots if index == 3][1]
+    begun = [snapshot for now in in_three_slots for index, snapshot in now if index == 3][1]
     rest = [Job(job.h, job.recipe, begun if i == 3 else None) for i, job in enumerate(jobs())]
     found = ends(training.train_many(network(), digits, rest[::-1], slots=3))
     assert_equal(found[1], expected[3])

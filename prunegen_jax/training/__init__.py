@@ -35,5 +35,5 @@ def train(
     Raises:
         ValueError: if a batch is larger than the set.
     """
-    for _, snapshot in train_many(network, data, [Job(h, recipe, resume)]):
+    for [(_, snapshot)] in train_many(network, data, [Job(h, recipe, resume)]):
         yield snapshot

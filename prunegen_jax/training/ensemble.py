@@ -50,8 +50,8 @@ def train_many(
     slots: int = 1,
     devices: Sequence[jax.Device] = (),
     span: Span = contextlib.nullcontext,
-) -> Iterator[tuple[int, Snapshot]]:
-    """Trains every job to its target or cap; yields (its index, its snapshot) after each of its epochs.
+) -> Iterator[list[tuple[int, Snapshot]]]:
+    """Trains every job to its target or cap; after each epoch yields (index, snapshot) of those that trained.
 
     The last snapshot of a job has a status other than "training". A snapshot is the caller's to keep.
 
@@ -72,7 +72,7 @@ def train_many(
             raise ValueError(f"jobs trained together differ: {job.recipe.compiled} is not {jobs[0].recipe.compiled}")
     ensemble = _Ensemble(network, data, jobs, slots, tuple(devices), span)
     while ensemble.fill():
-        yield from ensemble.epoch()
+        yield ensemble.epoch()
 
 
 class _Ensemble:

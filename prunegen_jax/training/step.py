@@ -155,7 +155,9 @@ def _over_slots(one: Callable[..., Any], slots: int, devices: tuple[jax.Device, 
         return many
     mesh = jax.sharding.Mesh(np.asarray(devices), ("slots",))
     each, same = jax.P("slots"), jax.P()
-    return jax.shard_map(many, mesh=mesh, in_specs=(each, each, same, each, each, each), out_specs=each, check_vma=False)
+    return jax.shard_map(
+        many, mesh=mesh, in_specs=(each, each, same, each, each, each), out_specs=each, check_vma=False
+    )
 
 
 def first_update(epoch: int, *, size: int, batch_size: int) -> int:

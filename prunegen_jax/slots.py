@@ -1,0 +1,79 @@
+"""How many networks of a shape train at once: chosen for the backend and its memory, and kept in the workdir.
+
+The last bits of a network depend on the size of the ensemble it was trained in, so a workdir stays with its choice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from prunegen_jax import files, training
+from prunegen_jax.snapshots import Task
+
+MOST = 64  # on one device: beyond, a step takes longer in proportion
+_SHARE = 0.6  # of a device's memory
+_MEMORY = 8 << 30  # bytes, of a device that does not tell
+
+
+def choose(folder: epath.Path, tasks: Sequence[Task], wanted: int) -> int:
+    """The slots for `tasks`, of one shape: `wanted` if it is not 0, else what the workdir keeps, else chosen anew.
+
+    On a CPU one: there vmap gains nothing. Elsewhere as many as the devices' memory holds, 64 on each at most, no more
+    than there are tasks.
+
+    Raises:
+        ValueError: if `wanted` is negative or no multiple of the devices.
+    """
+    devices = len(jax.local_devices())
+    if wanted < 0 or (wanted > 1 and wanted % devices):
+        raise ValueError(f"run.slots={wanted} must be 0, 1 or a positive multiple of the {devices} devices")
+    if wanted:
+        return wanted
+    shape = {"backend": jax.default_backend(), "devices": devices, "shape": tasks[0].point.shape}
+    name = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
+    place = folder / "slots" / f"{name}.json"
+    try:
+        kept = files.read_json(place).get("slots")
+        if isinstance(kept, int) and kept >= 1:
+            return kept
+    except (FileNotFoundError, files.DamagedError):
+        pass
+    found = 1 if jax.default_backend() == "cpu" else fitting(bytes_of_slot(tasks[0]), _memory(), devices, len(tasks))
+    files.write_json(place, {"slots": found, **shape})
+    return found
+
+
+def group_size(wanted: int) -> int:
+    """Networks in a unit of work: `wanted`, or for 0 few on a CPU, where one trains at a time, and many elsewhere."""
+    return wanted or (4 if jax.default_backend() == "cpu" else 4 * MOST)
+
+
+def fitting(size: int, memory: int, devices: int, count: int) -> int:
+    """Slots of `size` bytes for `count` networks on `devices` of `memory` bytes each: a multiple of the devices.
+
+    One if there is one device and one network, or one slot fills the memory.
+    """
+    each = min(MOST, int(_SHARE * memory / size), -(-count // devices))
+    return each * devices if each > 1 or (each == 1 and devices > 1 and count > 1) else 1
+
+
+def bytes_of_slot(task: Task) -> int:
+    """Memory that training one network takes on the device, the data excepted, as the compiler counts it."""
+    program = training.compile_for(task.network, task.recipe)
+    one = (jax.eval_shape(program.init, task.h.key), jax.eval_shape(lambda: task.h), *[jnp.int32(0)] * 3)
+    state, h, *numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), one)
+    needed = program.run.lower(state, h, task.split.train, *numbers).compile().memory_analysis()
+    data = sum(leaf.nbytes for leaf in jax.tree.leaves(task.split.train))
+    return needed.temp_size_in_bytes + needed.argument_size_in_bytes + needed.output_size_in_bytes - data
+
+
+def _memory() -> int:
+    """Bytes of the memory of a device."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return int(stats.get("bytes_limit", _MEMORY))
