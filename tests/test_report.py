@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from prunegen_jax import files, judging, report, tables
-from prunegen_jax.report import colours, lines, material, page, ranking, sheets, stored
+from prunegen_jax.report import colours, lines, material, page, ranking, rival, sheets, stored
 from tests import report_cases
 
 QUICK = {"draws": 60, "permutations": 19, "added_permutations": 3, "baseline_draws": 2}
@@ -61,19 +61,24 @@ def _documents(text: str) -> list[dict]:
     return list(json.loads(html.unescape(raw)).values())
 
 
-def _source(text: str, name: str) -> dict[str, list]:
-    """The columns of the data source called `name` in a page."""
+def _model(text: str, kind: str, name: str) -> dict:
+    """The attributes of the model of a kind called `name` in a page."""
     stack: list = list(_documents(text))
     while stack:
         item = stack.pop()
         if isinstance(item, dict):
             attributes = item.get("attributes", {})
-            if item.get("name") == "ColumnDataSource" and attributes.get("name") == name:
-                return dict(attributes["data"]["entries"])
+            if item.get("name") == kind and attributes.get("name") == name:
+                return attributes
             stack.extend(item.values())
         elif isinstance(item, list):
             stack.extend(item)
-    raise AssertionError(f"no source {name!r}")
+    raise AssertionError(f"no {kind} {name!r}")
+
+
+def _source(text: str, name: str) -> dict[str, list]:
+    """The columns of the data source called `name` in a page."""
+    return dict(_model(text, "ColumnDataSource", name)["data"]["entries"])
 
 
 def test_table_says_what_verdict_csv_says(written, workdir):
@@ -104,10 +109,42 @@ def test_sheets_say_what_the_verdict_says(written, judged):
     assert latex.count(r"\\") == 6 and r"measure\_01" in latex
 
 
+def test_the_rival_is_the_best_other_measure_and_stands_beside_the_reference(written, judged):
+    table, verdict = judged
+    text = (written / "index.html").read_text()
+    rows = sorted((row for row in verdict.rows if row["target"] == "gap"), key=material.best_first)
+    best = next(row for row in rows if row["measure"] != "prunability")
+    shown, axes = _source(text, "compared"), verdict.settings["axes"]
+    assert shown["row"] == ["τ-b", "Ψ", *(f"ψ, {axis}" for axis in axes)]
+    for column, row in (("ours", verdict.row("prunability", "gap")), ("theirs", best)):
+        expected = [row["sign"] * row[key] for key in ("tau_b", "psi", *(f"psi.{axis}" for axis in axes))]
+        assert shown[column] == pytest.approx(expected, nan_ok=True)
+    found = material.from_table(table, verdict, title="x")
+    falling = next(row["measure"] for row in rows if row["sign"] < 0)
+    assert np.argmax(rival.ranks(found)[falling]) == np.argmin(table.measures[falling])
+    assert rival.compared(found, falling, "gap")[2][0] == -verdict.row(falling, "gap")["tau_b"]
+    told = next(
+        d for d in verdict.differences if (d["measure"], d["target"], d["statistic"]) == (best["measure"], "gap", "psi")
+    )
+    words = _model(text, "Div", "difference")["text"]
+    assert f"Ψ {told['better_by']:+.2f}".replace("-", "−") in words and words.count("Ψ") == 1
+
+
+def test_no_rival_without_the_reference_or_without_another(judged):
+    table, _ = judged
+    others = dataclasses.replace(table, measures={k: v for k, v in table.measures.items() if k != "prunability"})
+    alone = dataclasses.replace(table, measures={"prunability": table.measures["prunability"]})
+    for each in (others, alone):
+        found = material.from_table(each, judging.judge(each, draws=0, permutations=0), title="x")
+        assert 'id="rival"' not in page.html(found)
+    bare = material.from_table(table, judging.judge(table, draws=0, permutations=0), title="x")
+    assert "the verdict has no paired intervals" in page.html(bare)
+
+
 def test_figures_are_there_in_both_formats(written):
     names = {path.stem for path in (written / "figures").iterdir()}
     wanted = {"intervals_gap", "psi_gap", "information_gap", "scatters_gap", "shared_symmetric", "added_gap"}
-    assert wanted | {"training_curves", "intervals_test_loss"} <= names
+    assert wanted | {"training_curves", "intervals_test_loss", "rival_gap", "rival_test_loss"} <= names
     for name in names:
         drawing = written / "figures" / f"{name}.svg"
         xml.dom.minidom.parse(str(drawing))
@@ -173,7 +210,8 @@ def test_what_came_from_outside_stays_text(tmp_path):
         notes=(bad,),
         left_out=((bad, bad),),
     )
-    path = report.write_for_table(table, judging.judge(table, **QUICK), tmp_path, title=bad)
+    verdict = judging.judge(table, reference="</script>" + bad, **QUICK)
+    path = report.write_for_table(table, verdict, tmp_path, title=bad)
     text = path.read_text()
     library = page._library()
     assert bad not in text.replace(library, "") and html.escape(bad) in text

@@ -202,6 +202,25 @@ def test_sort_point_and_choose(browser, request, kind):
     assert not browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
 
 
+def test_a_rival_of_choice(browser, sweep_page):
+    opened(browser, sweep_page)
+    before, compared = data(browser, "ranks"), data(browser, "compared")
+    other = entries(browser, "rival")[-1]
+    assert "prunability" not in entries(browser, "rival")
+    choose(browser, "rival", other)
+    until(browser, lambda: data(browser, "ranks")["y"] != before["y"])
+    assert data(browser, "ranks")["x"] == before["x"] and data(browser, "compared")["ours"] == compared["ours"]
+    for target in reversed(entries(browser, "target")):
+        choose(browser, "target", target)
+        found = judged_in(sweep_page, target)
+        taus = dict(zip(found["measure"], found["tau_b"], strict=True))
+        until(browser, lambda taus=taus: data(browser, "compared")["ours"][0] == taus["prunability"])
+        assert data(browser, "compared")["theirs"][0] == taus[other]
+        words = browser.execute_script("return Bokeh.documents[0].get_model_by_name('difference').text")
+        assert f"<b>{other}</b>" in words
+    assert_no_complaint(browser)
+
+
 def test_hostile_names_stay_text_when_they_are_shown(browser, tmp_path):
     bad = report_cases.HOSTILE
     html = '<img src=x onerror="window.hacked = 1">'
@@ -213,18 +232,19 @@ def test_hostile_names_stay_text_when_they_are_shown(browser, tmp_path):
         targets={"gap": plain.targets["gap"], html: plain.targets["test_loss"]},
         families={bad: html},
     )  # fmt: skip
-    verdict = judging.judge(table, draws=20, permutations=9, added_permutations=0, baseline_draws=0)
+    verdict = judging.judge(table, reference=bad, draws=20, permutations=9, added_permutations=0, baseline_draws=0)
     browser.get_log("browser")
     opened(browser, report.write_for_table(table, verdict, tmp_path, title=html))
     told = point_at(browser, 0)
     assert html in told and bad in told
-    assert bad in column(browser, 1) and html in column(browser, 1)
+    assert bad in measures_shown(browser) and html in measures_shown(browser)
     of = {name: {r["measure"]: r["tau_b"] for r in verdict.rows if r["target"] == name} for name in verdict.targets}
     assert of["gap"] != of[html] and believed(data(browser, "verdict")) == of["gap"]
     choose(browser, "target", html)
     until(browser, lambda: believed(data(browser, "verdict")) == of[html])
     choose(browser, "colour", html)
     choose(browser, "measure", html)
+    choose(browser, "rival", html)
     assert browser.title.startswith(html)
     with pytest.raises(Exception, match="alert"):
         browser.switch_to.alert  # noqa: B018

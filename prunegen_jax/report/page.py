@@ -11,7 +11,7 @@ from bokeh.models import Select
 from bokeh.resources import Resources
 from markupsafe import Markup
 
-from prunegen_jax.report import colours, judgement, lines, points, ranking, sharing, views
+from prunegen_jax.report import colours, judgement, lines, points, ranking, rival, sharing, views
 from prunegen_jax.report.colours import Colouring
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.views import View
@@ -55,6 +55,7 @@ def _views(material: Material, target: Select, colour: Select) -> dict[str, View
         "scatter": (True, lambda: points.scatter(material, colourings, target, colour)),
         "psi": (bool(material.verdict.settings.get("axes")), lambda: judgement.psi(material)),
         "information": (any("k" in row for row in material.verdict.rows), lambda: judgement.information(material)),
+        "rival": (rival.is_there(material), lambda: rival.against(material, target)),
         "shared": ("shared_symmetric" in material.verdict.matrices, lambda: sharing.shared(material)),
         "added": (any(k.startswith("added_") for k in material.verdict.matrices), lambda: sharing.added(material)),
         "pruning": (bool(material.curves), lambda: lines.pruning(material, colourings, colour)),

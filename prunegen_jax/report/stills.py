@@ -12,7 +12,7 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
-from prunegen_jax.report import colours, lines
+from prunegen_jax.report import colours, lines, rival
 from prunegen_jax.report.colours import GREY, INK, OKABE_ITO
 from prunegen_jax.report.material import Material, best_first
 from prunegen_jax.report.ranking import believed
@@ -49,6 +49,8 @@ def _figures(material: Material) -> dict[str, Callable[[], Figure]]:
         found[f"scatters_{stem}"] = lambda rows=rows, target=target: _scatters(material, rows, target)
         if material.verdict.settings.get("axes"):
             found[f"psi_{stem}"] = lambda rows=rows: _psi(rows, material.verdict.settings["axes"])
+        if rival.is_there(material):
+            found[f"rival_{stem}"] = lambda rows=rows, target=target: _rival(material, rows, target)
         if any("k" in row for row in rows):
             found[f"information_{stem}"] = lambda rows=rows, target=target: _information(rows, target)
     for name in ("shared_symmetric", *(f"added_{target}" for target in material.verdict.targets)):
@@ -101,6 +103,27 @@ def _psi(rows: list[Json], axes_names: list[str]) -> Figure:
     axes.xaxis.tick_top()
     figure.colorbar(image, ax=axes, shrink=0.6)
     return _named_rows(figure, axes, rows, margin=0.5)
+
+
+def _rival(material: Material, rows: list[Json], target: str) -> Figure:
+    """The reference against the best other measure: both ranks, coloured by the target, and both correlations."""
+    first = next(row["measure"] for row in rows if row["measure"] != material.reference)
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    ranks, (labels, ours, theirs) = rival.ranks(material), rival.compared(material, first, target)
+    values = material.table.targets[target]
+    drawn = left.scatter(ranks[material.reference], ranks[first], c=values, s=16, cmap="viridis")
+    figure.colorbar(drawn, ax=left).set_label(target_name(target))
+    left.set(xlabel=f"{material.reference} (rank)", ylabel=f"{first} (rank)")
+    for place, pair in enumerate(zip(ours, theirs, strict=True)):
+        right.plot(pair, [place, place], color=GREY, linewidth=1)
+    for numbers, colour, name in ((ours, OKABE_ITO[0], material.reference), (theirs, OKABE_ITO[1], first)):
+        right.plot(numbers, range(len(labels)), "o", color=colour, markersize=5, label=name)
+    right.axvline(0, color=GREY, linewidth=0.7)
+    right.set_yticks(range(len(labels)), labels)
+    right.set(xlim=(-1.04, 1.04), ylim=(len(labels) - 0.5, -0.5), xlabel="correlation in the believed direction")
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    return figure
 
 
 def _matrix(material: Material, name: str) -> Figure:
