@@ -8,9 +8,11 @@ JSON file named a moment ago looks again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
+import shutil
 import time
 from typing import Any
 
@@ -23,6 +25,7 @@ from prunegen_jax import files, trees
 
 _STATE = "state.json"
 _STALE = 3600.0  # seconds after which arrays that no JSON file names are not being written any more
+_SLACK = 2**18  # bytes that a checkpoint needs beside its arrays
 _LOOKS = 5  # at the JSON file, while another process replaces it
 
 
@@ -45,9 +48,10 @@ def save(folder: files.Path, name: str, arrays: dict[str, np.ndarray], meta: dic
         before = None
     name = f"{name}-{secrets.token_hex(4)}"
     target = folder / name
+    _require_room(folder, 2 * sum(array.nbytes for array in arrays.values()) + _SLACK)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(target, arrays)
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:  # the asynchronous one may hang
+            checkpointer.save(target, args=ocp.args.StandardSave(arrays))
     except ValueError as error:  # what TensorStore makes of a full disk
         raise OSError(f"{target} cannot be written: {str(error).splitlines()[0]}") from error
     state = {"arrays": name, "files": _hashes(target), "digest": files.digest(arrays), "meta": meta}
@@ -116,6 +120,15 @@ def _arrays(folder: epath.Path, state: dict[str, Any]) -> dict[str, np.ndarray]:
     if files.digest(arrays) != state["digest"]:
         raise files.DamagedError(f"{source} is damaged: its arrays are not those that were saved")
     return arrays
+
+
+def _require_room(folder: epath.Path, size: int) -> None:
+    """OSError if the disk has less than `size` bytes left. TensorStore says so too, but in a hundred lines."""
+    if files.in_bucket(folder):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(folder))
 
 
 def _hashes(folder: epath.Path, prefix: str = "") -> dict[str, str]:

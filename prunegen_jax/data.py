@@ -6,7 +6,6 @@ import hashlib
 import os
 import pathlib
 import sys
-import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -181,6 +180,6 @@ def _read_cache(path: pathlib.Path) -> Raw | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Raw(*(arrays[field] for field in Raw._fields[:-1]), int(arrays["classes"]))
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+    except Exception as error:  # zipfile and NumPy have many ways to say it, and the images can be decoded again
         print(f"{path} is damaged ({error}): decoding the images again", file=sys.stderr)
         return None
