@@ -39,8 +39,10 @@ def run(job: Job, units: Sequence[Unit], tick: Tick) -> Iterator[tuple[Unit, Out
     if begun:
         _connect(ray, job.address)
     retries = job.config.run.retries
-    variables = {"env_vars": processes.environment(job.config.run.threads)}
-    task = ray.remote(**_resources(job.config), max_retries=retries, runtime_env=variables)(_attempt)
+    resources = _resources(job.config)
+    accelerator = bool(resources.get("num_gpus") or resources.get("resources"))
+    variables = {"env_vars": processes.environment(job.config.run.threads, accelerator=accelerator)}
+    task = ray.remote(**resources, max_retries=retries, runtime_env=variables)(_attempt)
     shared = ray.put((executors.settings(), job))
     failures = dict.fromkeys((executors.title(unit) for unit in units), 0)
     running = {task.remote(shared, unit): unit for unit in units}

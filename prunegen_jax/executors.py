@@ -7,6 +7,7 @@ short is simply given out again, and goes on from its checkpoints. An executor y
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 import traceback
@@ -73,7 +74,8 @@ def local(job: Job, units: Sequence[Unit], tick: Tick) -> Iterator[tuple[Unit, O
     from prunegen_jax import pool  # noqa: PLC0415 - it imports what is above
 
     count = workers(job.config)
-    if jax.default_backend() != "cpu" or (count == 1 and processes.threads() == job.config.run.threads):
+    same = processes.environment(job.config.run.threads).items() <= dict(os.environ).items()  # as a worker of ours has
+    if jax.default_backend() != "cpu" or (count == 1 and same):
         return _here(job, units, tick)
     if added := [] if job.source else _added():
         told = "known to this process alone: it works alone. A config file's additions reach all workers"

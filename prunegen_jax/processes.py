@@ -18,6 +18,7 @@ from collections.abc import Iterator
 TERMINATED = 143  # the exit status of a process that SIGTERM ended
 _GRACE = 10.0  # seconds between SIGTERM and the end, whatever the process is at; SIGKILL follows after 30 at many sites
 _QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
+_LEVEL = "--xla_backend_optimization_level"
 _stop = threading.Event()
 
 
@@ -43,10 +44,17 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def environment(threads: int) -> dict[str, str]:
-    """The environment variables of a process that computes with `threads` threads."""
+def environment(threads: int, *, accelerator: bool = False) -> dict[str, str]:
+    """The environment variables of a process that computes with `threads` threads, and with an accelerator or without.
+
+    Without, XLA compiles small networks three times faster at this level of LLVM's optimization, and they run as fast:
+    the heavy work is done in libraries. Flags that the environment has already are kept.
+    """
     names = ("PJRT_NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return dict.fromkeys(names, str(threads))
+    flags = os.environ.get("XLA_FLAGS", "")
+    if not accelerator and _LEVEL not in flags:
+        flags = f"{flags} {_LEVEL}=2".strip()
+    return dict.fromkeys(names, str(threads)) | ({"XLA_FLAGS": flags} if flags else {})
 
 
 def stopping() -> bool:
