@@ -21,7 +21,7 @@ def mean_losses(network: Network, states: State, data: Dataset, slots: Sequence[
     """Mean cross-entropy in nats over the whole of `data`, evaluation mode, of the networks in `slots`."""
     count = jax.tree.leaves(states.params)[0].shape[0]
     if count == 1:
-        params, stats = jax.tree.map(lambda x: x[0], (states.params, states.stats))
+        params, stats = _first((states.params, states.stats))
         return [loss_and_accuracy(Partial(network.apply, stats), params, data)[0]]
     network, together = network.vmapped or network, min(TOGETHER, count)
     found: list[float] = []
@@ -35,6 +35,9 @@ def mean_losses(network: Network, states: State, data: Dataset, slots: Sequence[
         sums = np.concatenate(parts, axis=1)[:, : len(data)].sum(axis=1)
         found += [float(total) / len(data) for total in sums[: len(some)]]
     return found
+
+
+_first = jax.jit(lambda tree: jax.tree.map(lambda x: x[0], tree))  # one call, not one for each leaf
 
 
 @functools.partial(jax.jit, static_argnums=0)
