@@ -39,7 +39,7 @@ def picture(found: Material) -> Figure:
     left.set_ylabel("training loss ÷ that of the whole network")
     left.yaxis.set_major_formatter("{x:g}")
     left.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
-    left.legend(frameon=False, fontsize=8, loc="upper right")
+    left.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     right.plot(values, found.table.targets["gap"], "o", color=colours.GREY, markersize=4)
     row = found.verdict.row("prunability", "gap")
     right.set_title(f"{len(values)} networks; τ-b over {row['n']} configurations {row['tau_b']:.2f}", fontsize=9)
