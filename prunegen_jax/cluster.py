@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -17,6 +18,7 @@ from prunegen_jax import executors, processes
 from prunegen_jax.executors import Job, Outcome, Tick, Unit
 
 _GRACE = 8.0  # seconds that a worker has to save what it is at
+_CONNECT = 10.0  # seconds for the head of a cluster to answer
 _LOOK = 0.5  # seconds between looks at what goes on
 _OPTIONS = {"CPU": "num_cpus", "GPU": "num_gpus"}  # what Ray calls them; anything else is a resource by its own name
 _adopted: list[tuple[dict[str, Any], str]] = []  # in a worker: whose configuration it has
@@ -90,8 +92,14 @@ def _resources(config: ConfigDict) -> dict[str, Any]:
 
 
 def _connect(ray: ModuleType, address: str) -> None:
-    """Joins the cluster, or starts one. Ray takes over SIGTERM, which is ours."""
+    """Joins the cluster, or starts one; SIGTERM, which Ray takes over, stays ours. ValueError if nobody answers."""
     handler = signal.getsignal(signal.SIGTERM)
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:  # Ray itself would try for minutes
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT).close()
+        except OSError as error:
+            raise ValueError(f"--ray_address={address} does not answer: {error.strerror or error}") from None
     if address:
         ray.init(address=address, logging_level="ERROR")
     else:
@@ -124,8 +132,6 @@ def _end(ray: ModuleType, running: list[Any]) -> None:
         return
     for reference in running:
         ray.cancel(reference)
-    try:
-        ray.wait(running, num_returns=len(running), timeout=_GRACE + 2)
-    finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
+    _, left = ray.wait(running, num_returns=len(running), timeout=_GRACE + 2)
+    for reference in left:  # no others: Ray does not survive the end, by force, of what has just ended by itself
+        ray.cancel(reference, force=True)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import pathlib
 
-os.environ.setdefault("PJRT_NPROC", "1")  # as the workers of a sweep compute, so that a test may be one; JAX reads it
+# As `processes.environment(1)` has it for a worker, so that a test may be one; JAX and NumPy read it once, at first.
+for _name in ("PJRT_NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+if "--xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=2".strip()
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import runpy
 import sys
 
@@ -55,6 +56,11 @@ def test_two_processes_make_the_same_records(alone, tmp_path, monkeypatch):
     assert not begun, "the work was done in this process"
     assert not multiprocessing.active_children()
     assert all(record["versions"]["threads"] == "1" for record in records.read_all(epath.Path(tmp_path)))
+
+
+def test_this_process_computes_as_a_worker_does():
+    """Or the tests would start one at every turn."""
+    assert processes.environment(1).items() <= dict(os.environ).items()
 
 
 def test_nothing_is_started_when_nothing_is_missing(alone, monkeypatch):
