@@ -7,9 +7,10 @@ SGD with momentum 0.9 and weight decay. Ours runs as the `local` executor does, 
 each training a network of its own. PyTorch takes the best of four: contiguous or channels_last, one process with as
 many threads as cores or one single-threaded process per core; the data stay in memory and batches are cut from them.
 Each variant warms up, then all its processes train for the same stretch of time; the rounds of all variants alternate
-and the best round of each counts, which is the one least disturbed. The GEMM rate is that of 1024×1024 matrix products in XLA, one
-single-threaded process per core, in the same rounds; the fraction beside the width is what training reaches of it,
-counting the multiplications of the convolutions alone. Needs requirements-bench.txt. The last line is one JSON object.
+and the best round of each counts, which is the one least disturbed. The GEMM rate is that of 1024×1024 matrix products
+in XLA, one single-threaded process per core, in the same rounds; the fraction beside the width is what training
+reaches of it, counting the multiplications of the convolutions alone. Needs requirements-bench.txt. The last line is
+one JSON object.
 """
 
 import argparse
@@ -153,9 +154,7 @@ def main():
     ratios, fractions = {}, {}
     for width in arguments.widths:
         running = {name: Variant(name, width) for name in variants(os.cpu_count())}
-        rounds = [
-            {name: v.rate(arguments.seconds) for name, v in running.items()} for _ in range(arguments.rounds)
-        ]
+        rounds = [{name: v.rate(arguments.seconds) for name, v in running.items()} for _ in range(arguments.rounds)]
         for variant in running.values():
             variant.close()
         best = {name: max(one[name] for one in rounds) for name in running}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from etils import epath
 from ml_collections import ConfigDict
 
-from prunegen_jax import driver, executors, judging, records, slots, sweeps, tables, work, workdir
+from prunegen_jax import costs, driver, executors, judging, records, slots, sweeps, tables, work, workdir
 from prunegen_jax.executors import Job, Unit
 from prunegen_jax.judging import Verdict
 from prunegen_jax.measures import MEASURES, check_options, select
@@ -74,6 +74,8 @@ def run(
 
         refresh = report.Refresher(target, report_every, total=len(points), read=read_table)
         driver.drive(Job(str(target), config, source, address), units, work_on, refresh=refresh)
+        if "train" in todo and (told := costs.sentence(target, [point for unit in units for point in unit.points])):
+            print(told, file=sys.stderr)
     if not {"judge", "report"} & set(stages):
         return None
     waiting = {point.hash for point in points} - {record["hash"] for record in records.read_all(target)}

@@ -14,7 +14,10 @@ import jax.numpy as jnp
 from etils import epath
 
 from prunegen_jax import files, training
+from prunegen_jax.models import Network
 from prunegen_jax.snapshots import Task
+from prunegen_jax.training import Recipe
+from prunegen_jax.types import Dataset
 
 MOST = 64  # on one device: beyond, a step takes longer in proportion
 _SHARE = 0.6  # of a device's memory
@@ -44,9 +47,14 @@ def choose(folder: epath.Path, tasks: Sequence[Task], wanted: int) -> int:
             return kept
     except (FileNotFoundError, files.DamagedError):
         pass
-    found = 1 if jax.default_backend() == "cpu" else fitting(bytes_of_slot(tasks[0]), _memory(), devices, len(tasks))
+    found = 1 if jax.default_backend() == "cpu" else _chosen(tasks, devices)
     files.write_json(place, {"slots": found, **shape})
     return found
+
+
+def _chosen(tasks: Sequence[Task], devices: int) -> int:
+    one = tasks[0]
+    return fitting(bytes_of_slot(one.network, one.recipe, one.split.train), _memory(), devices, len(tasks))
 
 
 def group_size(wanted: int) -> int:
@@ -63,14 +71,15 @@ def fitting(size: int, memory: int, devices: int, count: int) -> int:
     return each * devices if each > 1 or (each == 1 and devices > 1 and count > 1) else 1
 
 
-def bytes_of_slot(task: Task) -> int:
+def bytes_of_slot(network: Network, recipe: Recipe, data: Dataset) -> int:
     """Memory that training one network takes on the device, the data excepted, as the compiler counts it."""
-    program = training.compile_for(task.network, task.recipe)
-    one = (jax.eval_shape(program.init, task.h.key), jax.eval_shape(lambda: task.h), *[jnp.int32(0)] * 3)
+    program = training.compile_for(network, recipe)
+    h = training.hyper(learning_rate=1.0, weight_decay=0.0, dropout=0.0, seed=0)
+    one = (jax.eval_shape(program.init, h.key), h, *[jnp.int32(0)] * 3)
     state, h, *numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), one)
-    needed = program.run.lower(state, h, task.split.train, *numbers).compile().memory_analysis()
-    data = sum(leaf.nbytes for leaf in jax.tree.leaves(task.split.train))
-    return needed.temp_size_in_bytes + needed.argument_size_in_bytes + needed.output_size_in_bytes - data
+    needed = program.run.lower(state, h, data, *numbers).compile().memory_analysis()
+    whole = needed.temp_size_in_bytes + needed.argument_size_in_bytes + needed.output_size_in_bytes
+    return whole - sum(leaf.nbytes for leaf in jax.tree.leaves(data))
 
 
 def _memory() -> int:
