@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 ROOT = pathlib.Path(__file__).parent.parent
 _LEFT = (".*", "runs", "build", "dist", "*.egg-info", "__pycache__", "_build")
@@ -19,24 +20,33 @@ def checkout(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def environment(target: pathlib.Path) -> dict[str, str]:
-    """Variables under which `pip install` puts packages into `target`, without dependencies, and Python finds them."""
+def environment(folder: pathlib.Path) -> dict[str, str]:
+    """Makes a virtual environment in `folder` that sees the packages of this one too; the variables to run in it.
+
+    `pip install` puts packages there, where `python` and their commands find them; this environment stays as it is.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    site = next(folder.glob("lib/python*/site-packages"))
+    (site / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = folder / "bin" / "pip"
+    pip.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -m pip "$@"\n')
+    pip.chmod(0o755)
     outer = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
-    paths = (str(target / "bin"), str(pathlib.Path(sys.executable).parent), outer.get("PATH", ""))
     cache = {
         "JAX_COMPILATION_CACHE_DIR": outer.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
-    pip = {"PIP_TARGET": str(target), "PIP_NO_DEPS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_UPGRADE": "1"}
-    return outer | cache | pip | {"PATH": os.pathsep.join(paths), "PYTHONPATH": str(target), "PYTHONUNBUFFERED": "1"}
+    paths = {"PATH": f"{folder}/bin{os.pathsep}{outer.get('PATH', '')}", "PYTHONUNBUFFERED": "1"}
+    return outer | cache | paths | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 def install(folder: pathlib.Path) -> dict[str, str]:
     """Installs the package below `folder`; the variables under which it, and nothing of the checkout, is found."""
-    variables = environment(folder / "site")
+    variables = environment(folder / "venv")
     source = checkout(folder / "source")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "."]
-    done = subprocess.run(command, cwd=source, env=variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["pip", "install", "--quiet", "."], cwd=source, env=variables, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     shutil.rmtree(source)
     return variables

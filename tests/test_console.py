@@ -144,7 +144,7 @@ def test_installed_outside_of_the_checkout(tmp_path):
     assert len((folder / "w" / "results.csv").read_text().splitlines()) == 9
     where = "import prunegen_jax, prunegen_jax.shipped as s; print(prunegen_jax.__file__); print(s.FOLDER, s.names())"
     done = subprocess.run(
-        [sys.executable, "-c", where], cwd=folder, env=variables, capture_output=True, text=True, check=True
+        ["python", "-c", where], cwd=folder, env=variables, capture_output=True, text=True, check=True
     )
-    assert all(line.startswith(str(tmp_path / "site")) for line in done.stdout.splitlines())
+    assert all(line.startswith(str(tmp_path / "venv")) for line in done.stdout.splitlines())
     assert "'default'" in done.stdout and "'sweep'" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 import subprocess
@@ -33,7 +34,7 @@ def ids(page):
 def test_the_code_of_a_page_runs(page, tmp_path, variables):
     folder = tmp_path / "work"
     installed.checkout(folder) if page.name in IN_A_CHECKOUT else folder.mkdir()
-    command = [sys.executable, str(ROOT / "tests" / "documents.py"), str(page), str(folder)]
+    command = ["python", str(ROOT / "tests" / "documents.py"), str(page), str(folder)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     expected = [b for b in documents.blocks(page.read_text()) if b.language in documents.RUN and not b.reason]
@@ -120,7 +121,8 @@ test "$(python -c 'import made; print(made.x)')" = 1 && touch there
     ]  # fmt: skip
     (tmp_path / "page.md").write_text(text)
     command = [sys.executable, str(ROOT / "tests" / "documents.py"), str(tmp_path / "page.md"), str(tmp_path)]
-    done = subprocess.run(command, env=installed.environment(tmp_path), capture_output=True, text=True, check=True)
+    variables = os.environ | {"PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("3 blocks ran\n") and (tmp_path / "there").exists()
 
 

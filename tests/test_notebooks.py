@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pathlib
 import subprocess
-import sys
 
 import pytest
 
@@ -49,16 +48,16 @@ def test_committed_without_output_and_installing_first(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
     folder = installed.checkout(tmp_path / "checkout") / "colabs"
-    variables = installed.environment(tmp_path / "site")
-    (tmp_path / "site").mkdir()
-    known = subprocess.run(
-        [sys.executable, "-c", "import prunegen_jax"], cwd=folder, env=variables, capture_output=True, check=False
-    )
-    assert known.returncode != 0  # so that the first cell has to install it
-    command = [sys.executable, "-m", "jupyter", "execute", "--inplace", "--timeout=1200", path.name]
-    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    variables = installed.environment(tmp_path / "venv")
+
+    def call(code, *arguments):
+        command = ["python", "-c", code, *arguments]
+        return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+
+    assert "No module named 'prunegen_jax'" in call("import prunegen_jax").stderr  # so the first cell has to install it
+    done = call("from nbclient.cli import main; main()", "--inplace", "--timeout=1200", path.name)
     assert done.returncode == 0, done.stderr[-6000:]
-    assert (tmp_path / "site" / "prunegen_jax").is_dir()
+    assert str(tmp_path / "venv") in call("import prunegen_jax; print(prunegen_jax.__file__)").stdout
     files, words = LEFT[path.stem]
     assert words in printed(folder / path.name)
     assert all((folder / name).stat().st_size > 5000 for name in files)
