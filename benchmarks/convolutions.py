@@ -51,7 +51,7 @@ def measure(conv, width, networks, data):
 
     def train():
         nonlocal held
-        state, losses = program.run(*held, data, *numbers)
+        state, _ = program.run(*held, data, *numbers)
         held = (jax.block_until_ready(state), held[1])
 
     training_time = timed(train) / (UPDATES * BATCH * networks)
