@@ -37,11 +37,10 @@ docs: $(CHECKED)
 	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build
 
 # The peers that the benchmarks compare with; DATA is where TFDS keeps its prepared sets.
-bench: $(READY)
+bench: $(CHECKED)
 	$(RUN) -m pip install --quiet --requirement requirements-bench.txt
-	PYTHONPATH=. $(RUN) benchmarks/judging.py
-	PYTHONPATH=. $(RUN) benchmarks/prunability.py $(if $(DATA),--dir=$(DATA))
-	PYTHONPATH=. $(RUN) benchmarks/curvature.py $(if $(DATA),--dir=$(DATA))
+	for name in convolutions training sweep scaling report judging; do PYTHONPATH=. $(RUN) benchmarks/$$name.py || exit 1; done
+	for name in prunability curvature; do PYTHONPATH=. $(RUN) benchmarks/$$name.py $(if $(DATA),--dir=$(DATA)) || exit 1; done
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache build docs/_build *.egg-info
