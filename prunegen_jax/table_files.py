@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils.epath import Path
 
 
 def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
     """Header and lines of a CSV. Raises ValueError when it is missing, empty or ragged."""
     if not Path(path).is_file():
         raise ValueError(f"there is no file {os.fspath(path)!r}; give the path of a CSV")
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+    with io.StringIO(Path(path).read_bytes().decode("utf-8-sig"), newline="") as file:
         lines = [line for line in csv.reader(file) if line]
     if len(lines) < 2:
         raise ValueError(f"{os.fspath(path)!r} holds no models; it needs a header line and one line per model")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 
 from . import columns as parse
 from . import table_files as files
+from .files import atomic
 
 _KEPT = ("converged", "ok", "true", "1", "1.0")  # statuses of models to judge
 _PARTS = ("hyperparameters", "measures", "targets", "confounders")
@@ -216,10 +218,10 @@ def to_rows(table: Table) -> tuple[list[str], list[list[str]]]:
 def write_csv(table: Table, path: str | os.PathLike[str]) -> None:
     """Writes `to_rows(table)` to `path` in one step: a reader sees the old file or the new one, never a part."""
     header, lines = to_rows(table)
-    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *lines])
-    os.replace(temporary, path)
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    with atomic(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def _axes(records: Sequence[Mapping[str, Any]], notes: list[str]) -> dict[str, np.ndarray]:

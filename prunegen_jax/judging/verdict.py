@@ -9,10 +9,12 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
+
+from prunegen_jax import files
 
 Row = dict[str, Any]
 
@@ -78,13 +80,12 @@ class Verdict:
         return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
 
 
-def write(verdict: Verdict, directory: str | os.PathLike[str]) -> list[Path]:
+def write(verdict: Verdict, directory: str | os.PathLike[str]) -> list[epath.Path]:
     """Writes verdict.csv, verdict.json, and one CSV per further table and matrix into `directory`; returns the paths.
 
     Each file is replaced in one step.
     """
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = epath.Path(directory)
     texts = {"verdict.csv": _csv(*verdict.to_rows()), "verdict.json": verdict.to_json()}
     for name in ("differences", "baselines", "ceilings", "sensitivity", "signatures", "families"):
         if getattr(verdict, name):
@@ -93,9 +94,8 @@ def write(verdict: Verdict, directory: str | os.PathLike[str]) -> list[Path]:
         lines = [[row, *map(_cell, values)] for row, values in zip(matrix.rows, matrix.values, strict=True)]
         texts[f"{name}.csv"] = _csv(["", *matrix.columns], lines)
     for name, text in texts.items():
-        temporary = folder / f".{name}.{os.getpid()}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, folder / name)
+        with files.atomic(folder / name) as file:
+            file.write(text.encode())
     return [folder / name for name in texts]
 
 

@@ -12,7 +12,9 @@ in one bundle of 2 MB that is put into the page whole, so that the code here hol
 from __future__ import annotations
 
 import dataclasses
-import pathlib
+import os
+
+from etils import epath
 
 from prunegen_jax import files
 from prunegen_jax.judging import Verdict
@@ -24,7 +26,7 @@ from prunegen_jax.tables import Table
 __all__ = ["Refresher", "write", "write_for_table"]
 
 
-def write(workdir: str | pathlib.Path, *, make_curves: bool = True) -> pathlib.Path:
+def write(workdir: str | os.PathLike[str], *, make_curves: bool = True) -> epath.Path:
     """Makes `workdir/report/` from what the workdir holds, and returns the path of the page.
 
     Args:
@@ -35,7 +37,7 @@ def write(workdir: str | pathlib.Path, *, make_curves: bool = True) -> pathlib.P
     Raises:
         ValueError: if the workdir was never judged.
     """
-    folder = pathlib.Path(workdir)
+    folder = epath.Path(workdir)
     material.require_verdict(folder)  # before any work is spent
     reasons = curves.make(folder) if make_curves else {}
     found = material.from_workdir(folder)
@@ -47,13 +49,13 @@ def write(workdir: str | pathlib.Path, *, make_curves: bool = True) -> pathlib.P
 
 
 def write_for_table(
-    table: Table, verdict: Verdict, directory: str | pathlib.Path, *, title: str = "table"
-) -> pathlib.Path:
+    table: Table, verdict: Verdict, directory: str | os.PathLike[str], *, title: str = "table"
+) -> epath.Path:
     """Makes `directory/report/` from a table and its verdict alone; sections without data are named there."""
-    return write_material(material.from_table(table, verdict, title=title), pathlib.Path(directory) / "report")
+    return write_material(material.from_table(table, verdict, title=title), epath.Path(directory) / "report")
 
 
-def write_material(found: Material, folder: pathlib.Path) -> pathlib.Path:
+def write_material(found: Material, folder: epath.Path) -> epath.Path:
     """Writes the page, the tables and the figures into `folder`, each file whole; returns the path of the page."""
     _put(folder / "index.html", page.html(found).encode())
     for name, text in sheets.sheets(found).items():
@@ -63,6 +65,6 @@ def write_material(found: Material, folder: pathlib.Path) -> pathlib.Path:
     return folder / "index.html"
 
 
-def _put(path: pathlib.Path, content: bytes) -> None:
+def _put(path: epath.Path, content: bytes) -> None:
     with files.atomic(path) as file:
         file.write(content)

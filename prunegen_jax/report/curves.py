@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+from etils import epath
 
 from prunegen_jax import files
 from prunegen_jax.progress import Progress
@@ -15,7 +16,7 @@ from prunegen_jax.report.stored import Json
 _OPTIONS = ("scope", "criterion", "prunable", "fold")
 
 
-def make(folder: pathlib.Path) -> dict[str, str]:
+def make(folder: epath.Path) -> dict[str, str]:
     """Makes the curves that `folder` lacks, one pass over the training set per point of the grid.
 
     Returns:
@@ -37,7 +38,7 @@ def make(folder: pathlib.Path) -> dict[str, str]:
     return reasons
 
 
-def curve_of(folder: pathlib.Path, record: Mapping[str, Any]) -> Json:
+def curve_of(folder: epath.Path, record: Mapping[str, Any]) -> Json:
     """The pruned losses of a recorded network. ValueError or OSError when its weights or data are not at hand."""
     if record["status"] == "diverged":
         raise ValueError("the network diverged")

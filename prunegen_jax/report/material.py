@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from prunegen_jax import files, tables
 from prunegen_jax.judging import Verdict
@@ -82,14 +82,14 @@ def from_table(table: Table, verdict: Verdict, *, title: str) -> Material:
     return Material(title, table, verdict, missing=missing | _missing_statistics(table, verdict))
 
 
-def require_verdict(folder: pathlib.Path) -> None:
+def require_verdict(folder: epath.Path) -> None:
     """Raises ValueError if the workdir was never judged."""
     if not ((folder / "verdict.json").is_file() and (folder / "results.csv").is_file()):
         raise ValueError(f"{folder} has no verdict.json and results.csv to report on; run the stage judge first")
 
 
 def from_workdir(
-    folder: pathlib.Path, *, verdict: Verdict | None = None, table: Table | None = None, remark: str = ""
+    folder: epath.Path, *, verdict: Verdict | None = None, table: Table | None = None, remark: str = ""
 ) -> Material:
     """What a workdir has to show. `verdict` and `table` stand in for those in its files.
 
@@ -160,7 +160,7 @@ def _crossing(record: Json) -> Json | None:
     return {"fraction": files.number(found["value"])} | found["details"]
 
 
-def _config(folder: pathlib.Path, missing: dict[str, str]) -> dict[str, str]:
+def _config(folder: epath.Path, missing: dict[str, str]) -> dict[str, str]:
     try:
         return dict(stored.flat(files.read_json(folder / "config.json")))
     except (FileNotFoundError, files.DamagedError):

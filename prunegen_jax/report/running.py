@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
+import os
 import sys
 import time
 from collections.abc import Callable
+
+from etils import epath
 
 from prunegen_jax import files, judging
 from prunegen_jax.judging import Verdict
@@ -28,16 +30,16 @@ class Refresher:
 
     def __init__(
         self,
-        folder: str | pathlib.Path,
+        folder: str | os.PathLike[str],
         seconds: float,
         *,
         total: int,
-        read: Callable[[pathlib.Path], Table],
+        read: Callable[[epath.Path], Table],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if seconds < 0:
             raise ValueError(f"report_every is {seconds}; it has to be 0 (never) or a number of seconds")
-        self._folder, self._seconds, self._total = pathlib.Path(folder), seconds, total
+        self._folder, self._seconds, self._total = epath.Path(folder), seconds, total
         self._read, self._clock, self._due = read, clock, clock() + seconds
 
     def __call__(self) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from prunegen_jax import files
 from prunegen_jax.judging import Matrix, Verdict
@@ -21,7 +21,7 @@ _TABLES = ("rows", "differences", "baselines", "ceilings", "sensitivity", "signa
 Json = dict[str, Any]
 
 
-def read_verdict(path: pathlib.Path) -> Verdict:
+def read_verdict(path: epath.Path) -> Verdict:
     """The verdict in a `verdict.json`. ValueError when the file is not one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -35,10 +35,10 @@ def read_verdict(path: pathlib.Path) -> Verdict:
     return verdict
 
 
-def read_folder(folder: pathlib.Path) -> tuple[dict[str, Json], list[str]]:
+def read_folder(folder: epath.Path) -> tuple[dict[str, Json], list[str]]:
     """The JSON files of ours in a folder, by name, and a sentence for each that is damaged."""
     found, damaged = {}, []
-    for path in sorted(folder.glob("*.json")):
+    for path in files.listing(folder, ".json"):
         try:
             found[path.stem] = files.read_json(path)
         except files.DamagedError as error:
@@ -48,7 +48,7 @@ def read_folder(folder: pathlib.Path) -> tuple[dict[str, Json], list[str]]:
     return found, damaged
 
 
-def histories(folder: pathlib.Path, names: list[str]) -> dict[str, Json]:
+def histories(folder: epath.Path, names: list[str]) -> dict[str, Json]:
     """How the networks `names` were trained, as far as they have finished: the JSON half of their checkpoints."""
     found = {}
     for name in names:
