@@ -23,6 +23,7 @@ from etils import epath
 
 from prunegen_jax import files, trees
 
+FINAL = "final"  # what the arrays of a network whose training has ended are called
 _STATE = "state.json"
 _STALE = 3600.0  # seconds after which arrays that no JSON file names are not being written any more
 _SLACK = 2**18  # bytes that a checkpoint needs beside its arrays
@@ -32,9 +33,11 @@ _LOOKS = 5  # at the JSON file, while another process replaces it
 def save(folder: files.Path, name: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     """Makes `arrays` and `meta` the checkpoint of `folder`; what was there before is deleted after.
 
+    The final checkpoint of a network stays: another process, that is still training it, does not replace it.
+
     Args:
         folder: where the checkpoint of a network is.
-        name: what the arrays' folder begins with.
+        name: what the arrays' folder begins with; "final" for a network whose training has ended.
         arrays: by name.
         meta: what else to keep, as JSON has it.
 
@@ -42,10 +45,8 @@ def save(folder: files.Path, name: str, arrays: dict[str, np.ndarray], meta: dic
         OSError: if it cannot be written. The checkpoint that was there is whole then.
     """
     folder = _place(folder)
-    try:
-        before = _state(folder)["arrays"]
-    except (FileNotFoundError, files.DamagedError):
-        before = None
+    if name != FINAL and _is_final(folder, meta):
+        return
     name = f"{name}-{secrets.token_hex(4)}"
     target = folder / name
     _require_room(folder, 2 * sum(array.nbytes for array in arrays.values()) + _SLACK)
@@ -55,10 +56,27 @@ def save(folder: files.Path, name: str, arrays: dict[str, np.ndarray], meta: dic
     except ValueError as error:  # what TensorStore makes of a full disk
         raise OSError(f"{target} cannot be written: {str(error).splitlines()[0]}") from error
     state = {"arrays": name, "files": _hashes(target), "digest": files.digest(arrays), "meta": meta}
+    if not name.startswith(f"{FINAL}-") and _is_final(folder, meta):  # by now
+        target.rmtree(missing_ok=True)
+        return
+    try:
+        before = _state(folder)["arrays"]
+    except (FileNotFoundError, files.DamagedError):
+        before = None
     files.write_json(folder / _STATE, state)
     for other in folder.iterdir():
         if other.name == before or (other.name not in {name, _STATE} and _is_stale(other)):
             other.rmtree(missing_ok=True)
+
+
+def _is_final(folder: epath.Path, meta: dict[str, Any]) -> bool:
+    """Whether the training of the very network of `meta` has ended."""
+    try:
+        state = _state(folder)
+    except (FileNotFoundError, files.DamagedError):
+        return False
+    same = all(state["meta"].get(key) == meta.get(key) for key in ("hash", "data", "versions"))
+    return same and state["arrays"].startswith(f"{FINAL}-")
 
 
 def load(folder: files.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:

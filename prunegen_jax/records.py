@@ -175,6 +175,9 @@ def restore(workdir: epath.Path, record: Record, split: data.Split) -> TrainedMo
     if loaded is None:
         raise ValueError(f"{workdir} has no weights of {record['name']!r}")
     arrays, meta = loaded
+    if meta.get("status") != record["status"] or meta.get("hash") != record["hash"]:
+        # Another process still trains it, having begun before there was a record; or it is of another making.
+        raise files.DamagedError(f"the checkpoint of {record['name']!r} in {workdir} is not that of its end")
     network = network_of(record["point"], image_shape=split.train.images.shape[1:], classes=split.classes)
     params, stats = jax.eval_shape(network.init, jax.random.key(0))
     parts = {}

@@ -122,6 +122,30 @@ def test_two_processes_save_at_once(tmp_path, monkeypatch, first):
     assert checkpoints.load(tmp_path)[1] == {"value": 3}
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_the_end_of_training_is_not_replaced_by_its_middle(tmp_path, monkeypatch, late):
+    """By another driver, that is behind; it finds the end before it writes its arrays, or after."""
+    meta = {"hash": "a", "data": "b", "versions": {"threads": "1"}}
+    end = {"x": np.full(3, 9, np.float32)}
+    real = checkpoints._is_final
+
+    def is_final(folder, meta):
+        monkeypatch.setattr(checkpoints, "_is_final", real)
+        return False
+
+    checkpoints.save(tmp_path, "final", end, meta | {"status": "converged"})
+    if late:
+        monkeypatch.setattr(checkpoints, "_is_final", is_final)
+    checkpoints.save(tmp_path, "epoch-5", {"x": np.zeros(3, np.float32)}, meta | {"status": "training"})
+    arrays, there = checkpoints.load(tmp_path)
+    assert (there["status"], arrays["x"][0]) == ("converged", 9.0)
+    assert len(os.listdir(tmp_path)) == 2
+    for other in ({"hash": "c"}, {"data": "c"}, {"versions": {"threads": "2"}}):  # but by that of another network
+        checkpoints.save(tmp_path, "final", end, meta)
+        checkpoints.save(tmp_path, "epoch-1", {"x": np.zeros(3, np.float32)}, meta | other)
+        assert checkpoints.load(tmp_path)[1] == meta | other
+
+
 def test_what_killed_processes_left_is_deleted_when_it_is_old(tmp_path):
     save(tmp_path, "epoch-1", 1)
     for name, age in (("epoch-2-old", 7200), ("epoch-3-young", 60)):

@@ -96,7 +96,7 @@ def test_a_driver_told_to_stop_leaves_a_checkpoint(tmp_path, workers):
     begin = time.monotonic()
     faults.kill(driver.pid, signal.SIGTERM)
     output = faults.finish(driver, status=143)
-    assert time.monotonic() - begin < 8
+    assert time.monotonic() - begin < 15  # a second or two, if nothing else runs
     assert output.strip().splitlines()[-1] == ("stopped with 0 of 4 networks done; the same command goes on from there")
     assert "Traceback" not in output
     after = faults.epochs(tmp_path)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from prunegen_jax import files, load_model, measures, pipeline, records, sweeps, work
+from prunegen_jax import checkpoints, files, load_model, measures, pipeline, records, sweeps, work
 from prunegen_jax.evaluation import loss_and_accuracy
 from tests import experiments
 
@@ -179,6 +179,21 @@ def test_damage_is_reported_and_redone(workdir, finished, damage, capsys):
         largest.write_bytes(largest.read_bytes()[:50])
     pipeline.run(experiments.get_config(), workdir, stages=NUMBERS)
     assert "is damaged" in capsys.readouterr().err
+    assert contents(workdir) == contents(finished)
+
+
+def test_a_checkpoint_of_the_middle_of_training_is_not_measured(workdir, finished, capsys):
+    """Another driver, that is behind, has just written it over that of the end."""
+    name = "learning_rate=0.05,seed=1"
+    record = records.read(workdir, name)
+    del record["measures"]["parameter_norm"]
+    files.write_json(records.path(workdir, name), record)
+    arrays, meta = checkpoints.load(workdir / "checkpoints" / name)
+    shutil.rmtree(workdir / "checkpoints" / name)
+    arrays["final/params/head/kernel"] += 1.0
+    checkpoints.save(workdir / "checkpoints" / name, "epoch-3", arrays, meta | {"status": "training", "epochs": 3})
+    pipeline.run(experiments.get_config(), workdir, stages=NUMBERS)
+    assert "is not that of its end" in capsys.readouterr().err
     assert contents(workdir) == contents(finished)
 
 
