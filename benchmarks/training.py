@@ -19,7 +19,7 @@ import multiprocessing
 import os
 import time
 
-BATCH, IMAGES = 128, 2048
+BATCH, IMAGES, UPDATES = 128, 2048, 4  # updates in one call
 
 
 def flops_per_image(width):
@@ -45,14 +45,15 @@ def ours(width, _threads):
     network = models.build("nin", image_shape=(32, 32, 3), classes=10, depth=2, width=width)
     h = training.hyper(learning_rate=0.01, weight_decay=1e-4, dropout=0.0, seed=0)
     program = training.compile_for(network, training.Recipe(batch_size=BATCH))
-    state, updates = program.init(h.key), 4
+    state, h = jax.tree.map(lambda x: x[None], (program.init(h.key), h))  # an ensemble of one slot
+    numbers = np.array([[0], [0], [UPDATES]], np.int32)
 
     def run():
         nonlocal state
-        state, losses = program.run(state, h, data, jnp.int32(0), jnp.int32(0), jnp.int32(updates))
+        state, losses = program.run(state, h, data, *numbers)
         jax.block_until_ready(losses)
 
-    return run, updates * BATCH
+    return run, UPDATES * BATCH
 
 
 def pytorch(width, threads, *, channels_last):
@@ -77,13 +78,13 @@ def pytorch(width, threads, *, channels_last):
 
     def run():
         order = torch.randperm(IMAGES)
-        for batch in order[: 4 * BATCH].split(BATCH):
+        for batch in order[: UPDATES * BATCH].split(BATCH):
             inputs = (images[batch].to(memory_format=layout).float() - 128.0) / 64.0
             optimizer.zero_grad(set_to_none=True)
             nn.functional.cross_entropy(network(inputs), labels[batch]).backward()
             optimizer.step()
 
-    return run, 4 * BATCH
+    return run, UPDATES * BATCH
 
 
 def gemm(_width, _threads):
@@ -120,6 +121,13 @@ def worker(name, width, threads, commands, results):
         results.put(done / (time.perf_counter() - begin))
 
 
+def surroundings(threads):
+    """The environment of the processes: that of the `local` executor's workers."""
+    from prunegen_jax import processes
+
+    return processes.environment(threads)
+
+
 class Variant:
     """The processes of one variant, started once and asked for a stretch of work at a time."""
 
@@ -127,18 +135,18 @@ class Variant:
         _, _, processes, threads = variants(os.cpu_count())[name]
         context = multiprocessing.get_context("spawn")
         self.results, self.commands = context.Queue(), [context.Queue() for _ in range(processes)]
-        os.environ.update({"NPROC": str(threads), "OMP_NUM_THREADS": str(threads)})
+        os.environ.update(surroundings(threads))
         for commands in self.commands:
             context.Process(target=worker, args=(name, width, threads, commands, self.results), daemon=True).start()
         for _ in self.commands:
-            self.results.get()
+            self.results.get(timeout=120)  # a process that failed says nothing
 
     def rate(self, seconds):
         """Work per second of all the processes together."""
         start = time.monotonic() + 0.2
         for commands in self.commands:
             commands.put((start, seconds))
-        return sum(self.results.get() for _ in self.commands)
+        return sum(self.results.get(timeout=seconds + 60) for _ in self.commands)
 
     def close(self):
         for commands in self.commands:
