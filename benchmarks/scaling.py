@@ -54,7 +54,7 @@ def get_config(variant: str):
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--networks", type=int, default=16)
-    options.add_argument("--epochs", type=int, default=1500)
+    options.add_argument("--epochs", type=int, default=1200)
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bench(pathlib.Path(folder), f"{given.networks}-{given.epochs}", given.networks)

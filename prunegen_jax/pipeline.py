@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -70,9 +70,7 @@ def run(
         for group in mine:
             named = tuple(dataclasses.replace(p, name=existing.get(p.hash, p.name)) for p in group)
             units.append(Unit(named, tuple(names), todo, executors.data_of(config, group)))
-        from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
-
-        refresh = report.Refresher(target, report_every, total=len(points), read=read_table)
+        refresh = _refresher(target, report_every, len(points))
         driver.drive(Job(str(target), config, source, address), units, work_on, refresh=refresh)
         if "train" in todo and (told := costs.sentence(target, [point for unit in units for point in unit.points])):
             print(told, file=sys.stderr)
@@ -88,6 +86,15 @@ def run(
 
         print(f"report: {report.write(target)}")
     return verdict
+
+
+def _refresher(folder: epath.Path, seconds: float, total: int) -> Callable[[], object]:
+    """What makes the report anew every so many seconds while the sweep runs."""
+    if not seconds:
+        return bool
+    from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
+
+    return report.Refresher(folder, seconds, total=total, read=read_table)
 
 
 def read_table(folder: epath.Path) -> Table:
