@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import pathlib
 import shutil
 import time
@@ -153,8 +154,8 @@ def believed(columns: dict) -> dict[str, float | None]:
 
 def judged_in(path: pathlib.Path, target: str) -> dict[str, list]:
     """Measures and tau-b in the believed direction, as verdict.csv beside the report has them."""
-    with (path.parent.parent / "verdict.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["target"] == target]
+    text = (path.parent.parent / "verdict.csv").read_text(encoding="utf8")
+    rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if row["target"] == target]
     turned = [float(row["sign"]) * float(row["tau_b"]) if row["tau_b"] else None for row in rows]
     return {"measure": [row["measure"] for row in rows], "tau_b": turned}
 
