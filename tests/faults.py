@@ -17,6 +17,7 @@ from tests import experiments
 ROOT = pathlib.Path(__file__).parent.parent
 WORK = "--stage=train,measure"
 PATIENCE = 300.0  # seconds, on a busy machine
+LONG = 1800.0  # the same for the default sweep
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -44,21 +45,21 @@ def start(workdir, *arguments, config="tests/faults.py", **options):
     return subprocess.Popen(command, cwd=ROOT, env=variables, **pipes, **options)
 
 
-def finish(process, status=0):
+def finish(process, status=0, *, patience=PATIENCE):
     """What a driver wrote, once it has ended with `status`."""
-    output, _ = process.communicate(timeout=PATIENCE)
+    output, _ = process.communicate(timeout=patience)
     assert process.returncode == status, output
     return output
 
 
-def run(workdir, *arguments, status=0, **options):
+def run(workdir, *arguments, status=0, patience=PATIENCE, **options):
     """What a driver of the sweep in `workdir` wrote to its end."""
-    return finish(start(workdir, *arguments, **options), status)
+    return finish(start(workdir, *arguments, **options), status, patience=patience)
 
 
-def until(process, condition):
+def until(process, condition, *, patience=PATIENCE):
     """Waits for `condition` while `process` runs."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while process.poll() is None and not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.005)

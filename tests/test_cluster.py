@@ -59,6 +59,22 @@ def test_a_node_is_killed(nodes, quiet, tmp_path):
 
 
 @pytest.mark.faults
+def test_a_node_is_killed_in_the_middle_of_the_default_sweep(nodes, tmp_path):
+    default = {"config": "configs/sweep.py"}
+    faults.run(tmp_path / "local", patience=faults.LONG, **default)
+    driver = faults.start(tmp_path / "ray", "--executor=ray", f"--ray_address={nodes.address}", **default)
+    faults.until(driver, lambda: len(faults.records(tmp_path / "ray")) >= 16, patience=faults.LONG)
+    nodes.stdin.write("kill\n")
+    nodes.stdin.flush()
+    assert nodes.stdout.readline() == "killed\n"
+    begun = len(faults.records(tmp_path / "ray"))
+    faults.finish(driver, patience=faults.LONG)
+    assert begun < 48
+    assert len(faults.records(tmp_path / "ray")) == 48
+    assert faults.records(tmp_path / "ray") == faults.records(tmp_path / "local")
+
+
+@pytest.mark.faults
 def test_a_driver_of_a_cluster_is_told_to_stop(nodes, quiet, tmp_path):
     to = ["--executor=ray", f"--ray_address={nodes.address}"]
     endless = ["--config.train.target=1e-30", "--config.train.max_epochs=1000000", "--config.run.checkpoint_seconds=5"]
