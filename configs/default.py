@@ -64,7 +64,7 @@ def get_config() -> ConfigDict:
     config.run.group = (
         0  # networks of equal shape in one unit of work, which --shard deals out; 0: 4 on a CPU, else 256
     )
-    config.run.slots = 0  # networks of a unit trained at once by one program; 0: one on a CPU, else as memory allows
+    config.run.slots = 0  # networks trained and measured at once by one program; 0: one on a CPU, else as memory allows
     config.run.compilation_cache = "auto"  # folder of compiled programs; auto: the person's cache folder; off: none
     config.run.checkpoint_seconds = 60.0  # between checkpoints of a network in training
     config.run.workers = 0  # processes on a CPU; 0: one for every `threads` cores

@@ -1,4 +1,4 @@
-"""Compiled programs: kept on disk from run to run; how long compiling, updates and checks take."""
+"""Compiled programs: kept on disk from run to run, the memory they may take, how long compiling and running takes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from prunegen_jax import data
 _COMPILING = "/jax/core/compile/backend_compile_duration"  # loading from the cache included
 _compiling = {"seconds": 0.0}  # by this process so far
 _LEAST = 0.2  # seconds of compiling that are worth a file
+MEMORY_SHARE = 0.6  # of a device's memory, that a program over many networks may take
+_MEMORY = 8 << 30  # bytes, of a device that does not tell
 
 
 def use_cache(folder: str) -> None:
@@ -55,6 +57,12 @@ class Watch:
         found = {"train": now - self._begin, "compile": compiled - self._compiled, **self._spans}
         self._begin, self._compiled, self._spans = now, compiled, dict.fromkeys(self._spans, 0.0)
         return found
+
+
+def device_memory() -> int:
+    """Bytes of the memory of a device."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return int(stats.get("bytes_limit", _MEMORY))
 
 
 def _note(event: str, seconds: float, **_: Any) -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from prunegen_jax import together
 from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
 
 BATCH = 500  # examples evaluated at a time, at most; results do not depend on it beyond float error
@@ -35,7 +36,7 @@ def batches(size: int, *, batch_size: int = BATCH) -> list[np.ndarray]:
     return [np.minimum(np.arange(start, start + length), size - 1) for start in range(0, size, length)]
 
 
-@jax.jit
+@together.jit
 def _losses(apply: Any, params: PyTree, data: Dataset, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
     with jax.default_matmul_precision("highest"):
         images, labels = data.take(indices)

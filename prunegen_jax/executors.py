@@ -7,9 +7,11 @@ short is simply given out again, and goes on from its checkpoints. An executor y
 
 from __future__ import annotations
 
+import itertools
 import os
 import runpy
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -186,8 +188,12 @@ def _added() -> list[str]:
 
 
 def _here(job: Job, units: Sequence[Unit], tick: Tick) -> Iterator[tuple[Unit, Outcome]]:
-    """Does `units` one after the other in this process."""
-    for unit in units:
+    """Does `units` one after the other in this process; while an accelerator is at one, its host compiles the next."""
+    ahead = None
+    for unit, following in itertools.pairwise([*units, None]):
+        if ahead:
+            ahead.join()
+        ahead = _ahead(job, unit, following)
         for _ in range(1 + job.config.run.retries):
             outcome = attempt(job, unit, tick)
             if outcome.status != "unreachable" or processes.stopping():
@@ -196,3 +202,14 @@ def _here(job: Job, units: Sequence[Unit], tick: Tick) -> Iterator[tuple[Unit, O
             return
         tick("")
         yield unit, outcome
+
+
+def _ahead(job: Job, unit: Unit, following: Unit | None) -> threading.Thread | None:
+    """A thread that compiles for `following`, if that is worth it. Should it fail, so will the unit, which tells."""
+    same = following is None or following.shape == unit.shape
+    if same or "train" not in following.stages or jax.default_backend() == "cpu":
+        return None
+    given = (epath.Path(job.folder), following.points, job.config)
+    thread = threading.Thread(target=work.compile_ahead, args=given, daemon=True)
+    thread.start()
+    return thread

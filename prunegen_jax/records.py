@@ -169,8 +169,13 @@ def check_fingerprint(record: Record, found: str) -> None:
         )
 
 
-def restore(workdir: epath.Path, record: Record, split: data.Split) -> TrainedModel:
-    """The network of `record` from its checkpoint. ValueError if it has none, DamagedError if it is not whole."""
+def restore(workdir: epath.Path, record: Record, split: data.Split, *, vmapped: bool = False) -> TrainedModel:
+    """The network of `record` from its checkpoint, `vmapped` for one that is measured together with others.
+
+    Raises:
+        ValueError: if it has none.
+        DamagedError: if it is not whole.
+    """
     loaded = checkpoints.load(workdir / "checkpoints" / record["name"])
     if loaded is None:
         raise ValueError(f"{workdir} has no weights of {record['name']!r}")
@@ -179,6 +184,7 @@ def restore(workdir: epath.Path, record: Record, split: data.Split) -> TrainedMo
         # Another process still trains it, having begun before there was a record; or it is of another making.
         raise files.DamagedError(f"the checkpoint of {record['name']!r} in {workdir} is not that of its end")
     network = network_of(record["point"], image_shape=split.train.images.shape[1:], classes=split.classes)
+    network = (network.vmapped or network) if vmapped else network
     params, stats = jax.eval_shape(network.init, jax.random.key(0))
     parts = {}
     for part in ("init", "first_epoch", "final") if meta["has_first_epoch"] else ("init", "final"):

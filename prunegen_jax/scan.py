@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import trees
+from prunegen_jax import together, trees
 from prunegen_jax.evaluation import batches, cross_entropy
 from prunegen_jax.masks import Scores, apply_mask
 from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
@@ -22,7 +22,7 @@ _SLACK = 1e-4
 Keep = tuple[int, ...]
 
 
-@functools.partial(jax.jit, static_argnames="criterion")
+@functools.partial(together.jit, static_argnames="criterion")
 def _costs(
     apply: Any,
     params: PyTree,

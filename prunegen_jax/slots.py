@@ -13,15 +13,14 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from prunegen_jax import files, training
+from prunegen_jax import compilation, files, training
 from prunegen_jax.models import Network
 from prunegen_jax.snapshots import Task
 from prunegen_jax.training import Recipe
 from prunegen_jax.types import Dataset
 
 MOST = 64  # on one device: beyond, a step takes longer in proportion
-_SHARE = 0.6  # of a device's memory
-_MEMORY = 8 << 30  # bytes, of a device that does not tell
+_LANES = 16
 
 
 def choose(folder: epath.Path, tasks: Sequence[Task], wanted: int) -> int:
@@ -53,8 +52,16 @@ def choose(folder: epath.Path, tasks: Sequence[Task], wanted: int) -> int:
 
 
 def _chosen(tasks: Sequence[Task], devices: int) -> int:
-    one = tasks[0]
-    return fitting(bytes_of_slot(one.network, one.recipe, one.split.train), _memory(), devices, len(tasks))
+    size = bytes_of_slot(tasks[0].network, tasks[0].recipe, tasks[0].split.train)
+    return fitting(size, compilation.device_memory(), devices, len(tasks))
+
+
+def measured_together(slots: int) -> int:
+    """How many networks are measured at once, where `slots` train at once.
+
+    At most 16 on a device: searches of different length leave lanes idle, and each brings a batch of examples or masks.
+    """
+    return min(slots, _LANES * len(jax.local_devices()))
 
 
 def group_size(wanted: int) -> int:
@@ -67,7 +74,7 @@ def fitting(size: int, memory: int, devices: int, count: int) -> int:
 
     One if there is one device and one network, or one slot fills the memory.
     """
-    each = min(MOST, int(_SHARE * memory / size), -(-count // devices))
+    each = min(MOST, int(compilation.MEMORY_SHARE * memory / size), -(-count // devices))
     return each * devices if each > 1 or (each == 1 and devices > 1 and count > 1) else 1
 
 
@@ -80,9 +87,3 @@ def bytes_of_slot(network: Network, recipe: Recipe, data: Dataset) -> int:
     needed = program.run.lower(state, h, data, *numbers).compile().memory_analysis()
     whole = needed.temp_size_in_bytes + needed.argument_size_in_bytes + needed.output_size_in_bytes
     return whole - sum(leaf.nbytes for leaf in jax.tree.leaves(data))
-
-
-def _memory() -> int:
-    """Bytes of the memory of a device."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    return int(stats.get("bytes_limit", _MEMORY))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import operator
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from prunegen_jax import compilation, files, processes, records, slots, snapshots, training
+from prunegen_jax import compilation, files, processes, records, slots, snapshots, together, training
 from prunegen_jax.measures import measure
-from prunegen_jax.snapshots import Snapshot, task_of
+from prunegen_jax.snapshots import Snapshot, Task, task_of
 from prunegen_jax.sweeps import Point
+from prunegen_jax.types import TrainedModel
 
 __all__ = ["measure_missing", "run_group", "task_of", "train"]
 
@@ -45,8 +48,8 @@ def run_group(
         for _, same in itertools.groupby(sorted(waiting, key=_data), key=_data):
             train(folder, list(same), config, note=note, stop=stop)
     if "measure" in stages:
-        for point in points:
-            measure_missing(folder, point, names, config, stop=stop)
+        for _, same in itertools.groupby(sorted(points, key=_data), key=_data):
+            measure_missing(folder, list(same), names, config, stop=stop)
 
 
 def train(
@@ -105,38 +108,85 @@ def train(
             raise processes.StoppedError(f"{names[0]} stopped after {now[0][1].epochs} epochs")
 
 
+def compile_ahead(folder: epath.Path, points: Sequence[Point], config: ConfigDict) -> None:
+    """Compiles what training points of equal shape will need, while the device is at something else."""
+    compilation.use_cache(config.run.compilation_cache)
+    waiting = sorted((point for point in points if records.read(folder, point.name) is None), key=_data)
+    for _, same in itertools.groupby(waiting, key=_data):
+        tasks = [task_of(point, config) for point in same]
+        count = slots.choose(folder, tasks, config.run.slots)
+        devices = jax.local_devices() if count > 1 else ()
+        task = tasks[0]
+        training.compile_ahead(task.network, task.recipe, task.split.train, task.h, slots=count, devices=devices)
+        return  # the others share the program
+
+
 def measure_missing(
     folder: epath.Path,
-    point: Point,
+    points: Sequence[Point],
     names: Sequence[str],
     config: ConfigDict,
     *,
     stop: Callable[[], bool] = bool,
 ) -> None:
-    """Computes the measures of `names` that the record of `point` lacks, and writes it after each."""
-    record = records.read(folder, point.name)
+    """Computes the measures of `names` that the records of points of equal shape and data lack.
+
+    Where networks train together, in slots, they are measured together. Records are written after each measure.
+    """
+    lacking = [point for point in points if _missing(records.read(folder, point.name), names)]
+    if not lacking:
+        return
+    tasks = [task_of(point, config) for point in lacking]
+    lanes = slots.measured_together(slots.choose(folder, tasks, config.run.slots))
+    for start in range(0, len(lacking), lanes):
+        subjects = [_subject(folder, task, config, vmapped=lanes > 1) for task in tasks[start : start + lanes]]
+        for name in names:
+            of = [subject for subject in subjects if name in _missing(subject.record, [name])]
+            if not of:
+                continue
+            if stop():
+                raise processes.StoppedError(f"{of[0].model.name} stopped before {name!r} was measured")
+            _measure(folder, of, name, config, lanes)
+
+
+class _Subject(NamedTuple):
+    """A network to measure."""
+
+    record: records.Record
+    model: TrainedModel
+    key: jax.Array
+
+
+def _missing(record: records.Record | None, names: Sequence[str]) -> list[str]:
+    """Those of `names` to compute. What failed (memory, say) is tried again: what fails for good costs little."""
     if record is None or record["status"] == "diverged":
-        return
-    # What failed (out of memory, say) is tried again: the answer of what fails for good costs little.
+        return []
     there = {name for name, entry in record["measures"].items() if entry["status"] != "failed"}
-    missing = [name for name in names if name not in there]
-    if not missing:
-        return
-    split = task_of(point, config).split
-    records.check_data(record, split)
+    return [name for name in names if name not in there]
+
+
+def _subject(folder: epath.Path, task: Task, config: ConfigDict, *, vmapped: bool) -> _Subject:
+    """A network of the workdir; it is trained again if its checkpoint is damaged or gone."""
+    point = task.point
+    record = records.read(folder, point.name)
+    records.check_data(record, task.split)
     try:
-        model = records.restore(folder, record, split)
+        model = records.restore(folder, record, task.split, vmapped=vmapped)
     except (files.DamagedError, FileNotFoundError, ValueError) as error:
         print(f"{error}; training {point.name} again", file=sys.stderr)
         train(folder, [point], config)
-        model = records.restore(folder, record, split)
-    key = jax.random.fold_in(jax.random.key(point.fields["seed"]), _MEASURE)
-    for name in missing:
-        if stop():
-            raise processes.StoppedError(f"{point.name} stopped before {name!r} was measured")
-        begin = time.monotonic()
-        options = config.measures.options.get(name, ConfigDict()).to_dict()
-        estimate = measure(model, [name], key=key, options={name: options})[name]
-        record["measures"][name] = dataclasses.asdict(estimate) | {"options": options}
-        records.write(folder, record)
-        records.add_times(folder, point.name, {name: time.monotonic() - begin})
+        model = records.restore(folder, record, task.split, vmapped=vmapped)
+    return _Subject(record, model, jax.random.fold_in(jax.random.key(point.fields["seed"]), _MEASURE))
+
+
+def _measure(folder: epath.Path, subjects: Sequence[_Subject], name: str, config: ConfigDict, lanes: int) -> None:
+    """Computes one measure of networks of equal shape and data, together if `lanes` is not 1."""
+    begin = time.monotonic()
+    options = config.measures.options.get(name, ConfigDict()).to_dict()
+    ask = [functools.partial(measure, model, [name], key=key, options={name: options}) for _, model, key in subjects]
+    devices = jax.local_devices() if lanes > 1 else ()
+    found = together.run(ask, lanes=lanes, common=subjects[0].model.train, devices=devices)
+    for subject, answer in zip(subjects, found, strict=True):
+        subject.record["measures"][name] = dataclasses.asdict(answer[name]) | {"options": options}
+        records.write(folder, subject.record)
+        records.add_times(folder, subject.model.name, {name: (time.monotonic() - begin) / len(subjects)})

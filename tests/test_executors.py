@@ -7,6 +7,7 @@ import os
 import runpy
 import sys
 
+import jax
 import pytest
 from etils import epath
 
@@ -85,6 +86,20 @@ def test_a_worker_keeps_to_its_shapes_and_leaves_others_theirs():
         return unit
 
     assert [choose(one), choose(two), choose(two), choose(two)] == [narrow, wide, wide_too, narrow_too]
+
+
+def test_an_accelerator_is_not_kept_waiting_for_the_next_shape(tmp_path, monkeypatch):
+    config = small()
+    wide, wide_too, narrow, _ = units_of(config)
+    job, compiled = Job(str(tmp_path), config), []
+    monkeypatch.setattr(work, "compile_ahead", lambda folder, points, config: compiled.append(points))
+    assert executors._ahead(job, wide, narrow) is None  # a CPU has nothing to spare
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert executors._ahead(job, wide, wide_too) is None
+    assert executors._ahead(job, wide, None) is None
+    assert executors._ahead(job, wide, narrow._replace(stages=("measure",))) is None
+    executors._ahead(job, wide, narrow).join()
+    assert compiled == [narrow.points]
 
 
 def test_a_failure_is_told_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):

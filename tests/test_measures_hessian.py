@@ -252,6 +252,20 @@ def test_a_second_network_of_equal_shape_compiles_nothing():
 
     run(0)
     programs = (lanczos._tridiagonal, traces._samples, traces._sketch, hessian._linearize)
-    before = [program._cache_size() for program in programs]
+    before = [program.alone._cache_size() for program in programs]
     run(1)
-    assert [program._cache_size() for program in programs] == before
+    assert [program.alone._cache_size() for program in programs] == before
+
+
+@pytest.mark.parametrize("varied", ["operators", "vectors", "both"])
+def test_one_product_under_vmap(varied):
+    matrices = jax.random.normal(jax.random.key(0), (3, 4, 4))
+    vectors = jax.random.normal(jax.random.key(1), (3, 4))
+
+    def product(matrix, vector):
+        return lanczos.apply_one(Partial(lambda a, block: block @ a.T, matrix), vector)
+
+    a, v = (matrices if varied != "vectors" else matrices[0]), (vectors if varied != "operators" else vectors[0])
+    found = jax.vmap(product, (None if varied == "vectors" else 0, None if varied == "operators" else 0))(a, v)
+    expected = np.einsum("nij,nj->ni", np.broadcast_to(a, (3, 4, 4)), np.broadcast_to(v, (3, 4)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

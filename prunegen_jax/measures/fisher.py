@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import trees
+from prunegen_jax import together, trees
 from prunegen_jax.evaluation import batches
 from prunegen_jax.measures import gradient_noise, hessian, subject
 from prunegen_jax.measures.weights import check_choice, measured
@@ -92,7 +92,7 @@ def relative_flatness(
     return Estimate(total / len(network.train), details={"folded": network is not model})
 
 
-@functools.partial(jax.jit, static_argnames="name")
+@functools.partial(together.jit, static_argnames="name")
 def _relative_flatness(
     features: Partial, params: PyTree, kernel: jax.Array, data: Dataset, indices: Any, *, name: str
 ) -> tuple[jax.Array, jax.Array]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from matfree import decomp, stochtrace
 
+from prunegen_jax import together
 from prunegen_jax.types import Partial
 
 CYCLE = 4  # Lanczos steps between two looks at the Ritz values
@@ -75,10 +76,13 @@ def apply_one(operator: Partial, vector: jax.Array) -> jax.Array:
 def _apply_block(
     axis_size: int, in_batched: list[Any], operator: Partial, vectors: jax.Array
 ) -> tuple[jax.Array, bool]:
-    return operator(vectors), True
+    if not any(jax.tree.leaves(in_batched[0])):
+        return operator(vectors), True
+    axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)  # operators of several networks
+    return jax.vmap(lambda a, v: a(v[None, :])[0], tuple(axes), axis_size=axis_size)(operator, vectors), True
 
 
-@functools.partial(jax.jit, static_argnames="steps")
+@functools.partial(together.jit, static_argnames="steps")
 def _tridiagonal(
     operator: Partial, start: jax.Array, basis: jax.Array, steps: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -161,7 +165,7 @@ def _accurate(ritz: np.ndarray, residuals: np.ndarray, count: int, tolerance: fl
     return True
 
 
-@functools.partial(jax.jit, static_argnames=("probes", "steps"))
+@functools.partial(together.jit, static_argnames=("probes", "steps"))
 def _quadrature(operator: Partial, like: jax.Array, key: jax.Array, probes: int, steps: int) -> tuple[jax.Array, ...]:
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         starts = stochtrace.sampler_signs(like, num=probes)(key)

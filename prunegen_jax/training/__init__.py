@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prunegen_jax.models import Network
-from prunegen_jax.training.ensemble import Job, compile_for, start, train_many
+from prunegen_jax.training.ensemble import Job, compile_ahead, compile_for, start, train_many
 from prunegen_jax.training.recipe import Recipe, Snapshot
 from prunegen_jax.training.step import Hyper, State, hyper
 from prunegen_jax.types import Dataset
 
-__all__ = ["Hyper", "Job", "Recipe", "Snapshot", "State", "compile_for", "hyper", "start", "train", "train_many"]
+__all__ = [
+    "Hyper", "Job", "Recipe", "Snapshot", "State", "compile_ahead", "compile_for", "hyper", "start", "train",
+    "train_many",
+]  # fmt: skip
 
 
 def train(

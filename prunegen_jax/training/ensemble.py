@@ -37,6 +37,18 @@ def compile_for(network: Network, recipe: Recipe, *, slots: int = 1, devices: Se
     )
 
 
+def compile_ahead(
+    network: Network, recipe: Recipe, data: Dataset, h: Hyper, *, slots: int = 1, devices: Sequence[jax.Device] = ()
+) -> None:
+    """Compiles the updates that `train_many` will do, for data and hyperparameters of these shapes, and does none."""
+    compiled = compile_for(network, recipe, slots=slots, devices=devices)
+    each, same = _shardings(tuple(devices))
+    one = jax.eval_shape(compiled.init, h.key), jax.eval_shape(lambda: h)
+    many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype, sharding=each), one)
+    shared = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=same), data)
+    compiled.run.lower(*many, shared, *np.zeros((3, slots), np.int32)).compile()
+
+
 def start(network: Network, recipe: Recipe, h: Hyper) -> Snapshot:
     """The network before its first update."""
     return Snapshot(compile_for(network, recipe).init(h.key), epochs=0, updates=0)
@@ -75,6 +87,14 @@ def train_many(
         yield ensemble.epoch()
 
 
+def _shardings(devices: tuple[jax.Device, ...]) -> tuple[jax.NamedSharding | None, jax.NamedSharding | None]:
+    """Where arrays with an axis of slots, and the others, lie; None, None on one device."""
+    if len(devices) < 2:
+        return None, None
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("slots",))
+    return jax.NamedSharding(mesh, jax.P("slots")), jax.NamedSharding(mesh, jax.P())
+
+
 class _Ensemble:
     """The slots, their states on the device and who sits where."""
 
@@ -92,12 +112,8 @@ class _Ensemble:
         self.seats: list[Seat | None] = [None] * slots
         self.states: State | None = None
         self.hypers: Hyper | None = None
-        self.sharding = None
-        if len(devices) > 1:
-            mesh = jax.sharding.Mesh(np.asarray(devices), ("slots",))
-            self.sharding = jax.NamedSharding(mesh, jax.P("slots"))
-            data = jax.device_put(data, jax.NamedSharding(mesh, jax.P()))
-        self.data = data
+        self.sharding, same = _shardings(devices)
+        self.data = jax.device_put(data, same) if same else data
         if jobs:
             self.program = compile_for(network, jobs[0].recipe, slots=slots, devices=devices)
 
