@@ -21,6 +21,7 @@ _GRACE = 8.0  # seconds that a worker has to save what it is at
 _CONNECT = 10.0  # seconds for the head of a cluster to answer
 _LOOK = 0.5  # seconds between looks at what goes on
 _OPTIONS = {"CPU": "num_cpus", "GPU": "num_gpus"}  # what Ray calls them; anything else is a resource by its own name
+_OWN = "local"  # a cluster of its own; without an address Ray would join whatever it finds on this machine
 _adopted: list[tuple[dict[str, Any], str]] = []  # in a worker: whose configuration it has
 
 
@@ -33,13 +34,15 @@ def require(config: ConfigDict) -> None:
 def run(job: Job, units: Sequence[Unit], tick: Tick) -> Iterator[tuple[Unit, Outcome]]:
     """Does `units` on the cluster at `job.address`, or on one of this machine alone, and yields each as it ends.
 
+    Without an address, RAY_ADDRESS counts, which Ray sets for the jobs submitted to it.
+
     Ray does a unit again, up to `run.retries` times, when its worker or node dies. When this process is told to stop,
     or the iterator is closed, the workers save what they are at and end.
     """
     ray = _ray()
     begun = not ray.is_initialized()
     if begun:
-        _connect(ray, job.address)
+        _connect(ray, job.address or os.environ.get("RAY_ADDRESS") or _OWN)
     retries = job.config.run.retries
     resources = _resources(job.config)
     accelerator = bool(resources.get("num_gpus") or resources.get("resources"))
@@ -100,10 +103,7 @@ def _connect(ray: ModuleType, address: str) -> None:
             socket.create_connection((host, int(port)), timeout=_CONNECT).close()
         except OSError as error:
             raise ValueError(f"--ray_address={address} does not answer: {error.strerror or error}") from None
-    if address:
-        ray.init(address=address, logging_level="ERROR")
-    else:
-        ray.init(logging_level="ERROR", include_dashboard=False)
+    ray.init(address=address, logging_level="ERROR", **({"include_dashboard": False} if address == _OWN else {}))
     with contextlib.suppress(ValueError):  # not in the main thread, where there was nothing to take over
         signal.signal(signal.SIGTERM, handler)
 

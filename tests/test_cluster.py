@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -98,6 +99,23 @@ def test_a_driver_of_a_cluster_is_told_to_stop(nodes, quiet, tmp_path):
 def test_a_cluster_that_is_not_there(tmp_path):
     output = faults.run(tmp_path, "--executor=ray", "--ray_address=127.0.0.1:1", status=2)
     assert output == "--ray_address=127.0.0.1:1 does not answer: Connection refused\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "variable", "joined"), [("", "", "local"), ("", "auto", "auto"), ("10.0.0.1", "auto", "10.0.0.1")]
+)
+def test_which_cluster_is_joined(tmp_path, monkeypatch, flag, variable, joined):
+    asked = []
+
+    def init(*, address, **_):
+        asked.append(address)
+        sys.exit("enough")
+
+    monkeypatch.setenv("RAY_ADDRESS", variable)
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(init=init, is_initialized=bool))
+    with pytest.raises(SystemExit, match="enough"):
+        pipeline.run(faults.get_config(), tmp_path / "w", stages=("train",), executor="ray", address=flag)
+    assert asked == [joined]
 
 
 def test_without_ray_it_is_said_what_to_install(tmp_path, monkeypatch):
