@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from prunegen_jax import data
 
 _COMPILING = "/jax/core/compile/backend_compile_duration"  # loading from the cache included
-_compiling = {"seconds": 0.0}  # by this process so far
+_here = threading.local()  # seconds of compiling by this thread so far
 _LEAST = 0.2  # seconds of compiling that are worth a file
 MEMORY_SHARE = 0.6  # of a device's memory, that a program over many networks may take
 _MEMORY = 8 << 30  # bytes, of a device that does not tell
@@ -42,18 +43,18 @@ class Watch:
     def __init__(self) -> None:
         _listen()
         self._spans = {"update": 0.0, "check": 0.0}
-        self._begin, self._compiled = time.monotonic(), _compiling["seconds"]
+        self._begin, self._compiled = time.monotonic(), _compiled()
 
     @contextlib.contextmanager
     def span(self, activity: str) -> Iterator[None]:
         """A stretch of `activity`."""
-        begin, compiled = time.monotonic(), _compiling["seconds"]
+        begin, compiled = time.monotonic(), _compiled()
         yield
-        self._spans[activity] += time.monotonic() - begin - (_compiling["seconds"] - compiled)
+        self._spans[activity] += time.monotonic() - begin - (_compiled() - compiled)
 
     def lap(self) -> dict[str, float]:
         """The seconds since the last call, or the beginning."""
-        now, compiled = time.monotonic(), _compiling["seconds"]
+        now, compiled = time.monotonic(), _compiled()
         found = {"train": now - self._begin, "compile": compiled - self._compiled, **self._spans}
         self._begin, self._compiled, self._spans = now, compiled, dict.fromkeys(self._spans, 0.0)
         return found
@@ -67,7 +68,11 @@ def device_memory() -> int:
 
 def _note(event: str, seconds: float, **_: Any) -> None:
     if event == _COMPILING:
-        _compiling["seconds"] += seconds
+        _here.seconds = _compiled() + seconds
+
+
+def _compiled() -> float:
+    return getattr(_here, "seconds", 0.0)
 
 
 @functools.cache

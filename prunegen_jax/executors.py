@@ -190,18 +190,22 @@ def _added() -> list[str]:
 def _here(job: Job, units: Sequence[Unit], tick: Tick) -> Iterator[tuple[Unit, Outcome]]:
     """Does `units` one after the other in this process; while an accelerator is at one, its host compiles the next."""
     ahead = None
-    for unit, following in itertools.pairwise([*units, None]):
+    try:
+        for unit, following in itertools.pairwise([*units, None]):
+            if ahead:
+                ahead.join()
+            ahead = _ahead(job, unit, following)
+            for _ in range(1 + job.config.run.retries):
+                outcome = attempt(job, unit, tick)
+                if outcome.status != "unreachable" or processes.stopping():
+                    break
+            if processes.stopping():
+                return
+            tick("")
+            yield unit, outcome
+    finally:
         if ahead:
-            ahead.join()
-        ahead = _ahead(job, unit, following)
-        for _ in range(1 + job.config.run.retries):
-            outcome = attempt(job, unit, tick)
-            if outcome.status != "unreachable" or processes.stopping():
-                break
-        if processes.stopping():
-            return
-        tick("")
-        yield unit, outcome
+            ahead.join()  # Python must not end while a thread of it compiles
 
 
 def _ahead(job: Job, unit: Unit, following: Unit | None) -> threading.Thread | None:

@@ -1,4 +1,4 @@
-"""How many networks of a shape train at once: chosen for the backend and its memory, and kept in the workdir.
+"""How many networks of a shape train, or are measured, at once: chosen for the backend, and kept in the workdir.
 
 The last bits of a network depend on the size of the ensemble it was trained in, so a workdir stays with its choice.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from prunegen_jax.training import Recipe
 from prunegen_jax.types import Dataset
 
 MOST = 64  # on one device: beyond, a step takes longer in proportion
-_LANES = 16
+_LANES = 16  # likewise, for measuring
 
 
 def choose(folder: epath.Path, tasks: Sequence[Task], wanted: int) -> int:
@@ -37,31 +37,41 @@ def choose(folder: epath.Path, tasks: Sequence[Task], wanted: int) -> int:
         raise ValueError(f"run.slots={wanted} must be 0, 1 or a positive multiple of the {devices} devices")
     if wanted:
         return wanted
+    return _kept(folder, "slots", tasks, lambda: 1 if jax.default_backend() == "cpu" else _chosen(tasks, devices))
+
+
+def lanes(folder: epath.Path, tasks: Sequence[Task], wanted: int) -> int:
+    """How many networks of one shape are measured at once: as for `choose`, 16 on each device at most.
+
+    Searches of different length leave lanes idle, and each brings a batch of examples or masks.
+    """
+    devices = len(jax.local_devices())
+    most = _LANES * devices
+    if wanted or jax.default_backend() == "cpu":
+        return min(wanted or 1, most)
+    return _kept(folder, "lanes", tasks, lambda: min(most, -(-len(tasks) // devices) * devices))
+
+
+def _kept(folder: epath.Path, what: str, tasks: Sequence[Task], find: Callable[[], int]) -> int:
+    """The number called `what` that the workdir keeps for the shape of `tasks`; if it has none, what `find` finds."""
+    devices = len(jax.local_devices())
     shape = {"backend": jax.default_backend(), "devices": devices, "shape": tasks[0].point.shape}
     name = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
-    place = folder / "slots" / f"{name}.json"
+    place = folder / "slots" / (f"{name}.json" if what == "slots" else f"{name}.{what}.json")
     try:
-        kept = files.read_json(place).get("slots")
+        kept = files.read_json(place).get(what)
         if isinstance(kept, int) and kept >= 1:
             return kept
     except (FileNotFoundError, files.DamagedError):
         pass
-    found = 1 if jax.default_backend() == "cpu" else _chosen(tasks, devices)
-    files.write_json(place, {"slots": found, **shape})
+    found = find()
+    files.write_json(place, {what: found, **shape})
     return found
 
 
 def _chosen(tasks: Sequence[Task], devices: int) -> int:
     size = bytes_of_slot(tasks[0].network, tasks[0].recipe, tasks[0].split.train)
     return fitting(size, compilation.device_memory(), devices, len(tasks))
-
-
-def measured_together(slots: int) -> int:
-    """How many networks are measured at once, where `slots` train at once.
-
-    At most 16 on a device: searches of different length leave lanes idle, and each brings a batch of examples or masks.
-    """
-    return min(slots, _LANES * len(jax.local_devices()))
 
 
 def group_size(wanted: int) -> int:

@@ -8,18 +8,18 @@ import itertools
 import operator
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from prunegen_jax import compilation, files, processes, records, slots, snapshots, together, training
+from prunegen_jax import compilation, data, files, processes, records, slots, snapshots, together, training
 from prunegen_jax.measures import measure
-from prunegen_jax.snapshots import Snapshot, Task, task_of
+from prunegen_jax.snapshots import Snapshot, task_of
 from prunegen_jax.sweeps import Point
-from prunegen_jax.types import TrainedModel
+from prunegen_jax.types import Estimate, TrainedModel
 
 __all__ = ["measure_missing", "run_group", "task_of", "train"]
 
@@ -131,22 +131,27 @@ def measure_missing(
 ) -> None:
     """Computes the measures of `names` that the records of points of equal shape and data lack.
 
-    Where networks train together, in slots, they are measured together. Records are written after each measure.
+    Where networks train together, in slots, they are measured together. Records are written after each measure. What
+    cannot be measured does not keep the others from it, and raises in the end.
     """
-    lacking = [point for point in points if _missing(records.read(folder, point.name), names)]
+    known = [(point, records.read(folder, point.name)) for point in points]
+    lacking = [(point, record) for point, record in known if _missing(record, names)]
     if not lacking:
         return
-    tasks = [task_of(point, config) for point in lacking]
-    lanes = slots.measured_together(slots.choose(folder, tasks, config.run.slots))
-    for start in range(0, len(lacking), lanes):
-        subjects = [_subject(folder, task, config, vmapped=lanes > 1) for task in tasks[start : start + lanes]]
+    tasks = [task_of(point, config) for point, _ in lacking]
+    split = tasks[0].split  # one object, by which it is known to be shared
+    lanes = slots.lanes(folder, tasks, config.run.slots)
+    wrong: list[Exception] = []
+    subjects = _each(lambda one: _subject(folder, *one, split, config, vmapped=lanes > 1), lacking, wrong)
+    for some in iter(lambda: list(itertools.islice(subjects, lanes)), []):
         for name in names:
-            of = [subject for subject in subjects if name in _missing(subject.record, [name])]
-            if not of:
-                continue
-            if stop():
+            of = [subject for subject in some if _missing(subject.record, [name])]
+            if of and stop():
                 raise processes.StoppedError(f"{of[0].model.name} stopped before {name!r} was measured")
-            _measure(folder, of, name, config, lanes)
+            if of:
+                _measure(folder, of, name, config, lanes)
+    if wrong:
+        raise wrong[0]
 
 
 class _Subject(NamedTuple):
@@ -157,6 +162,15 @@ class _Subject(NamedTuple):
     key: jax.Array
 
 
+def _each(function: Callable[[Any], Any], items: Iterable[Any], wrong: list[Exception]) -> Iterator[Any]:
+    """`function` of those of `items` where it does not raise ValueError or OSError; these are added to `wrong`."""
+    for item in items:
+        try:
+            yield function(item)
+        except (ValueError, OSError) as error:
+            wrong.append(error)
+
+
 def _missing(record: records.Record | None, names: Sequence[str]) -> list[str]:
     """Those of `names` to compute. What failed (memory, say) is tried again: what fails for good costs little."""
     if record is None or record["status"] == "diverged":
@@ -165,17 +179,17 @@ def _missing(record: records.Record | None, names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in there]
 
 
-def _subject(folder: epath.Path, task: Task, config: ConfigDict, *, vmapped: bool) -> _Subject:
+def _subject(
+    folder: epath.Path, point: Point, record: records.Record, split: data.Split, config: ConfigDict, *, vmapped: bool
+) -> _Subject:
     """A network of the workdir; it is trained again if its checkpoint is damaged or gone."""
-    point = task.point
-    record = records.read(folder, point.name)
-    records.check_data(record, task.split)
+    records.check_data(record, split)
     try:
-        model = records.restore(folder, record, task.split, vmapped=vmapped)
+        model = records.restore(folder, record, split, vmapped=vmapped)
     except (files.DamagedError, FileNotFoundError, ValueError) as error:
         print(f"{error}; training {point.name} again", file=sys.stderr)
         train(folder, [point], config)
-        model = records.restore(folder, record, task.split, vmapped=vmapped)
+        model = records.restore(folder, record, split, vmapped=vmapped)
     return _Subject(record, model, jax.random.fold_in(jax.random.key(point.fields["seed"]), _MEASURE))
 
 
@@ -186,7 +200,14 @@ def _measure(folder: epath.Path, subjects: Sequence[_Subject], name: str, config
     ask = [functools.partial(measure, model, [name], key=key, options={name: options}) for _, model, key in subjects]
     devices = jax.local_devices() if lanes > 1 else ()
     found = together.run(ask, lanes=lanes, common=subjects[0].model.train, devices=devices)
-    for subject, answer in zip(subjects, found, strict=True):
+    seconds = (time.monotonic() - begin) / len(subjects)
+
+    def write(subject: _Subject, answer: dict[str, Estimate]) -> None:
         subject.record["measures"][name] = dataclasses.asdict(answer[name]) | {"options": options}
         records.write(folder, subject.record)
-        records.add_times(folder, subject.model.name, {name: (time.monotonic() - begin) / len(subjects)})
+        records.add_times(folder, subject.model.name, {name: seconds})
+
+    wrong: list[Exception] = []
+    list(_each(lambda one: write(*one), zip(subjects, found, strict=True), wrong))
+    if wrong:  # the disk is full, say: what comes next would be lost as well
+        raise wrong[0]

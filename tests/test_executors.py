@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import runpy
 import sys
+import threading
+import time
 
 import jax
 import pytest
@@ -100,6 +102,18 @@ def test_an_accelerator_is_not_kept_waiting_for_the_next_shape(tmp_path, monkeyp
     assert executors._ahead(job, wide, narrow._replace(stages=("measure",))) is None
     executors._ahead(job, wide, narrow).join()
     assert compiled == [narrow.points]
+
+
+def test_nothing_compiles_on_when_the_work_has_ended(tmp_path, monkeypatch):
+    going = threading.Thread(target=time.sleep, args=(0.5,))
+    going.start()
+    monkeypatch.setattr(executors, "_ahead", lambda *_: going)
+    monkeypatch.setattr(executors, "attempt", lambda *_: Outcome("done"))
+    rounds = executors._here(Job(str(tmp_path), small()), units_of(small())[:1], str)
+    next(rounds)
+    assert going.is_alive()
+    rounds.close()
+    assert not going.is_alive()
 
 
 def test_a_failure_is_told_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ import jax
 import pytest
 from etils import epath
 
-from prunegen_jax import pipeline, processes, sweeps, together, work
+from prunegen_jax import pipeline, processes, records, sweeps, together, work
 from tests import experiments
 
 # One of every kind of program: passes, masks, searches, gradients, products with the Hessian, layers, inputs.
@@ -80,6 +80,48 @@ def test_records_do_not_depend_on_the_company(trained, tmp_path):
         for folder in ("all", "some")
     ]
     assert records[0] == records[1]
+
+
+def test_records_do_not_depend_on_the_lane(trained, tmp_path):
+    points, config = sweeps.points(_config()), _config(slots=4)
+    for folder, order in (("forward", points), ("back", points[::-1])):
+        shutil.copytree(trained, tmp_path / folder)
+        work.measure_missing(epath.Path(tmp_path / folder), order, ("prunability", "path_norm"), config)
+    for file in (tmp_path / "forward" / "records").glob("*.json"):
+        assert file.read_bytes() == (tmp_path / "back" / "records" / file.name).read_bytes()
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_what_cannot_be_measured_keeps_nobody_from_it(trained, tmp_path, slots):
+    shutil.copytree(trained, tmp_path / "w")
+    points, config = sweeps.points(_config()), _config(slots=slots)
+    file = tmp_path / "w" / "records" / f"{points[1].name}.json"
+    record = json.loads(file.read_text())
+    checked = {k: v for k, v in record.items() if k != "checksum"} | {"data": "another"}
+    file.unlink()
+    records.write(epath.Path(tmp_path / "w"), checked)
+    with pytest.raises(ValueError, match="the data set is not the one"):
+        work.measure_missing(epath.Path(tmp_path / "w"), points, ("parameter_norm",), config)
+    measured = {
+        p.name: "parameter_norm" in records.read(epath.Path(tmp_path / "w"), p.name)["measures"] for p in points
+    }
+    assert list(measured.values()) == [True, False, True, True]
+
+
+def test_a_record_that_cannot_be_written_loses_no_other(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "w")
+    points, real = sweeps.points(_config()), records.write
+
+    def write(folder, record):
+        if record["name"] == points[0].name:
+            raise OSError("the share is gone")
+        real(folder, record)
+
+    monkeypatch.setattr(records, "write", write)
+    with pytest.raises(OSError, match="the share is gone"):
+        work.measure_missing(epath.Path(tmp_path / "w"), points, ("parameter_norm",), _config(slots=4))
+    written = [bool(records.read(epath.Path(tmp_path / "w"), p.name)["measures"]) for p in points]
+    assert written == [False, True, True, True]
 
 
 def test_a_stop_keeps_what_is_measured(trained, tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import pathlib
 import subprocess
 import sys
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -123,14 +125,94 @@ def test_no_more_lanes_than_memory_holds(monkeypatch):
         return x @ x
 
     counts = []
-    real = together._compile
-    monkeypatch.setattr(together, "_compile", lambda *a: counts.append(real(*a)) or counts[-1])
+    real = together._program
+    monkeypatch.setattr(together, "_program", lambda *a: counts.append(real(*a)) or counts[-1])
     monkeypatch.setattr(compilation, "device_memory", lambda: 3 * 4 * 64 * 64 * 4)
     x = jax.random.normal(jax.random.key(0), (64, 64))
     found = together.run([functools.partial(square, (i + 1.0) * x) for i in range(5)], lanes=8)
     assert 1 <= counts[0].lanes < 8
     for i, answer in enumerate(found):
         np.testing.assert_allclose(answer, (i + 1.0) ** 2 * np.asarray(square(x)), rtol=1e-4, atol=1e-3)
+
+
+def test_a_call_that_fails_leaves_those_beside_it_alone():
+    jitted = together.jit(lambda x: jnp.log(x))
+
+    def ask(x):
+        try:
+            return float(jitted(jnp.float32(x)))
+        except FloatingPointError:
+            return "failed"
+
+    jax.config.update("jax_debug_nans", True)
+    try:
+        assert together.run([functools.partial(ask, x) for x in (1.0, -1.0, 1.0)], lanes=3) == [0.0, "failed", 0.0]
+    finally:
+        jax.config.update("jax_debug_nans", False)
+
+
+def test_which_shared_array_it_is_counts():
+    total = together.jit(jnp.sum)
+    first, second = jnp.zeros(3), jnp.full(3, 7.0)
+    asks = [functools.partial(total, x) for x in (first, second, jnp.ones(3), second)]
+    assert list(map(float, together.run(asks, lanes=4, common=(first, second)))) == [0.0, 21.0, 3.0, 21.0]
+
+
+def test_static_values_are_told_apart_by_type():
+    times = functools.partial(together.jit, static_argnames="by")(lambda x, by: jnp.full_like(x, by, dtype=type(by)))
+    found = together.run([functools.partial(times, jnp.int32(3), by=by) for by in (2, 2.0)], lanes=2)
+    assert [answer.dtype for answer in found] == [jnp.int32, jnp.float32]
+
+
+def test_what_cannot_be_static_is_said_to_who_called():
+    times = functools.partial(together.jit, static_argnames="by")(lambda x, by: x * by[0])
+
+    def ask(by):
+        try:
+            return float(times(jnp.float32(3), by=by))
+        except TypeError as error:
+            return str(error)
+
+    found = together.run([functools.partial(ask, by) for by in ([2], (2,))], lanes=2)
+    assert ("unhashable" in found[0], found[1]) == (True, 6.0)
+
+
+def test_every_signature():
+    program = together.jit(lambda x, /, *xs, y=1.0, **more: x + sum(xs) + y * more["z"])
+    asks = [functools.partial(program, jnp.float32(i), 1.0, 2.0, y=3.0, z=4.0) for i in range(2)]
+    assert list(map(float, together.run(asks, lanes=2))) == [15.0, 16.0]
+
+
+def test_within_another_program_that_all_make():
+    constant = jnp.arange(3.0)
+    outer = jax.jit(lambda x: x + together.jit(jnp.sum)(constant))
+    assert list(map(float, together.run([functools.partial(outer, 1.0)] * 2, lanes=2))) == [4.0, 4.0]
+
+
+def test_a_compiler_that_finds_no_room_gets_fewer_lanes(monkeypatch):
+    real = jax.stages.Lowered.compile
+    refused = []
+
+    def compile(self, *args, **kwargs):
+        if "tensor<8x5xf32>" in self.as_text():
+            refused.append(1)
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", compile)
+    square = together.jit(lambda x: jnp.sum(x * x))
+    found = together.run([functools.partial(square, jnp.full(5, float(i))) for i in range(6)], lanes=8)
+    assert list(map(float, found)) == [5.0 * i * i for i in range(6)]
+    assert refused == [1]
+
+
+def test_no_program_keeps_the_arrays_that_it_was_called_with():
+    square = together.jit(lambda x: jnp.sum(x * x))
+    held = weakref.ref(x := jnp.ones(5))
+    together.run([functools.partial(square, x)] * 2, lanes=2)
+    del x
+    gc.collect()
+    assert held() is None
 
 
 EIGHT = """
