@@ -1,6 +1,7 @@
 """The whole judgement, and the command line as its user meets it."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import math
@@ -264,6 +265,20 @@ def test_written_verdict(verdict, tmp_path):
     np.testing.assert_array_equal(
         np.array([line[1:] for line in lines[1:]], dtype=float), verdict.matrices["shared"].values
     )
+
+
+@pytest.mark.parametrize("target", ["/../../victim", "a/b", "..", "../../victim", "x" * 190, "gap\x1b[2J"])
+def test_no_name_leaves_the_folder(tmp_path, target):
+    """A target is named by its column, which anyone may write; files are named after it."""
+    (tmp_path / "victim.csv").write_text("precious")
+    table = make_table()
+    table = dataclasses.replace(table, targets={target: table.targets["gap"], f"{target}/": table.targets["gap"]})
+    found = judge(table, draws=0, permutations=0, added_permutations=0, baseline_draws=0)
+    paths = write(found, tmp_path / "in" / "out")
+    assert (tmp_path / "victim.csv").read_text() == "precious"
+    assert sorted(tmp_path.rglob("*.csv")) == sorted([tmp_path / "victim.csv", *(p for p in paths if "csv" in p.name)])
+    assert {p.parent for p in paths} == {tmp_path / "in" / "out"} and len({p.name for p in paths}) == len(paths)
+    assert sum(p.name.startswith("added") for p in paths) == 4  # two of each target
 
 
 FAST = ["--draws=50", "--permutations=9", "--added-permutations=0", "--baseline-draws=0"]

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,20 +84,38 @@ class Verdict:
 def write(verdict: Verdict, directory: str | os.PathLike[str]) -> list[epath.Path]:
     """Writes verdict.csv, verdict.json, and one CSV per further table and matrix into `directory`; returns the paths.
 
-    Each file is replaced in one step.
+    Each file is replaced in one step. A matrix is named after a target, and a target after a column of somebody's: the
+    file's name is the safe form of it.
     """
     folder = epath.Path(directory)
     texts = {"verdict.csv": _csv(*verdict.to_rows()), "verdict.json": verdict.to_json()}
     for name in ("differences", "baselines", "ceilings", "sensitivity", "signatures", "families"):
         if getattr(verdict, name):
             texts[f"{name}.csv"] = _csv(*_lines(getattr(verdict, name)))
+    stems = file_stems([*(name.removesuffix(".csv") for name in texts), *verdict.matrices])
     for name, matrix in verdict.matrices.items():
         lines = [[row, *map(_cell, values)] for row, values in zip(matrix.rows, matrix.values, strict=True)]
-        texts[f"{name}.csv"] = _csv(["", *matrix.columns], lines)
-    for name, text in texts.items():
-        with files.atomic(folder / name) as file:
+        texts[f"{stems[name]}.csv"] = _csv(["", *matrix.columns], lines)
+    paths = {files.inside(folder, name): text for name, text in texts.items()}
+    for path, text in paths.items():
+        with files.atomic(path) as file:
             file.write(text.encode())
-    return [folder / name for name in texts]
+    return list(paths)
+
+
+def file_stems(names: Sequence[str]) -> dict[str, str]:
+    """A file name, without its ending, for each name from outside: safe in every file system, no two the same."""
+    stems: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:60] or "unnamed"
+        number, stem = 1, plain
+        while stem.lower() in taken:
+            number += 1
+            stem = f"{plain}_{number}"
+        taken.add(stem.lower())
+        stems[name] = stem
+    return stems
 
 
 def format_table(verdict: Verdict, *, target: str | None = None) -> str:

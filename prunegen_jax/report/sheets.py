@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from prunegen_jax.judging.verdict import file_stems
 from prunegen_jax.report.material import Material, best_first
 from prunegen_jax.report.stored import Json
 
@@ -39,19 +40,6 @@ def sheets(material: Material) -> dict[str, str]:
         found[f"verdict_{stem}.md"] = _markdown(rows, columns)
         found[f"verdict_{stem}.tex"] = _latex(rows, columns)
     return found
-
-
-def file_stems(names: Sequence[str]) -> dict[str, str]:
-    """A file name, without its ending, for each name from outside: safe in every file system, no two the same."""
-    stems: dict[str, str] = {}
-    for name in names:
-        plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:60] or "unnamed"
-        number, stem = 1, plain
-        while stem.lower() in {other.lower() for other in stems.values()}:
-            number += 1
-            stem = f"{plain}_{number}"
-        stems[name] = stem
-    return stems
 
 
 def _markdown(rows: Sequence[Json], columns: Sequence[tuple[str, str, str, int]]) -> str:

@@ -12,11 +12,11 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
+from prunegen_jax.judging.verdict import file_stems
 from prunegen_jax.report import colours, lines, rival
 from prunegen_jax.report.colours import GREY, INK, OKABE_ITO
 from prunegen_jax.report.material import Material, best_first
 from prunegen_jax.report.ranking import believed
-from prunegen_jax.report.sheets import file_stems
 from prunegen_jax.report.stored import Json
 from prunegen_jax.report.views import target_name
 
