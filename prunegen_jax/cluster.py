@@ -41,9 +41,9 @@ def run(job: Job, units: Sequence[Unit], tick: Tick) -> Iterator[tuple[Unit, Out
     """
     ray = _ray()
     begun = not ray.is_initialized()
-    if begun:
-        _connect(ray, job.address or os.environ.get("RAY_ADDRESS") or _OWN)
     retries = job.config.run.retries
+    if begun:
+        _connect(ray, job.address or os.environ.get("RAY_ADDRESS") or _OWN, retries)
     resources = _resources(job.config)
     accelerator = bool(resources.get("num_gpus") or resources.get("resources"))
     variables = {"env_vars": processes.environment(job.config.run.threads, accelerator=accelerator)}
@@ -94,9 +94,10 @@ def _resources(config: ConfigDict) -> dict[str, Any]:
     return options
 
 
-def _connect(ray: ModuleType, address: str) -> None:
+def _connect(ray: ModuleType, address: str, retries: int) -> None:
     """Joins the cluster, or starts one; SIGTERM, which Ray takes over, stays ours. ValueError if nobody answers."""
     handler = signal.getsignal(signal.SIGTERM)
+    os.environ.setdefault("RAY_task_oom_retries", str(retries))  # else Ray tries again for ever
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:  # Ray itself would try for minutes
         try:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
 
-from prunegen_jax import executors, processes, records
+from prunegen_jax import executors, files, processes, records
 from prunegen_jax.executors import Executor, Job, Unit
 from prunegen_jax.progress import Progress
 from prunegen_jax.records import Record
+from prunegen_jax.sweeps import Point
 
 _LOOK = 1.0  # seconds between looks into the workdir, at least
 _SHARE = 10.0  # looking into the workdir takes a tenth of the driver's time at most
+_PEEK = 15.0  # seconds between looks at how far networks in training have come
+_MOST = 200  # networks that are looked at: those being trained are among the first that are not done
 _DOING = {"train": "training", "measure": "measuring"}
 _PASSES = 3  # over what is missing, when another driver in the workdir wrote over what this one had written
 
@@ -36,32 +40,42 @@ def drive(job: Job, units: Sequence[Unit], work_on: Executor, *, refresh: Callab
         return
     folder = epath.Path(job.folder)
     known = {record["name"]: record for record in records.read_all(folder)}
-    begun = [unit for unit in units if any(_lacks(known.get(p.name), unit, again=True) for p in unit.points)]
+    begun = [unit for unit in units if any(_lacks(known.get(p.name), p, unit, again=True) for p in unit.points)]
     if not begun:
         return
     failed: dict[str, str] = {}
+    unreachable: list[str] = []
     with processes.heeding(), _Watch(folder, units, begun, refresh) as watch:
         for _ in range(_PASSES):
+            in_a_row = False
             with contextlib.closing(work_on(job, begun, watch)) as ends:
                 for unit, outcome in ends:
                     if outcome.status == "unreachable":
-                        raise OSError(f"{executors.title(unit)}: {outcome.reason}")
+                        unreachable.append(f"{executors.title(unit)}: {outcome.reason}")
+                        if in_a_row:  # it is not one group's files alone
+                            raise OSError(unreachable[0])
                     if outcome.status != "done":
                         failed[executors.title(unit)] = outcome.reason
+                    in_a_row = outcome.status == "unreachable"
                     watch.end(unit)
             if processes.stopping():
                 raise processes.StoppedError(f"stopped with {watch.done} of {watch.total} networks done")
             begun = [unit for unit in begun if executors.title(unit) not in failed and _unfinished(folder, unit)]
             if not begun:
                 break
+    if unreachable and len(unreachable) == len(failed):
+        raise OSError("; ".join(unreachable))
+    if begun:
+        told = ", ".join(executors.title(unit) for unit in begun)
+        raise FailedError(f"{told} ended without their records in {folder}: do the workers have the same folder?")
     if failed:
         told = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise FailedError(f"{len(failed)} of {len(units)} groups failed: {told}")
 
 
-def _lacks(record: Record | None, unit: Unit, *, again: bool) -> bool:
-    """Whether anything that `unit` asks for is not in `record`; `again`: also what was tried and failed."""
-    if record is None:
+def _lacks(record: Record | None, point: Point, unit: Unit, *, again: bool) -> bool:
+    """Whether anything that `unit` asks for is not in the `record` of `point`; `again`: also what failed."""
+    if record is None or record["hash"] != point.hash:
         return "train" in unit.stages
     if "measure" not in unit.stages or record["status"] == "diverged":
         return False
@@ -70,7 +84,7 @@ def _lacks(record: Record | None, unit: Unit, *, again: bool) -> bool:
 
 
 def _unfinished(folder: epath.Path, unit: Unit) -> bool:
-    return any(_lacks(records.read(folder, point.name), unit, again=False) for point in unit.points)
+    return any(_lacks(records.read(folder, point.name), point, unit, again=False) for point in unit.points)
 
 
 class _Watch:
@@ -80,8 +94,9 @@ class _Watch:
         self, folder: epath.Path, units: Sequence[Unit], begun: Sequence[Unit], refresh: Callable[[], object]
     ) -> None:
         self._folder, self._refresh, self._due = folder, refresh, time.monotonic() + _LOOK
-        self._open = {point.name: unit for unit in begun for point in unit.points}
+        self._open = {point.name: (point, unit) for unit in begun for point in unit.points}
         self._seen: dict[str, object] = {}
+        self._peeked = time.monotonic()
         self.total = sum(len(unit.points) for unit in units)
         what = " and ".join(_DOING[stage] for stage in units[0].stages)
         self._progress = Progress(self.total, what, done=self.done)
@@ -114,10 +129,28 @@ class _Watch:
                 continue
             self._seen[name] = stamp
             record = records.read(self._folder, name)
-            if record and not _lacks(record, self._open[name], again=True):
+            if record and not _lacks(record, *self._open[name], again=True):
                 self._step(name, record)
             elif record:
                 self._progress.note(f"{name} {_training(record)}, {len(record['measures'])} measures")
+        if time.monotonic() - self._peeked >= _PEEK:
+            self._peeked = time.monotonic()
+            self._peek()
+
+    def _peek(self) -> None:
+        """Shows how far the network has come whose checkpoint is the latest."""
+        written = {}
+        for name in itertools.islice(self._open, _MOST):
+            state = files.inside(self._folder / "checkpoints", name) / "state.json"
+            with contextlib.suppress(OSError):
+                written[state] = state.stat().mtime
+        if not written:
+            return
+        latest = max(written, key=written.__getitem__)
+        with contextlib.suppress(FileNotFoundError, files.DamagedError):  # who trains it sees to it
+            meta = files.read_json(latest).get("meta")
+            if isinstance(meta, dict) and isinstance(meta.get("epochs"), int):
+                self._progress.note(f"{latest.parent.name}: epoch {meta['epochs']}")
 
     def _step(self, name: str, record: Record | None) -> None:
         del self._open[name]

@@ -71,7 +71,8 @@ def run(
             named = tuple(dataclasses.replace(p, name=existing.get(p.hash, p.name)) for p in group)
             units.append(Unit(named, tuple(names), todo, executors.data_of(config, group)))
         refresh = _refresher(target, report_every, len(points))
-        driver.drive(Job(str(target), config, source, address), units, work_on, refresh=refresh)
+        job = Job(workdir.absolute(folder), workdir.settled(config), source, address)
+        driver.drive(job, units, work_on, refresh=refresh)
         if "train" in todo and (told := costs.sentence(target, [point for unit in units for point in unit.points])):
             print(told, file=sys.stderr)
     if not {"judge", "report"} & set(stages):

@@ -83,7 +83,11 @@ def _choose(waiting: list[Unit], worker: _Worker, workers: Sequence[_Worker]) ->
 def _give(worker: _Worker, unit: Unit, job: Job) -> None:
     worker.unit = unit
     worker.shapes.add(unit.shape)
-    worker.future = worker.pool.submit(executors.attempt, job, unit)
+    try:
+        worker.future = worker.pool.submit(executors.attempt, job, unit)
+    except BrokenProcessPool as error:  # it died while it had nothing to do
+        worker.future = concurrent.futures.Future()
+        worker.future.set_exception(error)
 
 
 def _outcome(worker: _Worker) -> Outcome:

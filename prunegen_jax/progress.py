@@ -21,8 +21,12 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Shows what the present piece is at, its loss for instance."""
+        now = time.monotonic()
         if self._bar is not None:
             self._bar.set_postfix_str(text)
+        elif now - max(self._shown, self._begin) >= _QUIET_SECONDS:
+            self._shown = now
+            print(f"{self._what}: {self._done}/{self._total}; {text}", file=sys.stderr, flush=True)
 
     def step(self, text: str = "") -> None:
         """One more piece is done."""

@@ -44,12 +44,23 @@ def run_group(
     """
     compilation.use_cache(config.run.compilation_cache)
     if "train" in stages:
-        waiting = [point for point in points if records.read(folder, point.name) is None]
+        waiting = [point for point in points if _record(folder, point) is None]
         for _, same in itertools.groupby(sorted(waiting, key=_data), key=_data):
             train(folder, list(same), config, note=note, stop=stop)
     if "measure" in stages:
         for _, same in itertools.groupby(sorted(points, key=_data), key=_data):
             measure_missing(folder, list(same), names, config, stop=stop)
+
+
+def _record(folder: epath.Path, point: Point) -> records.Record | None:
+    """The record of `point`. ValueError if another driver has put one of the same name and other fields there."""
+    record = records.read(folder, point.name)
+    if record is not None and record["hash"] != point.hash:
+        raise ValueError(
+            f"{folder} holds {point.name!r} made with another config, by another driver meanwhile. "
+            "Choose another --workdir, or give the same values"
+        )
+    return record
 
 
 def train(
@@ -111,7 +122,7 @@ def train(
 def compile_ahead(folder: epath.Path, points: Sequence[Point], config: ConfigDict) -> None:
     """Compiles what training points of equal shape will need, while the device is at something else."""
     compilation.use_cache(config.run.compilation_cache)
-    waiting = sorted((point for point in points if records.read(folder, point.name) is None), key=_data)
+    waiting = sorted((point for point in points if _record(folder, point) is None), key=_data)
     for _, same in itertools.groupby(waiting, key=_data):
         tasks = [task_of(point, config) for point in same]
         count = slots.choose(folder, tasks, config.run.slots)
@@ -134,7 +145,7 @@ def measure_missing(
     Where networks train together, in slots, they are measured together. Records are written after each measure. What
     cannot be measured does not keep the others from it, and raises in the end.
     """
-    known = [(point, records.read(folder, point.name)) for point in points]
+    known = [(point, _record(folder, point)) for point in points]
     lacking = [(point, record) for point, record in known if _missing(record, names)]
     if not lacking:
         return
@@ -189,6 +200,7 @@ def _subject(
     except (files.DamagedError, FileNotFoundError, ValueError) as error:
         print(f"{error}; training {point.name} again", file=sys.stderr)
         train(folder, [point], config)
+        record = records.read(folder, point.name)
         model = records.restore(folder, record, split, vmapped=vmapped)
     return _Subject(record, model, jax.random.fold_in(jax.random.key(point.fields["seed"]), _MEASURE))
 

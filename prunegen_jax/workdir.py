@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import secrets
@@ -47,10 +48,7 @@ def prepare(
     if fingerprint is not None:
         _refuse_other_data(known, points, fingerprint)
     _try_writing(workdir)
-    content = json.loads(config.to_json_best_effort())
-    for key in ("dir", "cache_dir"):  # so that the workdir can be read from elsewhere
-        place = content["data"][key]
-        content["data"][key] = place if not place or files.in_bucket(place) else os.path.abspath(place)
+    content = json.loads(settled(config).to_json_best_effort())
     target = workdir / "config.json"
     try:
         unchanged = files.read_json(target) == content
@@ -59,6 +57,23 @@ def prepare(
     if not unchanged:
         files.write_json(target, content)
     return {record["hash"]: record["name"] for record in known}
+
+
+def absolute(place: str | os.PathLike[str]) -> str:
+    """`place` so that a process in another folder finds it; "" and what lies in a bucket as it is."""
+    text = os.fspath(place)
+    return text if not text or files.in_bucket(text) else os.path.abspath(text)
+
+
+def settled(config: ConfigDict) -> ConfigDict:
+    """`config` with its folders absolute, for processes in other folders."""
+    config = copy.deepcopy(config)
+    for key in ("dir", "cache_dir"):
+        if config.data[key]:
+            config.data[key] = absolute(config.data[key])
+    if config.run.compilation_cache not in {"auto", "off"}:
+        config.run.compilation_cache = absolute(config.run.compilation_cache)
+    return config
 
 
 def _refuse_changes(workdir: epath.Path, known: Iterable[records.Record], points: Sequence[Point]) -> None:

@@ -36,7 +36,7 @@ def bash(*command, folder=faults.ROOT, **variables):
 
 def test_slurm(quiet, tmp_path):
     for task in "0110":  # one was started twice
-        bash(JOBS / "slurm.sbatch", WORKDIR=str(tmp_path), SLURM_ARRAY_TASK_ID=task, SLURM_ARRAY_TASK_COUNT="2")
+        bash(JOBS / "slurm.sbatch", WORKDIR=str(tmp_path), SLURM_ARRAY_TASK_ID=task, SHARDS="2")
     assert faults.records(tmp_path) == quiet
     options = dict(
         line.removeprefix("#SBATCH --").partition("=")[::2]
@@ -45,6 +45,8 @@ def test_slurm(quiet, tmp_path):
     )
     assert options["array"] == "0-7"
     assert "requeue" in options
+    assert options["signal"].startswith("B:TERM@")  # to the batch shell, which is the driver by then
+    assert "${SHARDS:-8}" in (JOBS / "slurm.sbatch").read_text()  # as many as the array has tasks
 
 
 def test_kubernetes(quiet, tmp_path):
