@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import os
 import pathlib
+import re
 import sys
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -18,6 +22,7 @@ from prunegen_jax.types import Dataset
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "prunegen_jax"
 _DIGITS_TEST = 797  # of the 1,797 digits; 1,000 are left to train on
+_MOST_CLASSES = 1 << 16
 
 
 class Raw(NamedTuple):
@@ -39,21 +44,25 @@ class Split(NamedTuple):
     fingerprint: str  # SHA-256 of the training and test examples, first 16 digits
 
 
-def load(name: str, *, dir: str | None = None, cache_dir: str | None = None) -> Raw:
+def load(name: str, *, dir: str | None = None, cache_dir: str | None = None, download: bool = True) -> Raw:
     """The data set `name`: one of `LOADERS`, such as "digits", or the name of a TFDS image-classification set.
 
     Args:
         name: "digits" or, for instance, "cifar10", "cifar100", "svhn_cropped", "mnist", "fashion_mnist".
         dir: where TFDS finds its prepared sets (array_record format); None for TFDS's own default.
         cache_dir: where decoded images are kept; None for the person's cache folder.
+        download: let TFDS download and prepare a set that is not there, into its default folder.
 
     Raises:
-        ValueError: for a set that TFDS does not know or that is not one of labelled images of one size.
-        FileNotFoundError: if `dir` does not exist or does not hold the set.
+        ValueError: for a set that TFDS does not know or that is not one of labelled images of one size, or whose files
+            name code that is not of TFDS.
+        FileNotFoundError: if `dir` does not exist or does not hold the set, or it would have to be downloaded.
     """
     if name in LOADERS:
         return LOADERS[name]()
-    builder = _builder(name, dir)
+    if not re.fullmatch(r"[a-z0-9_]+", name):  # TFDS takes more for a name: folders, versions, code to import
+        raise ValueError(f"data.name={name!r} is no name of a data set: small letters, digits and _ make one")
+    builder = _builder(name, dir, download=download)
     cache = pathlib.Path(cache_dir or CACHE) / f"{name}-{_source_hash(builder)}.npz"
     raw = _read_cache(cache)
     if raw is None:
@@ -122,13 +131,14 @@ def _digits() -> Raw:
 LOADERS: dict[str, Callable[[], Raw]] = {"digits": _digits}
 
 
-def _builder(name: str, dir: str | None) -> Any:
+def _builder(name: str, dir: str | None, *, download: bool) -> Any:
     import tensorflow_datasets as tfds  # noqa: PLC0415 - slow to import, and digits do not need it
 
     if dir is not None and not os.path.isdir(dir):
         raise FileNotFoundError(f"data.dir={dir!r} is not a folder; it must hold data sets prepared by TFDS")
     try:
-        builder = tfds.builder(name, data_dir=dir, file_format="array_record")
+        with _classes_of_tfds(name, dir):
+            builder = tfds.builder(name, data_dir=dir, file_format="array_record")
     except tfds.core.DatasetNotFoundError:
         ours = ", ".join(map(repr, LOADERS))
         raise ValueError(
@@ -141,10 +151,37 @@ def _builder(name: str, dir: str | None) -> Any:
                 f"data.dir={dir!r} does not hold {name!r} in array_record format; prepare it there with "
                 f"tfds.builder({name!r}, data_dir={dir!r}, file_format='array_record').download_and_prepare()"
             )
+        if not download:
+            raise FileNotFoundError(f"TFDS's default folder does not hold {name!r}, and it is not downloaded here")
         builder.download_and_prepare()
     if not {"image", "label"} <= set(builder.info.features or {}) or "train" not in builder.info.splits:
         raise ValueError(f"data.name={name!r} is not a set of images with one label each and a train split")
     return builder
+
+
+@contextlib.contextmanager
+def _classes_of_tfds(name: str, dir: str | None) -> Iterator[None]:
+    """Refuses what else TFDS would import because the features.json of a prepared set names it: that runs its code.
+
+    Names stand there in several forms, also in JSON within JSON, and come to one function in the end.
+    """
+    from tensorflow_datasets.core.features import FeatureConnector  # noqa: PLC0415
+
+    own = vars(FeatureConnector)["cls_from_name"]
+
+    def checked(cls: type, python_class_name: str) -> type:
+        if not python_class_name.startswith("tensorflow_datasets."):
+            raise ValueError(
+                f"features.json of the data set {name!r} in {dir or 'the default folder of TFDS'} names the class "
+                f"{python_class_name!r}, which is not of TFDS: code that a data set brings along is not run"
+            )
+        return own.__get__(None, cls)(python_class_name)
+
+    FeatureConnector.cls_from_name = classmethod(checked)
+    try:
+        yield
+    finally:
+        FeatureConnector.cls_from_name = own
 
 
 def _source_hash(builder: Any) -> str:
@@ -170,7 +207,10 @@ def _decode(name: str, builder: Any) -> Raw:
         if len({image.shape for image in images}) != 1:
             raise ValueError(f"data.name={name!r} has images of several sizes; they must all be of one")
         arrays += [np.stack(images).astype(np.uint8), np.asarray(labels, np.int32)]
-    return Raw(*arrays, classes)
+    raw = Raw(*arrays, classes)
+    if told := _flaw(raw):
+        raise ValueError(f"data.name={name!r} cannot be used: {told}")
+    return raw
 
 
 def _read_cache(path: pathlib.Path) -> Raw | None:
@@ -178,8 +218,47 @@ def _read_cache(path: pathlib.Path) -> Raw | None:
     if not path.exists():
         return None
     try:
+        _check_sizes(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return Raw(*(arrays[field] for field in Raw._fields[:-1]), int(arrays["classes"]))
+            raw = Raw(*(arrays[field] for field in Raw._fields))
+        if raw.classes.shape or raw.classes.dtype.kind != "i":
+            raise ValueError("classes is not a whole number")
+        raw = raw._replace(classes=int(raw.classes))
+        if told := _flaw(raw):
+            raise ValueError(told)
     except Exception as error:  # zipfile and NumPy have many ways to say it, and the images can be decoded again
         print(f"{path} is damaged ({error}): decoding the images again", file=sys.stderr)
         return None
+    return raw
+
+
+def _check_sizes(path: pathlib.Path) -> None:
+    """ValueError if reading the arrays of the archive at `path` would take more memory than it has bytes."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if sorted(entry.filename for entry in entries) != sorted(f"{field}.npy" for field in Raw._fields):
+            raise ValueError("it does not hold the arrays of a data set")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:  # ours are not compressed
+            raise ValueError("its arrays are larger than the file")
+        for entry in entries:
+            with archive.open(entry) as file:
+                if np.lib.format.read_magic(file) != (1, 0):
+                    raise ValueError(f"{entry.filename} is of another version")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
+                    raise ValueError(f"{entry.filename} has not the size that it tells")
+
+
+def _flaw(raw: Raw) -> str:
+    """What keeps `raw` from being a data set, "" if nothing does."""
+    if not 1 <= raw.classes <= _MOST_CLASSES:
+        return f"it has {raw.classes} classes"
+    for images, labels in (raw[:2], raw[2:4]):
+        if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+            return f"its images are {images.dtype} of shape {images.shape}, not uint8 [N, H, W, C]"
+        if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
+            return f"its labels are {labels.dtype} of shape {labels.shape}, not one int32 for each of {len(images)}"
+        if labels.min() < 0 or labels.max() >= raw.classes:
+            return f"its labels are not all among 0 to {raw.classes - 1}"
+    shapes = raw.train_images.shape[1:], raw.test_images.shape[1:]
+    return "" if shapes[0] == shapes[1] else f"its two splits have images of the shapes {shapes[0]} and {shapes[1]}"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -74,6 +77,103 @@ def test_damaged_cache_is_noticed_and_rebuilt(tfds_dir, tmp_path, damage, capsys
     data.load("tiny_shapes", dir=tfds_dir, cache_dir=str(tmp_path))
     assert capsys.readouterr().err == ""
     assert [file.suffix for file in tmp_path.iterdir()] == [".npz"]
+
+
+def cached(**changes):
+    """The arrays of a small decoded set, as the cache holds them."""
+    images, labels = tiny(12, 0)
+    arrays = {"train_images": images, "train_labels": labels.astype(np.int32)}
+    arrays |= {"test_images": images[:8], "test_labels": arrays["train_labels"][:8], "classes": np.int64(4)}
+    return arrays | changes
+
+
+WRONG = {
+    "objects": {"train_images": np.array([object()], object)},
+    "lengths": {"train_labels": np.zeros(7, np.int32)},
+    "type": {"train_images": np.zeros((12, 6, 5, 3), np.float64)},
+    "dimensions": {"test_images": np.zeros((8, 6, 5), np.uint8)},
+    "no image": {"test_images": np.zeros((0, 6, 5, 3), np.uint8), "test_labels": np.zeros(0, np.int32)},
+    "shapes": {"test_images": np.zeros((8, 5, 5, 3), np.uint8)},
+    "label too large": {"test_labels": np.full(8, 4, np.int32)},
+    "negative label": {"train_labels": np.full(12, -1, np.int32)},
+    "classes": {"classes": np.int64(10**12)},
+    "broken classes": {"classes": np.float64(4)},
+    "one more": {"other": np.zeros(3)},
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_a_cache_that_is_no_data_set_is_damaged(change, tmp_path, capsys):
+    path = tmp_path / "c.npz"
+    np.savez(path, **cached())
+    assert data._read_cache(path).classes == 4
+    np.savez(path, **cached(**change))
+    assert data._read_cache(path) is None
+    assert f"{path} is damaged" in capsys.readouterr().err
+
+
+def test_a_cache_allocates_no_more_than_its_file(tmp_path, capsys, monkeypatch):
+    """Neither what unpacks to more than the file, nor a header that tells of more than there is."""
+    bomb, liar = tmp_path / "bomb.npz", tmp_path / "liar.npz"
+    np.savez_compressed(bomb, **cached(train_images=np.zeros((12, 600, 500, 3), np.uint8)))
+    np.savez(liar, **cached())
+    honest, false = b"'shape': (12, 6, 5, 3), }     ", b"'shape': (12, 6, 5, 300000000)}"
+    content = liar.read_bytes()
+    assert honest in content
+    liar.write_bytes(content.replace(honest + b" ", false))
+    monkeypatch.setattr(np, "load", lambda *args, **options: pytest.fail("it is read"))
+    assert data._read_cache(bomb) is None and data._read_cache(liar) is None
+    told = capsys.readouterr().err
+    assert "its arrays are larger than the file" in told and "liar.npz is damaged" in told
+
+
+def features_of(kind):
+    """A features.json that names the class `evil_code.Feature`, in each form that TFDS reads."""
+    named = {"pythonClassName": "evil_code.Feature", "featuresDict": {"features": {}}}
+    legacy = {"type": "evil_code.Feature", "content": {}}
+    ours = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+    return {
+        "outermost": named,
+        "inner": {"pythonClassName": ours, "featuresDict": {"features": {"image": named}}},
+        "legacy": legacy,
+        "json in json": {"pythonClassName": ours, "jsonFeature": {"json": json.dumps({"image": legacy})}},
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["outermost", "inner", "legacy", "json in json"])
+def test_a_prepared_set_runs_no_code_of_its_own(tfds_dir, tmp_path, monkeypatch, kind):
+    (tmp_path / "evil_code.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(tfds_dir, tmp_path / "sets", ignore=shutil.ignore_patterns("downloads"))
+    (prepared,) = (tmp_path / "sets").glob("*/*/features.json")
+    evil = tmp_path / "sets" / "evil_set" / "1.0.0"
+    shutil.copytree(prepared.parent, evil)
+    (evil / "dataset_info.json").write_text((evil / "dataset_info.json").read_text().replace("tiny_shapes", "evil_set"))
+    (evil / "features.json").write_text(json.dumps(features_of(kind)))
+    sentence = "the data set 'evil_set' in .* names the class 'evil_code.Feature', which is not of TFDS"
+    with pytest.raises(ValueError, match=sentence):
+        data.load("evil_set", dir=str(tmp_path / "sets"), cache_dir=str(tmp_path / "cache"))
+    assert not (tmp_path / "ran").exists() and "evil_code" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["huggingface:glue", "../x", "/abs/x", "a/b", "mnist:1.0.0", "Mnist", ""])
+def test_what_is_no_name_never_reaches_tfds(name, monkeypatch):
+    monkeypatch.setattr(tfds, "builder", lambda *args, **options: pytest.fail("TFDS is asked"))
+    with pytest.raises(ValueError, match="is no name of a data set"):
+        data.load(name)
+
+
+def test_nothing_is_downloaded_unless_asked(monkeypatch):
+    class Absent:
+        def is_prepared(self):
+            return False
+
+        def download_and_prepare(self):
+            pytest.fail("it is downloaded")
+
+    monkeypatch.setattr(tfds, "builder", lambda *args, **options: Absent())
+    with pytest.raises(FileNotFoundError, match="does not hold 'mnist', and it is not downloaded here"):
+        data.load("mnist", download=False)
 
 
 def test_cifar10(shared, tmp_path):
