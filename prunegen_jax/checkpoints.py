@@ -8,9 +8,11 @@ JSON file named a moment ago looks again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
@@ -27,6 +29,8 @@ FINAL = "final"  # what the arrays of a network whose training has ended are cal
 _STATE = "state.json"
 _STALE = 3600.0  # seconds after which arrays that no JSON file names are not being written any more
 _SLACK = 2**18  # bytes that a checkpoint needs beside its arrays
+# What may be deleted: arrays, half written ones of Orbax's, half written files of `files.atomic`'s.
+_OURS = re.compile(r"(epoch-\d+|final)-[0-9a-f]{8}(\.orbax-checkpoint-tmp(-\d+)?)?|\.[a-z0-9_]{8}\.tmp")
 _LOOKS = 5  # at the JSON file, while another process replaces it
 
 
@@ -43,6 +47,7 @@ def save(folder: files.Path, name: str, arrays: dict[str, np.ndarray], meta: dic
 
     Raises:
         OSError: if it cannot be written. The checkpoint that was there is whole then.
+        ValueError: if a link leads the folder out of its workdir.
     """
     folder = _place(folder)
     if name != FINAL and _is_final(folder, meta):
@@ -64,9 +69,17 @@ def save(folder: files.Path, name: str, arrays: dict[str, np.ndarray], meta: dic
     except (FileNotFoundError, files.DamagedError):
         before = None
     files.write_json(folder / _STATE, state)
+    _clean(folder, name, before)
+
+
+def _clean(folder: epath.Path, name: str, before: str | None) -> None:
+    """Deletes the arrays `before` those of `name`, and what killed processes left: nothing whose name is not ours."""
     for other in folder.iterdir():
-        if other.name == before or (other.name not in {name, _STATE} and _is_stale(other)):
-            other.rmtree(missing_ok=True)
+        if not _OURS.fullmatch(other.name) or other.name == name or files.is_link(other):
+            continue
+        if other.name == before or _is_stale(other):
+            with contextlib.suppress(OSError):  # the checkpoint is whole; this is tried again at the next
+                other.rmtree(missing_ok=True) if other.is_dir() else other.unlink(missing_ok=True)
 
 
 def _is_final(folder: epath.Path, meta: dict[str, Any]) -> bool:
@@ -84,6 +97,7 @@ def load(folder: files.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | N
 
     Raises:
         DamagedError: if it is not whole.
+        ValueError: if a link leads the folder out of its workdir.
     """
     folder = _place(folder)
     for _ in range(_LOOKS):
@@ -100,8 +114,10 @@ def load(folder: files.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | N
 
 
 def _place(folder: files.Path) -> epath.Path:
-    """`folder` as Orbax wants it."""
-    return epath.Path(folder if files.in_bucket(folder) else os.path.abspath(folder))
+    """`folder`, which is WORKDIR/checkpoints/NAME, as Orbax wants it. ValueError if a link leads out of the workdir."""
+    folder = epath.Path(folder if files.in_bucket(folder) else os.path.abspath(folder))
+    files.check_within(folder, folder.parent.parent)
+    return folder
 
 
 def _state(folder: epath.Path) -> dict[str, Any]:

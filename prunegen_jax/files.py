@@ -30,9 +30,14 @@ Path = str | os.PathLike[str]
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` once the block ends without an error."""
+def atomic(path: Path, *, within: Path | None = None) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of `path` once the block ends without an error.
+
+    With `within`, a ValueError if `check_within` finds that links lead the path's folder out of it.
+    """
     path = epath.Path(path)
+    if within is not None:
+        check_within(path.parent, within)
     if in_bucket(path):
         buffer = io.BytesIO()
         yield buffer
@@ -58,6 +63,11 @@ def in_bucket(path: Path) -> bool:
     return "://" in os.fspath(path)
 
 
+def is_link(path: Path) -> bool:
+    """Whether `path` is a link to somewhere else. A bucket has none."""
+    return not in_bucket(path) and os.path.islink(path)
+
+
 def listing(folder: epath.Path, suffix: str) -> list[epath.Path]:
     """The files of `folder` whose names end in `suffix`, by name; none if there is no such folder."""
     try:
@@ -66,12 +76,23 @@ def listing(folder: epath.Path, suffix: str) -> list[epath.Path]:
         return []
 
 
+def check_within(path: Path, root: Path) -> None:
+    """ValueError if links lead `path` out of `root`, which may be a link itself. A bucket has none."""
+    if in_bucket(path):
+        return
+    there, here = os.path.realpath(path), os.path.realpath(root)
+    if os.path.commonpath([there, here]) != here:
+        raise ValueError(f"{path} lies in {there}, outside {root}: only the whole workdir may be a link")
+
+
 def inside(folder: epath.Path, name: str) -> epath.Path:
-    """`folder / name`, for a name that came from a file or a config.
+    """`folder / name`, for a name that came from a file or a config, and a folder that is a part of another.
 
     Raises:
-        ValueError: if the name is more than a name, so that the path may lie elsewhere.
+        ValueError: if the name is more than a name, so that the path may lie elsewhere, or a link leads the folder out
+            of the one it is a part of.
     """
+    check_within(folder, folder.parent)
     if not name or name.startswith(".") or any(not (c.isalnum() or c in "_.,=+-") for c in name) or not name.isascii():
         raise ValueError(f"{name!r} is no name for a file: letters, digits and _ . , = + - make one, no dot begins it")
     return folder / name

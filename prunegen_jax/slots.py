@@ -57,7 +57,7 @@ def _kept(folder: epath.Path, what: str, tasks: Sequence[Task], find: Callable[[
     devices = len(jax.local_devices())
     shape = {"backend": jax.default_backend(), "devices": devices, "shape": tasks[0].point.shape}
     name = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
-    place = folder / "slots" / (f"{name}.json" if what == "slots" else f"{name}.{what}.json")
+    place = files.inside(folder / "slots", f"{name}.json" if what == "slots" else f"{name}.{what}.json")
     try:
         kept = files.read_json(place).get(what)
         if isinstance(kept, int) and kept >= 1:

@@ -75,7 +75,7 @@ def finish(folder: epath.Path, task: Task, init: Arrays, snapshot: Snapshot) -> 
     """Writes the checkpoint and the weights of a network whose training has ended and, last, its record."""
     arrays = _arrays(init, snapshot)
     checkpoints.save(_place(folder, task), "final", arrays, _meta(task, snapshot))
-    files.write_npz(folder / "weights" / f"{task.point.name}.npz", arrays)
+    files.write_npz(files.inside(folder / "weights", f"{task.point.name}.npz"), arrays)
     record = _record(task, snapshot)
     records.write(folder, record)
     return record

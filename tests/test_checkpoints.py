@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 
 import numpy as np
 import pytest
+from etils import epath
 
 from prunegen_jax import checkpoints, files
 
@@ -148,13 +150,77 @@ def test_the_end_of_training_is_not_replaced_by_its_middle(tmp_path, monkeypatch
 
 def test_what_killed_processes_left_is_deleted_when_it_is_old(tmp_path):
     save(tmp_path, "epoch-1", 1)
-    for name, age in (("epoch-2-old", 7200), ("epoch-3-young", 60)):
+    half = "epoch-000002-01234567"
+    for name, age in ((half, 7200), (f"{half}.orbax-checkpoint-tmp", 7200), ("epoch-000003-01234567", 60)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "half").write_text("")
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
+        age_of(tmp_path / name, age)
+    (tmp_path / ".abcd_123.tmp").write_text("{")
+    age_of(tmp_path / ".abcd_123.tmp", 7200)
     save(tmp_path, "epoch-4", 4)
     left = {name for name in os.listdir(tmp_path) if name != "state.json"}
-    assert {name.rpartition("-")[0] for name in left} == {"epoch-3", "epoch-4"}
+    assert {name.rpartition("-")[0] for name in left} == {"epoch-000003", "epoch-4"}
+
+
+def age_of(path, seconds):
+    os.utime(path, (time.time() - seconds,) * 2, follow_symlinks=False)
+
+
+def test_what_others_put_there_is_never_deleted(tmp_path):
+    """However old: under a name of theirs, as a link, or named by the JSON file of a stranger."""
+    home, folder = tmp_path / "home", tmp_path / "w" / "checkpoints" / "m"
+    (home / "thesis").mkdir(parents=True)
+    (home / "thesis" / "one.tex").write_text("")
+    save(folder, "epoch-1", 1)
+    (folder / "notes.txt").write_text("")
+    (folder / "epoch-000009-old").mkdir()
+    (folder / "epoch-000005-01234567").symlink_to(home)
+    (folder / "link").symlink_to(home)
+    for path in (home, *folder.iterdir()):
+        age_of(path, 7200)
+    state = files.read_json(folder / "state.json")
+    for name in ("notes.txt", "epoch-000005-01234567"):
+        files.write_json(folder / "state.json", state | {"arrays": name})
+        save(folder, "epoch-2", 2)
+        assert (folder / "notes.txt").exists()
+        assert (folder / "epoch-000009-old").exists()
+        assert (folder / "link").is_symlink()
+        assert (home / "thesis" / "one.tex").exists()
+    assert checkpoints.load(folder)[1] == {"value": 2}
+
+
+def test_what_cannot_be_deleted_ends_nothing(tmp_path, monkeypatch):
+    save(tmp_path, "epoch-1", 1)
+
+    def refuse(*_, **__):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(type(epath.Path(tmp_path)), "rmtree", refuse)
+    save(tmp_path, "epoch-2", 2)
+    assert checkpoints.load(tmp_path)[1] == {"value": 2}
+
+
+def test_a_checkpoint_that_a_link_puts_elsewhere_is_refused(tmp_path):
+    """The workdir itself may be a link; no part of it may lead out of it."""
+    home, real = tmp_path / "home", tmp_path / "real"
+    save(real / "checkpoints" / "m", "epoch-1", 1)
+    (tmp_path / "w").symlink_to(real)
+    folder = tmp_path / "w" / "checkpoints" / "m"
+    save(folder, "epoch-2", 2)
+    assert checkpoints.load(folder)[1] == {"value": 2}
+    for part in (folder, folder.parent):
+        home.mkdir()
+        save(home / "m", "epoch-1", 1)
+        shutil.rmtree(part)
+        part.symlink_to(home / "m" if part == folder else home)
+        before = sorted(home.rglob("*"))
+        for act in (lambda: save(folder, "epoch-3", 3), lambda: checkpoints.load(folder)):
+            with pytest.raises(ValueError, match=r"/home.*, outside .*/w: only the whole workdir may be a link"):
+                act()
+        assert sorted(home.rglob("*")) == before
+        part.unlink()
+        part.mkdir()
+        shutil.rmtree(home)
 
 
 @pytest.mark.parametrize("name", ["../stolen", "/etc", "..", "a/../../stolen"])

@@ -73,6 +73,36 @@ def test_names_of_networks_are_names(tmp_path):
     assert files.inside(epath.Path(tmp_path), name) == tmp_path / name
 
 
+def test_a_part_of_a_workdir_lies_in_it(tmp_path):
+    """The workdir may be a link, and a part may be one to another place in it."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "w").symlink_to(tmp_path / "real")
+    workdir = epath.Path(tmp_path / "w")
+    assert files.inside(workdir / "records", "x.json") == workdir / "records" / "x.json"
+    (workdir / "moved").mkdir()
+    os.symlink(tmp_path / "real" / "moved", workdir / "records")
+    files.inside(workdir / "records", "x.json")
+    os.symlink(tmp_path / "home", workdir / "times")
+    with pytest.raises(ValueError, match=r"times lies in .*home, outside .*w: only the whole workdir may be a link"):
+        files.inside(workdir / "times", "x.json")
+
+
+def test_a_file_is_written_only_within_the_folder_it_is_meant_for(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("mine")
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "report").symlink_to(tmp_path / "site")
+    page = tmp_path / "w" / "report" / "index.html"
+    with pytest.raises(ValueError, match="outside"), files.atomic(page, within=tmp_path / "w") as file:
+        file.write(b"theirs")
+    assert os.listdir(tmp_path / "site") == ["index.html"]
+    assert page.read_text() == "mine"
+    with files.atomic(page) as file:  # of a folder that a person gave, nobody says where it should be
+        file.write(b"theirs")
+    assert page.read_text() == "theirs"
+
+
 def test_a_listing_is_sorted_and_leaves_out_what_is_half_written(tmp_path):
     for name in ("b.json", "a.json", ".x.json", "c.csv"):
         (tmp_path / name).write_text("")
