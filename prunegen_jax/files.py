@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
@@ -19,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 from etils import epath
 
+_MOST = 2**26  # bytes of a JSON file of ours; the largest, a verdict, has a few
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -56,6 +58,25 @@ def atomic(path: Path, *, within: Path | None = None) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[IO[bytes]]:
+    """A file to read that a stranger may have put there: no link, and nothing that may never end, as a device may.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedError: if it is no regular file.
+    """
+    path = epath.Path(path)
+    if in_bucket(path):
+        with path.open("rb") as file:
+            yield file
+        return
+    if not stat.S_ISREG(os.lstat(path).st_mode):  # asked first: to open a device may do something
+        raise DamagedError(f"{path} is damaged: it is no regular file")
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        yield file
 
 
 def in_bucket(path: Path) -> bool:
@@ -111,16 +132,28 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DamagedError: if it is not whole.
+        DamagedError: if it is not whole, or nothing that `write_json` writes.
     """
+    with reading(path) as file:
+        text = file.read(_MOST + 1)
+    if len(text) > _MOST:
+        raise DamagedError(f"{path} is damaged: it has more than {_MOST} bytes")
     try:
-        content = json.loads(epath.Path(path).read_bytes())
+        content = json.loads(text, parse_int=_int)
         checksum = content.pop("checksum")
-    except (ValueError, KeyError, AttributeError, TypeError):
+        right = _checksum(content)  # ValueError for numbers that are not finite, which JSON does not have
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise DamagedError(f"{path} is damaged: it is not a complete JSON object of ours") from None
-    if checksum != _checksum(content):
+    if checksum != right:
         raise DamagedError(f"{path} is damaged: its checksum does not match its content")
     return content
+
+
+def _int(text: str) -> int:
+    """An integer in JSON. ValueError if it has more digits than one of 64 bits: no float may hold it."""
+    if len(text) > 20:
+        raise ValueError(f"{text[:20]}... is too large")
+    return int(text)
 
 
 def number(value: Any) -> float:

@@ -50,6 +50,53 @@ def test_damaged_json_is_noticed(tmp_path, position):
         files.read_json(path)
 
 
+DIGITS = b"9" * 400
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"NaN", b"-Infinity", b"1e999", DIGITS, b"-" + DIGITS, DIGITS * 20, b"[" * 10**5 + b"]" * 10**5, b"[" * 990],
+    ids=["nan", "infinite", "beyond floats", "400 digits", "negative", "8000 digits", "deep", "open"],
+)
+def test_json_that_is_no_json_of_ours_is_damaged(tmp_path, value):
+    path = tmp_path / "x.json"
+    path.write_bytes(b'{"checksum": "x", "a": ' + value + b"}")
+    with pytest.raises(files.DamagedError, match=r"x.json is damaged: it is not a complete JSON object of ours"):
+        files.read_json(path)
+
+
+def test_integers_of_64_bits_are_read(tmp_path):
+    content = {"a": [2**64 - 1, -(2**63)]}
+    files.write_json(tmp_path / "x.json", content)
+    assert files.read_json(tmp_path / "x.json") == content
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "link", "dangling", "folder"])
+def test_what_is_no_regular_file_is_not_read(tmp_path, kind):
+    """A FIFO waits for ever, a device has no end; a link may lead to either."""
+    path = tmp_path / "x.json"
+    files.write_json(tmp_path / "y.json", {})
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to({"device": "/dev/zero", "link": tmp_path / "y.json", "dangling": "nothing"}[kind])
+    with pytest.raises(files.DamagedError, match=r"x.json is damaged: it is no regular file"):
+        files.read_json(path)
+    if kind != "folder":
+        files.write_json(path, {"a": 1})  # takes its place
+        assert files.read_json(path) == {"a": 1}
+        assert files.read_json(tmp_path / "y.json") == {}
+
+
+def test_a_file_of_any_length_is_not_read_to_its_end(tmp_path):
+    with open(tmp_path / "x.json", "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(files.DamagedError, match="it has more than 67108864 bytes"):
+        files.read_json(tmp_path / "x.json")
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "x.json"
     files.write_json(path, {"a": 1})
