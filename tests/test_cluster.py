@@ -112,13 +112,14 @@ def test_which_cluster_is_joined(tmp_path, monkeypatch, flag, variable, joined):
         sys.exit("enough")
 
     monkeypatch.setenv("RAY_ADDRESS", variable)
-    monkeypatch.setenv("RAY_task_oom_retries", "")
-    monkeypatch.delenv("RAY_task_oom_retries")
+    oom = "RAY_task_oom_retries"  # how Ray spells it
+    monkeypatch.setenv(oom, "")
+    monkeypatch.delenv(oom)
     monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(init=init, is_initialized=bool))
     with pytest.raises(SystemExit, match="enough"):
         pipeline.run(faults.get_config(), tmp_path / "w", stages=("train",), executor="ray", address=flag)
     assert asked == [joined]
-    assert os.environ["RAY_task_oom_retries"] == str(faults.get_config().run.retries)  # else for ever
+    assert os.environ[oom] == str(faults.get_config().run.retries)  # else for ever
 
 
 def test_without_ray_it_is_said_what_to_install(tmp_path, monkeypatch):
