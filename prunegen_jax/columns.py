@@ -11,6 +11,7 @@ import numpy as np
 
 TARGETS = ("gap", "test_error", "test_loss")
 CONFOUNDERS = ("train_loss", "parameters", "batch_size")
+LARGEST_TEST = 10**15  # examples of a test set: a float counts so far
 REPLICATES = ("seed", "repeat", "replicate", "copy", "trial")
 ALIASES = {  # how others call our columns, lower case, without the prefixes below
     "gap": ("gap", "gen_gap", "generalization_gap", "generalisation_gap"),
@@ -20,6 +21,8 @@ ALIASES = {  # how others call our columns, lower case, without the prefixes bel
     "parameters": ("parameters", "params", "num_params", "n_params", "num_parameters", "parameter_count"),
     "batch_size": ("batch_size", "train_batch_size"),
 }
+_LETTERS = 60  # of a cell in a message, and of one in an array of text
+_NAMED = 40  # columns in a message
 _HYPERPARAMETER = re.compile(r"(hp|hparams?|hyperparameters?)[._](?=.)", re.IGNORECASE)
 _NUMBERED = re.compile(r"(hp|hparam)\d+$", re.IGNORECASE)
 _MEASURE = re.compile(r"(complexity|measures?)\.(?=.)", re.IGNORECASE)
@@ -114,20 +117,28 @@ def levels(cells: Sequence[Any]) -> np.ndarray:
     texts = [cell(value) for value in cells]
     if is_numeric(texts):
         return np.array([number(text) for text in texts])
-    return np.array(texts, dtype=str)
+    # an array of text keeps room for its longest cell in every place
+    return np.array(texts, dtype=str if max(map(len, texts), default=0) <= _LETTERS else object)
 
 
 def numbers(column: str, cells: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """The cells of a column of numbers, float64 `[n]`, `nan` where empty. Raises ValueError for text."""
+    """The cells of a column of numbers, float64 `[n]`, `nan` where empty. Raises ValueError for text, and for a size
+    of a test set that is none."""
     values = np.empty(len(cells))
     for i, text in enumerate(cells):
         try:
             values[i] = number(text)
         except ValueError as error:
             raise ValueError(
-                f"column {column!r} has to hold numbers, but model {labels[i]!r} (line {i + 2}) has {text!r}; "
-                "leave the cell empty if the value is missing"
+                f"column {column!r} has to hold numbers, but model {_shown(labels[i])} (line {i + 2}) "
+                f"has {_shown(text)}; leave the cell empty if the value is missing"
             ) from error
+    if column == "test_size":
+        for i in np.flatnonzero(~np.isnan(values) & ~((values >= 1) & (values <= LARGEST_TEST))):
+            raise ValueError(
+                f"column 'test_size' has {_shown(cells[i])} for model {_shown(labels[i])} (line {i + 2}); "
+                "test_size has to be a positive finite number of examples"
+            )
     return values
 
 
@@ -170,6 +181,16 @@ def _is_special(name: str) -> bool:
     return _short(name) in special or name.lower() in special or any(p.match(name) for p in patterns)
 
 
+def _shown(text: str) -> str:
+    """A cell in a message: a file may hold cells of any length."""
+    return repr(text if len(text) <= _LETTERS else f"{text[:_LETTERS]}...")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names of columns in a message, of many the first."""
+    return ", ".join(names[:_NAMED]) + (f", ... ({len(names)} in all)" if len(names) > _NAMED else "")
+
+
 def _reads_as_number(text: str) -> bool:
     try:
         float(text)
@@ -204,7 +225,7 @@ def _matching(patterns: str, free: Sequence[str], header: Sequence[str], option:
         # `gap` also finds the column that we would call so
         matches = matches or [c for c in free if option == "--target" and _short(c) == pattern and c not in found]
         if not matches:
-            raise ValueError(f"{option}: no column matches {pattern!r}; the columns are {', '.join(header)}")
+            raise ValueError(f"{option}: no column matches {pattern!r}; the columns are {_listed(header)}")
         found += matches
     return found
 
@@ -212,10 +233,10 @@ def _matching(patterns: str, free: Sequence[str], header: Sequence[str], option:
 def _check(parts: Mapping[str, Any], header: Sequence[str]) -> None:
     if not parts["targets"]:
         raise ValueError(
-            f"no target column found among {', '.join(header)}; name one with --target, "
+            f"no target column found among {_listed(header)}; name one with --target, "
             f"or call it {', '.join(TARGETS)} or gen.gap"
         )
     if not parts["measures"]:
         raise ValueError(
-            f"no measure column found among {', '.join(header)}; name some with --measures, or call them complexity.*"
+            f"no measure column found among {_listed(header)}; name some with --measures, or call them complexity.*"
         )

@@ -342,6 +342,10 @@ def test_command_line_of_pgdl(tmp_path, capsys):
         (["TABLE", "--signature=x=zz*"], "--signature x: no measure matches 'zz*'"),
         (["TABLE", "--predictions=a.predict"], "--predictions belong to --pgdl"),
         (["TABLE", "--out=TABLE"], "which is a file; give a directory"),
+        (["TABLE", "--test-size=0"], "test_size is 0; it has to be a positive finite number"),
+        (["TABLE", "--test-size=-5"], "test_size is -5; it has to be a positive finite number"),
+        (["TABLE", "--test-size=1" + "0" * 400], "it has to be a positive finite number"),
+        (["TABLE", "--target=\x1b]0;t\x07"], "--target: no column matches"),
         (["TABLE", "--reference=rival"], "there is no reference 'rival' in the table"),
     ],
 )
@@ -355,4 +359,13 @@ def test_wrong_command_line(tmp_path, capsys, arguments, message):
         status = stop.code
     printed = capsys.readouterr()
     assert status == 2 and printed.out == ""
-    assert message in printed.err and printed.err.count("\n") == 1
+    assert message in printed.err and printed.err.count("\n") == 1 and printed.err.strip().isprintable()
+
+
+def test_a_terminal_obeys_no_name(tmp_path, capsys):
+    """Names in a file may hold commands for a terminal; what is printed holds none, whoever read the file."""
+    lines = [f"n{i}\x1b[2J,{i % 3},{i % 2 or 'bad' + chr(7)},{i * 7 % 5},{i}" for i in range(12)]
+    (tmp_path / "t.csv").write_text("\n".join(["name,hp.\x1b[2J,status,\x1b]0;t\x07m,gap", *lines]))
+    assert main([str(tmp_path / "t.csv"), *FAST]) == 0
+    printed = capsys.readouterr().out
+    assert all(line.isprintable() for line in printed.split("\n")) and "\ufffd]0;t\ufffdm" in printed

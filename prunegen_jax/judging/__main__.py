@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..table_files import readable
 from ..tables import Table, read_csv, read_pgdl
 from .composition import judge
 from .verdict import format_table, write
@@ -90,11 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=options.seed,
         )
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print(readable(str(error)), file=sys.stderr)
         return 2
-    print("\n".join(f"note: {note}" for note in verdict.notes))
+    _say("\n".join(f"note: {note}" for note in verdict.notes))
     for target in verdict.targets:
-        print("\n" + format_table(verdict, target=target))
+        _say("\n" + format_table(verdict, target=target))
     if options.out:
         paths = write(verdict, options.out)
         print(f"\nwrote {len(paths)} files to {options.out}, verdict.csv and verdict.json first")
@@ -104,6 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         title = Path(options.table or options.pgdl).name
         print(f"report: {report.write_for_table(table, verdict, options.out, title=title)}")
     return 0
+
+
+def _say(text: str) -> None:
+    """Prints text that holds names from a file: a terminal obeys none of them."""
+    print("\n".join(readable(line) for line in text.split("\n")))
 
 
 def _table(options: argparse.Namespace) -> Table:

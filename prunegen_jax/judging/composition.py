@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..columns import LARGEST_TEST
 from ..tables import Table
 from . import added, baselines, certainty, context, kendall, robustness
 from .case import Case, Repeats, chosen, prepare, statistics
@@ -48,7 +49,7 @@ def judge(
     names = chosen("measure", measures, table.measures)
     settings = {"draws": draws, "permutations": permutations, "added_permutations": added_permutations}
     settings |= {"baseline_draws": baseline_draws}
-    _check(folds=folds, level=level, **settings)
+    _check(table.test_size, folds=folds, level=level, **settings)
     settings |= {"repeats": repeats, "reference": reference, "folds": folds, "level": level, "seed": seed}
     if reference != REFERENCE:
         chosen("reference", [reference], table.measures)
@@ -149,7 +150,9 @@ def _remarks(case: Case, targets: Sequence[str], names: Sequence[str]) -> list[s
     return found
 
 
-def _check(*, folds: int, level: float, **counts: int) -> None:
+def _check(test_size: int | None, *, folds: int, level: float, **counts: int) -> None:
+    if test_size is not None and not 1 <= test_size <= LARGEST_TEST:
+        raise ValueError(f"test_size is {test_size}; it has to be a positive finite number of examples")
     for name, value in counts.items():
         if value < 0:
             raise ValueError(f"{name} is {value}; it has to be 0 (leave it out) or more")
