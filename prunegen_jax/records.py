@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import reprlib
 import sys
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import jax
@@ -22,9 +23,11 @@ from etils import epath
 
 from prunegen_jax import checkpoints, data, files
 from prunegen_jax.models import Network, as_trained_model, build
+from prunegen_jax.sweeps import Point
 from prunegen_jax.types import History, TrainedModel
 
 Record = dict[str, Any]
+_WORDS = ("nan", "inf", "-inf")  # non-finite floats, as they are stored
 
 
 def path(workdir: epath.Path, name: str) -> epath.Path:
@@ -44,19 +47,80 @@ def read(workdir: epath.Path, name: str) -> Record | None:
 
 
 def _checked(content: dict[str, Any], source: epath.Path) -> Record:
-    """`content` if it is a record of the network that its file is named after; else DamagedError."""
-    kinds = {"name": str, "hash": str, "point": dict, "axes": list, "measures": dict}
-    wrong = next((key for key, kind in kinds.items() if not isinstance(content.get(key), kind)), None)
-    if wrong is not None or content["name"] != source.stem:
-        what = wrong or "name"
-        raise files.DamagedError(f"{source} is damaged: its {what!r} is {content.get(what)!r}")
+    """`content` if it is whole, a record of the network that its file is named after; else DamagedError."""
+    wrong = next((key for key, fits in _PARTS.items() if key not in content or not fits(content[key])), None)
+    if wrong is None and content["name"] != source.stem:
+        wrong = "name"
+    if wrong is None and content["hash"] not in _hashes(content["point"]):
+        wrong = "hash"
+    if wrong is not None:
+        raise files.DamagedError(f"{source} is damaged: its {wrong!r} is {reprlib.repr(content.get(wrong))}")
     return content
 
 
+def _hashes(point: dict[str, Any]) -> tuple[str, str]:
+    """What the hash of `point` may be: of its fields as they are stored, or with non-finite floats put back."""
+    back = {key: files.number(value) if value in _WORDS else value for key, value in point.items()}
+    return Point("", point, ()).hash, Point("", back, ()).hash
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float)  # JSON of ours has no others
+
+
+def _is_number(value: Any) -> bool:
+    return _is_finite(value) or value in _WORDS
+
+
+def _is_losses(found: Any) -> bool:
+    if not isinstance(found, dict):
+        return found is None  # of a network that diverged
+    return "loss" in found and all(map(_is_number, found.values())) and type(found.get("size", 0)) is int
+
+
+def _is_measure(entry: Any) -> bool:
+    """Whether `entry` is an Estimate with the options that it was computed with."""
+    return (
+        isinstance(entry, dict)
+        and entry.get("status") in ("ok", "not_applicable", "failed")
+        and "value" in entry
+        and all(entry.get(key) is None or _is_number(entry[key]) for key in ("value", "sem"))
+        and isinstance(entry.get("options"), dict)
+        and isinstance(entry.get("details", {}), dict)
+        and isinstance(entry.get("reason", ""), str)
+    )
+
+
+_PARTS: dict[str, Callable[[Any], bool]] = {
+    "name": lambda x: isinstance(x, str),
+    "hash": lambda x: isinstance(x, str),
+    "point": lambda x: isinstance(x, dict) and all(isinstance(v, str | int | float | None) for v in x.values()),
+    "axes": lambda x: isinstance(x, list) and all(isinstance(axis, str) for axis in x),
+    "status": lambda x: x in ("converged", "not_converged", "diverged"),
+    "reason": lambda x: isinstance(x, str),
+    "train": _is_losses,
+    "test": _is_losses,
+    "updates": lambda x: type(x) is int,
+    "epochs": lambda x: type(x) is int,
+    "data": lambda x: isinstance(x, str) and x.isprintable(),
+    "measures": lambda x: isinstance(x, dict) and all(map(_is_measure, x.values())),
+    "versions": lambda x: isinstance(x, dict) and all(isinstance(v, str) for v in x.values()),
+}
+
+
 def read_all(workdir: epath.Path) -> list[Record]:
-    """Every record of a workdir that is whole, by name."""
-    found = (read(workdir, file.stem) for file in files.listing(workdir / "records", ".json"))
+    """Every record of a workdir that is whole, by name; a word on stderr for what is not."""
+    found = (read(workdir, file.stem) for file in _files(workdir))
     return [record for record in found if record is not None]
+
+
+def _files(workdir: epath.Path) -> Iterator[epath.Path]:
+    """The files of records; for one that has no name of ours, a copy made by hand, say, a word on stderr."""
+    for file in files.listing(workdir / "records", ".json"):
+        try:
+            yield path(workdir, file.stem)
+        except ValueError:
+            print(f"{workdir / 'records'} holds {file.name!r}, which is no record of ours: left out", file=sys.stderr)
 
 
 def stamps(workdir: epath.Path, names: Container[str]) -> dict[str, tuple[float, int]]:
@@ -74,12 +138,18 @@ def write(workdir: epath.Path, record: Record) -> None:
     """Writes a record, whole, with the measures that another process has put there meanwhile.
 
     Raises:
-        ValueError: if the record has measures, and the one that is there is of a network trained otherwise.
+        ValueError: if the one that is there is of another point, or if the record has measures, and the one that is
+            there is of a network trained otherwise.
         OSError: if it cannot be written.
     """
     record = files.plain(record)
     there = read(workdir, record["name"])
     if there is not None:
+        if there["hash"] != record["hash"]:
+            raise ValueError(
+                f"{workdir} holds {record['name']!r} made with another config: its hash is {there['hash']} there and "
+                f"{record['hash']} here. Choose another --workdir, or give the old values"
+            )
         if _network(there) == _network(record):
             better = {k: v for k, v in record["measures"].items() if k not in there["measures"] or not _failed(v)}
             record = record | {"measures": there["measures"] | better}
@@ -101,56 +171,77 @@ def add_times(workdir: epath.Path, name: str, seconds: dict[str, float]) -> None
     """Adds seconds per activity to the times of `name`."""
     target = files.inside(workdir / "times", f"{name}.json")
     try:
-        known = files.read_json(target)
+        known = {key: value for key, value in files.read_json(target).items() if _is_finite(value)}
     except (FileNotFoundError, files.DamagedError):
         known = {}  # times are no results; what is lost is only their sum
     files.write_json(target, known | {key: round(known.get(key, 0.0) + value, 4) for key, value in seconds.items()})
 
 
 def network_of(fields: dict[str, Any], *, image_shape: tuple[int, int, int], classes: int) -> Network:
-    """The network that the `model.*` fields of a point describe."""
+    """The network that the `model.*` fields of a point describe. ValueError if they describe none."""
     options = {key[6:]: value for key, value in fields.items() if key.startswith("model.")}
-    return build(options.pop("name"), image_shape=image_shape, classes=classes, **options)
+    try:
+        return build(options.pop("name"), image_shape=image_shape, classes=classes, **options)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the fields model.* describe no network: {error!r}") from error
 
 
 @functools.lru_cache(maxsize=2)
 def split_of(
-    name: str, directory: str | None, cache_dir: str | None, train_size: int | None, label_noise: float, seed: int
+    name: str,
+    directory: str | None,
+    cache_dir: str | None,
+    train_size: int | None,
+    label_noise: float,
+    seed: int,
+    download: bool = True,
 ) -> data.Split:
     """A data set as the networks see it; the latest two are kept."""
-    return data.split(_raw(name, directory, cache_dir), train_size=train_size, label_noise=label_noise, seed=seed)
+    raw = _raw(name, directory, cache_dir, download)
+    return data.split(raw, train_size=train_size, label_noise=label_noise, seed=seed)
 
 
 @functools.lru_cache(maxsize=1)
-def _raw(name: str, directory: str | None, cache_dir: str | None) -> data.Raw:
-    return data.load(name, dir=directory, cache_dir=cache_dir)
+def _raw(name: str, directory: str | None, cache_dir: str | None, download: bool) -> data.Raw:
+    return data.load(name, dir=directory, cache_dir=cache_dir, download=download)
 
 
-def data_of(fields: dict[str, Any], *, directory: str | None, cache_dir: str | None) -> data.Split:
-    """The data set that the `data.*` fields of a point describe."""
+def data_of(
+    fields: dict[str, Any], *, directory: str | None, cache_dir: str | None, download: bool = True
+) -> data.Split:
+    """The data set that the `data.*` fields of a point describe. ValueError if they describe none."""
+    kinds = {"name": str, "train_size": int | None, "label_noise": int | float, "seed": int}
+    for key, kind in kinds.items():
+        if not isinstance(fields.get(f"data.{key}", ()), kind):
+            raise ValueError(f"data.{key}={fields.get(f'data.{key}')!r} describes no data set")
     options = (fields[f"data.{key}"] for key in ("train_size", "label_noise", "seed"))
-    return split_of(fields["data.name"], directory, cache_dir, *options)
+    return split_of(fields["data.name"], directory, cache_dir, *options, *(() if download else (False,)))
 
 
-def load_model(workdir: str | os.PathLike[str], name: str, *, data_dir: str | None = None) -> TrainedModel:
+def load_model(
+    workdir: str | os.PathLike[str], name: str, *, data_dir: str | None = None, cache_dir: str | None = None
+) -> TrainedModel:
     """The trained network `name` of a workdir, with its training set, initial weights and history.
+
+    The workdir may be a stranger's: none of its files says where else to read, write, or what to download.
 
     Args:
         workdir: where the sweep was run.
         name: the name of a record.
-        data_dir: where TFDS finds its prepared sets; None for where the sweep found them.
+        data_dir: where TFDS finds its prepared sets; None for TFDS's own default.
+        cache_dir: where decoded images are kept; None for the person's cache folder.
 
     Raises:
         ValueError: if there is no such network, or it has no weights.
         DamagedError: if its checkpoint is not whole.
+        FileNotFoundError: if its data set is not there.
     """
     folder = epath.Path(workdir)
     record = read(folder, name)
     if record is None:
-        names = ", ".join(sorted(file.stem for file in files.listing(folder / "records", ".json"))) or "none"
+        names = ", ".join(file.stem for file in _files(folder)) or "none"
         raise ValueError(f"{folder} has no network {name!r}; it has {names}")
-    places = files.read_json(folder / "config.json")["data"]
-    split = data_of(record["point"], directory=data_dir or places["dir"], cache_dir=places["cache_dir"])
+    split = data_of(record["point"], directory=data_dir, cache_dir=cache_dir, download=False)
     check_data(record, split)
     return restore(folder, record, split)
 
