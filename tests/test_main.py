@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from etils import epath
 
-from prunegen_jax import files
+from prunegen_jax import sweeps, work
+from tests import experiments
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -83,14 +85,9 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
 
 def test_nothing_is_written_over(tmp_path):
     """A config that does not fit leaves the workdir as it was, to the byte."""
-    record = {
-        "name": "learning_rate=0.05,seed=0",
-        "hash": "x",
-        "point": {"model.width": 4},
-        "axes": ["seed"],
-        "measures": {},
-    }
-    files.write_json(tmp_path / "records" / "learning_rate=0.05,seed=0.json", record)
+    narrow = experiments.get_config()
+    narrow.model.width, narrow.train.max_epochs = 4, 1
+    work.run_group(epath.Path(tmp_path), sweeps.points(narrow)[:1], (), narrow, stages=("train",))
     before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
     done = call(tmp_path)
     assert done.returncode == 2
