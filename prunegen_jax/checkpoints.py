@@ -9,14 +9,15 @@ JSON file named a moment ago looks again.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
-import hashlib
+import math
 import os
 import re
 import secrets
 import shutil
 import time
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -24,6 +25,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from prunegen_jax import files, trees
+from prunegen_jax.training.recipe import Status
+from prunegen_jax.types import History
 
 FINAL = "final"  # what the arrays of a network whose training has ended are called
 _STATE = "state.json"
@@ -31,6 +34,14 @@ _STALE = 3600.0  # seconds after which arrays that no JSON file names are not be
 _SLACK = 2**18  # bytes that a checkpoint needs beside its arrays
 # What may be deleted: arrays, half written ones of Orbax's, half written files of `files.atomic`'s.
 _OURS = re.compile(r"(epoch-\d+|final)-[0-9a-f]{8}(\.orbax-checkpoint-tmp(-\d+)?)?|\.[a-z0-9_]{8}\.tmp")
+_MOST = 2**33  # bytes of arrays, and of their files, where nobody says what is expected
+_RATIO = 64  # by which they are compressed at most: trained weights hardly are
+_ROOM = 2**26  # bytes that any checkpoint may take
+_META = {
+    "hash": str, "data": str, "versions": dict, "status": str, "reason": str, "epochs": int, "history": dict,
+    "check_running": list, "has_first_epoch": bool,
+}  # fmt: skip
+_HISTORY = {"epoch_loss": list, "check_update": list, "check_loss": list, "updates": int, "batch_size": int}
 _LOOKS = 5  # at the JSON file, while another process replaces it
 
 
@@ -43,7 +54,7 @@ def save(folder: files.Path, name: str, arrays: dict[str, np.ndarray], meta: dic
         folder: where the checkpoint of a network is.
         name: what the arrays' folder begins with; "final" for a network whose training has ended.
         arrays: by name.
-        meta: what else to keep, as JSON has it.
+        meta: what else to keep, as JSON has it: what `_META` names, at least, for `load` to take it.
 
     Raises:
         OSError: if it cannot be written. The checkpoint that was there is whole then.
@@ -60,7 +71,8 @@ def save(folder: files.Path, name: str, arrays: dict[str, np.ndarray], meta: dic
             checkpointer.save(target, args=ocp.args.StandardSave(arrays))
     except ValueError as error:  # what TensorStore makes of a full disk
         raise OSError(f"{target} cannot be written: {str(error).splitlines()[0]}") from error
-    state = {"arrays": name, "files": _hashes(target), "digest": files.digest(arrays), "meta": meta}
+    hashes = {path: files.hash_of(file)[0] for path, file in files.walk(target).items()}
+    state = {"arrays": name, "files": hashes, "digest": files.digest(arrays), "meta": meta}
     if not name.startswith(f"{FINAL}-") and _is_final(folder, meta):  # by now
         target.rmtree(missing_ok=True)
         return
@@ -92,11 +104,18 @@ def _is_final(folder: epath.Path, meta: dict[str, Any]) -> bool:
     return same and state["arrays"].startswith(f"{FINAL}-")
 
 
-def load(folder: files.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+def load(
+    folder: files.Path, *, expected: dict[str, jax.ShapeDtypeStruct] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """The arrays and `meta` of the checkpoint of `folder`, None if there is none.
 
+    Args:
+        folder: where the checkpoint of a network is.
+        expected: what `shapes` says of the arrays that may be there. Memory is taken for nothing else. None for arrays
+            of any shape, up to a limit on the whole.
+
     Raises:
-        DamagedError: if it is not whole.
+        DamagedError: if it is not whole, or has other arrays.
         ValueError: if a link leads the folder out of its workdir.
     """
     folder = _place(folder)
@@ -106,7 +125,8 @@ def load(folder: files.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | N
         except FileNotFoundError:
             return None
         try:
-            return _arrays(folder, state), state["meta"]
+            _check_meta(state["meta"], folder / _STATE)
+            return _arrays(folder, state, expected), state["meta"]
         except files.DamagedError:
             if _state(folder)["arrays"] == state["arrays"]:
                 raise
@@ -123,37 +143,91 @@ def _place(folder: files.Path) -> epath.Path:
 def _state(folder: epath.Path) -> dict[str, Any]:
     """What the JSON file of `folder` says. FileNotFoundError if there is none, DamagedError if it is not ours."""
     state = files.read_json(folder / _STATE)
-    kinds = {"arrays": str, "digest": str, "meta": dict}
-    for key, kind in kinds.items():
-        if not isinstance(state.get(key), kind):
-            raise files.DamagedError(f"{folder / _STATE} is damaged: its {key!r} is {state.get(key)!r}")
+    files.check_kinds(state, {"arrays": str, "digest": str, "files": dict, "meta": dict}, folder / _STATE)
+    files.check_kinds(state["files"], dict.fromkeys(state["files"], str), folder / _STATE)
     return state
 
 
-def _arrays(folder: epath.Path, state: dict[str, Any]) -> dict[str, np.ndarray]:
+def _check_meta(meta: dict[str, Any], source: epath.Path) -> None:
+    """DamagedError if `meta`, of the JSON file `source`, does not say how far a network has come."""
+    files.check_kinds(meta, _META, source)
+    history, status = meta["history"], meta["status"]
+    files.check_kinds(history, _HISTORY, source)
+    counts = [meta["epochs"], history["updates"], history["batch_size"], *history["check_update"]]
+    checks = history["check_update"], history["check_loss"], meta["check_running"]
+    try:
+        losses = [files.number(x) for x in (*history["epoch_loss"], *history["check_loss"], *meta["check_running"])]
+        target = files.number(history.get("target"))
+    except (KeyError, TypeError, ValueError):
+        raise files.DamagedError(f"{source} is damaged: a loss is no number") from None
+    wrong = {
+        f"its status is {status!r}": status not in get_args(Status),
+        "its history has other fields": history.keys() != {field.name for field in dataclasses.fields(History)},
+        "a count is none": any(type(count) is not int or count < 0 for count in counts),
+        "a loss is not finite": math.isnan(target) or (status != "diverged" and not all(map(math.isfinite, losses))),
+        "its checks are not as many": len({*map(len, checks)}) > 1,
+    }
+    if any(wrong.values()):
+        raise files.DamagedError(f"{source} is damaged: {next(what for what, is_so in wrong.items() if is_so)}")
+
+
+def _arrays(
+    folder: epath.Path, state: dict[str, Any], expected: dict[str, jax.ShapeDtypeStruct] | None
+) -> dict[str, np.ndarray]:
     try:
         source = files.inside(folder, state["arrays"])
+        files.check_within(source, folder)
     except ValueError as error:
         raise files.DamagedError(f"{folder / _STATE} is damaged: {error}") from None
+    most = _MOST if expected is None else 4 * sum(x.size * x.dtype.itemsize for x in expected.values()) + _ROOM
     try:
-        found = _hashes(source)
+        size = _check_files(source, state["files"], most)  # before Orbax, which would say much and little
     except OSError as error:
         raise files.DamagedError(f"{source} is damaged: it cannot be read: {error}") from error
-    wanted = state.get("files", found)
-    if found != wanted:  # told before Orbax, which would say much and little
-        name = min(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-        raise files.DamagedError(f"{source} is damaged: {name!r} is not as it was written")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             # As NumPy arrays whatever device wrote them.
-            shapes = checkpointer.metadata(source).item_metadata.tree
-            blank = {name: np.empty(x.shape, x.dtype) for name, x in shapes.items()}
+            found = checkpointer.metadata(source).item_metadata.tree
+            _check_shapes(found, expected, min(_MOST, _RATIO * size + _ROOM))
+            blank = {name: np.empty(x.shape, x.dtype) for name, x in found.items()}
             arrays = {name: np.asarray(x) for name, x in checkpointer.restore(source, blank).items()}
     except Exception as error:  # Orbax and TensorStore have many ways to say it
         raise files.DamagedError(f"{source} is damaged: {(str(error) or repr(error)).splitlines()[0]}") from error
     if files.digest(arrays) != state["digest"]:
         raise files.DamagedError(f"{source} is damaged: its arrays are not those that were saved")
     return arrays
+
+
+def _check_files(folder: epath.Path, wanted: dict[str, str], most: int) -> int:
+    """The bytes of the files of a folder. DamagedError if they are not those `wanted`, or have more than `most`."""
+    paths, size = files.walk(folder), 0
+    for name in sorted(paths.keys() | wanted.keys()):
+        digest, count = files.hash_of(paths[name], most - size) if name in paths and name in wanted else (None, 0)
+        size += count
+        if size > most:
+            raise files.DamagedError(f"{folder} is damaged: its files have more than {most} bytes")
+        if digest != wanted.get(name, ""):
+            raise files.DamagedError(f"{folder} is damaged: {name!r} is not as it was written")
+    return size
+
+
+def _check_shapes(found: dict[str, Any], expected: dict[str, jax.ShapeDtypeStruct] | None, most: int) -> None:
+    """ValueError if Orbax's description of arrays is not as `expected`, or they take more than `most` bytes."""
+    whole = 0
+    for name, x in found.items():
+        shape, dtype = tuple(x.shape), np.dtype(x.dtype)
+        whole += math.prod(shape) * dtype.itemsize
+        if x.storage and math.prod(x.storage.chunk_shape or ()) > max(math.prod(shape), 1):  # read in memory, whole
+            raise ValueError(f"{name!r} of shape {shape} is stored in pieces of shape {x.storage.chunk_shape}")
+        if expected is None:
+            continue
+        wanted = expected.get(name)
+        if wanted is None:
+            raise ValueError(f"{name!r} is no array of this network")
+        if (shape, dtype) != (wanted.shape, wanted.dtype):
+            raise ValueError(f"{name!r} is {dtype}{list(shape)}; the network needs {wanted.dtype}{list(wanted.shape)}")
+    if expected is None and whole > most:
+        raise ValueError(f"its arrays take {whole} bytes, more than its files can hold")
 
 
 def _require_room(folder: epath.Path, size: int) -> None:
@@ -163,18 +237,6 @@ def _require_room(folder: epath.Path, size: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(folder))
-
-
-def _hashes(folder: epath.Path, prefix: str = "") -> dict[str, str]:
-    """SHA-256 of every file in a folder and its folders, by relative path."""
-    found = {}
-    for path in folder.iterdir():
-        name = prefix + path.name
-        if path.is_dir():
-            found |= _hashes(path, f"{name}/")
-        else:
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
 
 
 def _is_stale(path: epath.Path) -> bool:
@@ -190,18 +252,28 @@ def flatten(prefix: str, tree: Any) -> dict[str, np.ndarray]:
     return {"/".join((prefix, *path)): np.asarray(leaf) for path, leaf in trees.named_leaves(tree)}
 
 
+def shapes(prefix: str, tree: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `flatten` would make of a tree, for `load` to expect: of its leaves only shapes and types are asked."""
+    return {
+        "/".join((prefix, *path)): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        for path, leaf in trees.named_leaves(tree)
+    }
+
+
 def unflatten(prefix: str, template: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The tree of the structure and shapes of `template` from what `flatten` made.
+    """The tree of the structure, shapes and types of `template` from what `flatten` made.
 
     Raises:
-        DamagedError: if a leaf is missing or has another shape.
+        DamagedError: if a leaf is missing or has another shape or type.
     """
 
     def leaf(path: tuple[Any, ...], wanted: Any) -> np.ndarray:
         name = "/".join((prefix, *trees.path_names(path)))
-        if name not in arrays or arrays[name].shape != wanted.shape:
-            found = arrays[name].shape if name in arrays else "nothing"
-            raise files.DamagedError(f"the checkpoint has {found} for {name!r}; the network needs {wanted.shape}")
-        return arrays[name]
+        found = arrays.get(name)
+        if found is None or (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+            there = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
+            needed = f"{wanted.dtype}{list(wanted.shape)}"
+            raise files.DamagedError(f"the checkpoint has {there} for {name!r}; the network needs {needed}")
+        return found
 
     return jax.tree_util.tree_map_with_path(leaf, template)

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import reprlib
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ import numpy as np
 from etils import epath
 
 _MOST = 2**26  # bytes of a JSON file of ours; the largest, a verdict, has a few
+_BLOCK = 2**20  # bytes of a file that are hashed at once
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -106,6 +108,29 @@ def check_within(path: Path, root: Path) -> None:
         raise ValueError(f"{path} lies in {there}, outside {root}: only the whole workdir may be a link")
 
 
+def walk(folder: epath.Path) -> dict[str, epath.Path]:
+    """The files of a folder and its folders by relative path. Links are not followed: they count as files."""
+    found, waiting = {}, [("", folder)]
+    while waiting:
+        prefix, here = waiting.pop()
+        for path in here.iterdir():
+            if path.is_dir() and not is_link(path):
+                waiting.append((f"{prefix}{path.name}/", path))
+            else:
+                found[prefix + path.name] = path
+    return found
+
+
+def hash_of(path: Path, most: float = math.inf) -> tuple[str, int]:
+    """SHA-256 of a file, and its bytes; it is not read much further than `most`. DamagedError as of `reading`."""
+    whole, size = hashlib.sha256(), 0
+    with reading(path) as file:
+        while size <= most and (block := file.read(_BLOCK)):
+            whole.update(block)
+            size += len(block)
+    return whole.hexdigest(), size
+
+
 def inside(folder: epath.Path, name: str) -> epath.Path:
     """`folder / name`, for a name that came from a file or a config, and a folder that is a part of another.
 
@@ -154,6 +179,13 @@ def _int(text: str) -> int:
     if len(text) > 20:
         raise ValueError(f"{text[:20]}... is too large")
     return int(text)
+
+
+def check_kinds(content: dict[str, Any], kinds: dict[str, type], source: Path) -> None:
+    """DamagedError if `content`, of the file `source`, lacks one of the keys of `kinds`, or has it of another type."""
+    for key, kind in kinds.items():
+        if type(content.get(key)) is not kind:  # True is no int of ours
+            raise DamagedError(f"{source} is damaged: its {key!r} is {reprlib.repr(content.get(key))}")
 
 
 def number(value: Any) -> float:

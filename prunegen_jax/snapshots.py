@@ -52,7 +52,7 @@ def resume(folder: epath.Path, task: Task) -> tuple[Arrays, Snapshot]:
     begin = training.start(task.network, task.recipe, task.h)
     init = checkpoints.flatten("init", {"params": begin.state.params, "stats": begin.state.stats})
     try:
-        loaded = checkpoints.load(place)
+        loaded = checkpoints.load(place, expected=_expected(begin))
         if loaded is None:
             return init, begin
         arrays, meta = loaded
@@ -79,6 +79,13 @@ def finish(folder: epath.Path, task: Task, init: Arrays, snapshot: Snapshot) -> 
     record = _record(task, snapshot)
     records.write(folder, record)
     return record
+
+
+def _expected(begin: Snapshot) -> dict[str, jax.ShapeDtypeStruct]:
+    """The arrays that a checkpoint of the network of `begin` may have."""
+    weights = {"params": begin.state.params, "stats": begin.state.stats}
+    parts = {"init": weights, "first_epoch": weights, "final": weights, "moments": begin.state.moments}
+    return {k: v for prefix, tree in parts.items() for k, v in checkpoints.shapes(prefix, tree).items()}
 
 
 def _snapshot(arrays: Arrays, meta: dict[str, Any], begin: Snapshot) -> Snapshot:

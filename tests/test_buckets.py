@@ -10,6 +10,7 @@ from etils import epath
 
 from prunegen_jax import checkpoints, files, load_model, pipeline, records
 from tests import buckets, faults
+from tests.test_checkpoints import META
 
 
 def get_config():
@@ -76,9 +77,9 @@ def test_checkpoints_replace_each_other(bucket):
     folder = epath.Path("gs://sweeps/m")
     assert checkpoints.load(folder) is None
     for value in (1, 2):
-        checkpoints.save(folder, f"epoch-{value}", {"x": np.full(3, value, np.float32)}, {"value": value})
+        checkpoints.save(folder, f"epoch-{value}", {"x": np.full(3, value, np.float32)}, META | {"value": value})
     arrays, meta = checkpoints.load(folder)
-    assert (meta, list(arrays["x"])) == ({"value": 2}, [2.0] * 3)
+    assert (meta["value"], list(arrays["x"])) == (2, [2.0] * 3)
     assert {pathlib.PurePath(key).parts[2].partition("-")[0] for key in bucket.listed()} == {"epoch", "state.json"}
     assert not [key for key in bucket.listed() if "/epoch-1-" in key]
     assert records.read_all(folder) == []
