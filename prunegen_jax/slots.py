@@ -37,7 +37,7 @@ def choose(folder: epath.Path, tasks: Sequence[Task], wanted: int) -> int:
         raise ValueError(f"run.slots={wanted} must be 0, 1 or a positive multiple of the {devices} devices")
     if wanted:
         return wanted
-    return _kept(folder, "slots", tasks, lambda: 1 if jax.default_backend() == "cpu" else _chosen(tasks, devices))
+    return _kept(folder, "slots", tasks, MOST, lambda: 1 if jax.default_backend() == "cpu" else _chosen(tasks, devices))
 
 
 def lanes(folder: epath.Path, tasks: Sequence[Task], wanted: int) -> int:
@@ -49,18 +49,21 @@ def lanes(folder: epath.Path, tasks: Sequence[Task], wanted: int) -> int:
     most = _LANES * devices
     if wanted or jax.default_backend() == "cpu":
         return min(wanted or 1, most)
-    return _kept(folder, "lanes", tasks, lambda: min(most, -(-len(tasks) // devices) * devices))
+    return _kept(folder, "lanes", tasks, _LANES, lambda: min(most, -(-len(tasks) // devices) * devices))
 
 
-def _kept(folder: epath.Path, what: str, tasks: Sequence[Task], find: Callable[[], int]) -> int:
-    """The number called `what` that the workdir keeps for the shape of `tasks`; if it has none, what `find` finds."""
+def _kept(folder: epath.Path, what: str, tasks: Sequence[Task], most: int, find: Callable[[], int]) -> int:
+    """The number called `what` that the workdir keeps for the shape of `tasks`; if it has none, what `find` finds.
+
+    It counts if it might have been chosen: `most` on each device at most, and 1 or a multiple of the devices.
+    """
     devices = len(jax.local_devices())
     shape = {"backend": jax.default_backend(), "devices": devices, "shape": tasks[0].point.shape}
     name = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
     place = files.inside(folder / "slots", f"{name}.json" if what == "slots" else f"{name}.{what}.json")
     try:
         kept = files.read_json(place).get(what)
-        if isinstance(kept, int) and kept >= 1:
+        if type(kept) is int and (kept == 1 or (kept in range(1, most * devices + 1) and kept % devices == 0)):
             return kept
     except (FileNotFoundError, files.DamagedError):
         pass
