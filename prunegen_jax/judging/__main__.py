@@ -93,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(readable(str(error)), file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(f"judging takes more memory than there is ({error}); judge fewer models or measures", file=sys.stderr)
+        return 2
     _say("\n".join(f"note: {note}" for note in verdict.notes))
     for target in verdict.targets:
         _say("\n" + format_table(verdict, target=target))

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ..tables import Table
-from . import kendall, pgdl, regression, robustness
+from . import kendall, memory, pgdl, regression, robustness
 from .grid import Grid, Pairs, average, drop_duplicates, grid_of, pairs_along
 from .information import Conditions, above, conditions, from_counts, pair_counts
 from .verdict import Row
@@ -34,8 +34,16 @@ class Case:
     notes: tuple[str, ...]
 
 
-def prepare(table: Table, *, repeats: Repeats = "mean", environments: robustness.Environments = "auto") -> Case:
-    """The case of a table. Raises ValueError when there is no model to judge or an option is unknown."""
+def prepare(
+    table: Table,
+    *,
+    repeats: Repeats = "mean",
+    environments: robustness.Environments = "auto",
+    draws: int = 0,
+    permutations: int = 0,
+) -> Case:
+    """The case of a table. Raises ValueError when there is no model to judge, an option is unknown, or judging, with
+    `draws` and `permutations`, takes too much memory."""
     if repeats not in ("mean", "keep"):
         raise ValueError(f"repeats is {repeats!r}; choose 'mean' or 'keep'")
     if not len(table):
@@ -54,6 +62,7 @@ def prepare(table: Table, *, repeats: Repeats = "mean", environments: robustness
         judged, grid, found = average(models, models_grid)
         grid = dataclasses.replace(grid, repeats=np.zeros_like(grid.repeats))
         notes += found
+    memory.check(grid, models_grid, measures=len(table.measures), draws=draws, permutations=permutations)
     if grid.axes and not _fills(grid):
         notes.append("the grid is incomplete: cells with one model are skipped, and there is no PGDL score")
     if len(judged) < 10:

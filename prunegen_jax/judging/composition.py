@@ -55,7 +55,8 @@ def judge(
         chosen("reference", [reference], table.measures)
     for members in (signatures or {}).values():
         chosen("measure", members, table.measures)
-    case = prepare(table, repeats=repeats, environments=environments)
+    case = prepare(table, repeats=repeats, environments=environments, draws=draws, permutations=permutations)
+    sensitivity = context.sensitivity_rows(table, case, targets, names)  # before the rest: it too may take too much
     baselines.canonical(case.models_grid, case.models.hyperparameters, orders=orders)  # a wrong order fails here
     notes = [*table.notes, *case.notes, *_remarks(case, targets, names)]
     if reference not in names:
@@ -81,7 +82,7 @@ def judge(
         differences=tuple(differences),
         baselines=tuple(r for t in targets for r in context.baseline_rows(case, t, orders=orders, **base, **statistic)),
         ceilings=tuple(r for t in targets for r in context.ceiling_rows(case, t, **base, seed=seed)),
-        sensitivity=tuple(context.sensitivity_rows(table, case, targets, names)),
+        sensitivity=tuple(sensitivity),
         signatures=tuple(
             context.signature_rows(case, targets, signatures or {}, draws=draws, level=level, **statistic)
         ),

@@ -134,6 +134,7 @@ def weighted_sign_error(
     *,
     kept: np.ndarray,
     test_size: int | None = None,
+    block: int = 30_000_000,
 ) -> np.ndarray:
     """Mean, 90th percentile and worst, `[3, draws]`, of configurations that count `weights [draws, c]` times.
 
@@ -145,13 +146,22 @@ def weighted_sign_error(
     errors, trust, _ = _links(measure, target, plan, test_size)
     inside = np.flatnonzero(kept[plan.environment] & (trust > 0))
     inside = inside[np.argsort(plan.environment[inside], kind="stable")]
-    products = weights[:, plan.ends[inside, 0]] * weights[:, plan.ends[inside, 1]]
+    step = max(1, block // max(len(inside), 1))
+    parts = [weights[i : i + step] for i in range(0, len(weights), step)]
+    return np.concatenate([_of_draws(errors[inside], trust[inside], plan, inside, w) for w in parts], axis=1)
+
+
+def _of_draws(
+    errors: np.ndarray, trust: np.ndarray, plan: Design, links: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """`weighted_sign_error` of some draws, over the `links` that are kept, in the order of their environments."""
+    products = weights[:, plan.ends[links, 0]] * weights[:, plan.ends[links, 1]]
     if plan.kind == "configurations":
-        mean = (products @ (errors[inside] / trust[inside])) / products.sum(axis=1)
+        mean = (products @ (errors / trust)) / products.sum(axis=1)
         return np.stack([mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)])
-    starts = np.flatnonzero(np.diff(plan.environment[inside], prepend=-1))
-    losses = np.add.reduceat(products * errors[inside], starts, axis=1)
-    losses /= np.add.reduceat(products * trust[inside], starts, axis=1)
+    starts = np.flatnonzero(np.diff(plan.environment[links], prepend=-1))
+    losses = np.add.reduceat(products * errors, starts, axis=1)
+    losses /= np.add.reduceat(products * trust, starts, axis=1)
     doubled = np.repeat(losses, 2, axis=1)
     return np.stack([losses.mean(axis=1), np.quantile(doubled, 0.9, axis=1), losses.max(axis=1)])
 

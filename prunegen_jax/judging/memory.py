@@ -1,0 +1,53 @@
+"""Whether a case can be judged in memory: what grows with the square of its models is weighed before it is made."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from .grid import Grid, combine
+
+LIMIT = 4 * 2**30  # bytes
+
+
+def check(grid: Grid, models_grid: Grid, *, measures: int, draws: int = 0, permutations: int = 0) -> None:
+    """Raises ValueError when judging on these grids would take more than `LIMIT`."""
+    needed = estimate(grid, models_grid, measures=measures, draws=draws, permutations=permutations)
+    if needed > LIMIT:
+        raise ValueError(
+            f"judging {len(models_grid.codes)} models and {measures} measures on {len(grid.axes)} axes takes "
+            f"{needed / 2**30:.1f} GB of memory or more, {LIMIT >> 30} GB are the most; judge fewer models, "
+            "fewer measures, or fewer hyperparameters that have many values"
+        )
+
+
+def estimate(grid: Grid, models_grid: Grid, *, measures: int, draws: int = 0, permutations: int = 0) -> float:
+    """Bytes that judging takes at its peak, by what tables of several kinds were seen to take.
+
+    Once it passes `LIMIT` the rest is not counted.
+    """
+    n, axes = len(grid.codes), range(len(grid.axes))
+    sets = [s for size in (1, 2) for s in itertools.combinations(axes, size)]
+    # an axis that varies has two values: many axes are too many whatever their values are
+    needed = 16.0 * (1 + 2 * len(sets)) ** 2 + 72.0 * measures**2 + 48.0 * draws * len(models_grid.codes)
+    needed += 24.0 * n**2 if permutations else 0.0
+    for axis in axes:  # pairs of models, as `grid.pairs_along` and `robustness.design` list them
+        if needed > LIMIT:
+            return needed
+        others = combine(np.delete(grid.codes, axis, axis=1))
+        needed += 200.0 * _pairs(combine(np.stack([others, grid.repeats], axis=1)))
+        needed += 200.0 * _pairs(combine(np.delete(models_grid.codes, axis, axis=1)))
+    width, cells = 1, 1  # of the conditions' indicators and of the counts of pairs by cell
+    for axes_of_set in sets:
+        counted = needed + 16.0 * width**2 + 100.0 * cells + 40.0 * n * width
+        if counted > LIMIT:
+            return counted
+        size = int(combine(grid.codes[:, list(axes_of_set)]).max(initial=0)) + 1
+        width, cells = width + size, cells + size**2
+    return needed + 16.0 * width**2 + 100.0 * cells + 40.0 * n * width
+
+
+def _pairs(groups: np.ndarray) -> float:
+    counts = np.bincount(groups).astype(np.float64)
+    return float((counts * (counts - 1) / 2).sum())
