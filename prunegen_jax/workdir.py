@@ -17,6 +17,18 @@ from prunegen_jax import files, records
 from prunegen_jax.sweeps import Point
 
 
+def reach(place: str | os.PathLike[str]) -> epath.Path:
+    """The workdir at `place`. ValueError if it is in a bucket that nothing installed here can read."""
+    try:
+        folder = epath.Path(place)
+        folder.exists()
+    except ImportError as error:
+        raise ValueError(f"--workdir={place} cannot be reached: {error}") from error
+    except KeyError as error:  # what epath makes of a scheme that it does not know
+        raise ValueError(f"--workdir={place} is neither a folder nor in a bucket of gs:// or s3://") from error
+    return folder
+
+
 def prepare(
     workdir: epath.Path,
     config: ConfigDict,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -73,6 +75,20 @@ def test_workers_are_given_absolute_folders(tmp_path, monkeypatch):
     assert given == tuple(str(tmp_path / name) for name in ("w", "cache", "programs"))
     assert (config.data.cache_dir, config.data.dir) == ("cache", None)
     assert workdir.absolute("gs://bucket/sweep") == "gs://bucket/sweep"
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ("gs://bucket/sweep", "cannot be reached: Please install gcsfs"),
+        ("s3://bucket/sweep", "cannot be reached: Install s3fs"),
+        ("hdfs://bucket/sweep", "is neither a folder nor in a bucket of gs:// or s3://"),
+    ],
+)
+def test_a_bucket_that_nothing_here_can_read(place, sentence):
+    code = f"from prunegen_jax import workdir; workdir.reach({place!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip().splitlines()[-1].startswith(f"ValueError: --workdir={place} {sentence}")
 
 
 def test_a_record_of_another_config_is_neither_taken_nor_replaced(tmp_path):
