@@ -54,12 +54,20 @@ def _report(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("prunegen report", description="Makes WORKDIR/report again from what is there.")
     parser.add_argument("workdir", help="a judged workdir")
     parser.add_argument("--no-curves", action="store_true", help="do not make pruning curves that are not there yet")
+    parser.add_argument("--data_dir", help="where TFDS finds its prepared data sets, if not in its default folder")
+    parser.add_argument("--cache_dir", help="where decoded images are kept, if not in your cache folder")
     options = parser.parse_args(arguments)
     from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
 
     try:
-        print(f"report: {report.write(options.workdir, make_curves=not options.no_curves)}")
+        made = report.write(
+            options.workdir,
+            make_curves=not options.no_curves,
+            data_dir=options.data_dir,
+            cache_dir=options.cache_dir,
+        )
+        print(f"report: {made}")
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(report.printable(error), file=sys.stderr)
         return 2
     return 0

@@ -85,7 +85,7 @@ def run(
     if "report" in stages:
         from prunegen_jax import report  # noqa: PLC0415
 
-        print(f"report: {report.write(target)}")
+        print(f"report: {report.write(target, data_dir=config.data.dir, cache_dir=config.data.cache_dir)}")
     return verdict
 
 

@@ -13,21 +13,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import reprlib
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import jax
 from etils import epath
 
 from prunegen_jax import checkpoints, data, files
+from prunegen_jax import record_form as form
 from prunegen_jax.models import Network, as_trained_model, build
-from prunegen_jax.sweeps import Point
+from prunegen_jax.record_form import Record
 from prunegen_jax.types import History, TrainedModel
-
-Record = dict[str, Any]
-_WORDS = ("nan", "inf", "-inf")  # non-finite floats, as they are stored
 
 
 def path(workdir: epath.Path, name: str) -> epath.Path:
@@ -38,74 +35,12 @@ def path(workdir: epath.Path, name: str) -> epath.Path:
 def read(workdir: epath.Path, name: str) -> Record | None:
     """The record of `name`; None if there is none, or, with a word on stderr, if it is damaged."""
     try:
-        return _checked(files.read_json(path(workdir, name)), path(workdir, name))
+        return form.checked(files.read_json(path(workdir, name)), path(workdir, name))
     except FileNotFoundError:
         return None
     except files.DamagedError as error:
         print(f"{error}; it counts as missing, and training makes it again", file=sys.stderr)
         return None
-
-
-def _checked(content: dict[str, Any], source: epath.Path) -> Record:
-    """`content` if it is whole, a record of the network that its file is named after; else DamagedError."""
-    wrong = next((key for key, fits in _PARTS.items() if key not in content or not fits(content[key])), None)
-    if wrong is None and content["name"] != source.stem:
-        wrong = "name"
-    if wrong is None and content["hash"] not in _hashes(content["point"]):
-        wrong = "hash"
-    if wrong is not None:
-        raise files.DamagedError(f"{source} is damaged: its {wrong!r} is {reprlib.repr(content.get(wrong))}")
-    return content
-
-
-def _hashes(point: dict[str, Any]) -> tuple[str, str]:
-    """What the hash of `point` may be: of its fields as they are stored, or with non-finite floats put back."""
-    back = {key: files.number(value) if value in _WORDS else value for key, value in point.items()}
-    return Point("", point, ()).hash, Point("", back, ()).hash
-
-
-def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float)  # JSON of ours has no others
-
-
-def _is_number(value: Any) -> bool:
-    return _is_finite(value) or value in _WORDS
-
-
-def _is_losses(found: Any) -> bool:
-    if not isinstance(found, dict):
-        return found is None  # of a network that diverged
-    return "loss" in found and all(map(_is_number, found.values())) and type(found.get("size", 0)) is int
-
-
-def _is_measure(entry: Any) -> bool:
-    """Whether `entry` is an Estimate with the options that it was computed with."""
-    return (
-        isinstance(entry, dict)
-        and entry.get("status") in ("ok", "not_applicable", "failed")
-        and "value" in entry
-        and all(entry.get(key) is None or _is_number(entry[key]) for key in ("value", "sem"))
-        and isinstance(entry.get("options"), dict)
-        and isinstance(entry.get("details", {}), dict)
-        and isinstance(entry.get("reason", ""), str)
-    )
-
-
-_PARTS: dict[str, Callable[[Any], bool]] = {
-    "name": lambda x: isinstance(x, str),
-    "hash": lambda x: isinstance(x, str),
-    "point": lambda x: isinstance(x, dict) and all(isinstance(v, str | int | float | None) for v in x.values()),
-    "axes": lambda x: isinstance(x, list) and all(isinstance(axis, str) for axis in x),
-    "status": lambda x: x in ("converged", "not_converged", "diverged"),
-    "reason": lambda x: isinstance(x, str),
-    "train": _is_losses,
-    "test": _is_losses,
-    "updates": lambda x: type(x) is int,
-    "epochs": lambda x: type(x) is int,
-    "data": lambda x: isinstance(x, str) and x.isprintable(),
-    "measures": lambda x: isinstance(x, dict) and all(map(_is_measure, x.values())),
-    "versions": lambda x: isinstance(x, dict) and all(isinstance(v, str) for v in x.values()),
-}
 
 
 def read_all(workdir: epath.Path) -> list[Record]:
@@ -171,7 +106,7 @@ def add_times(workdir: epath.Path, name: str, seconds: dict[str, float]) -> None
     """Adds seconds per activity to the times of `name`."""
     target = files.inside(workdir / "times", f"{name}.json")
     try:
-        known = {key: value for key, value in files.read_json(target).items() if _is_finite(value)}
+        known = {key: value for key, value in files.read_json(target).items() if form.is_plain_number(value)}
     except (FileNotFoundError, files.DamagedError):
         known = {}  # times are no results; what is lost is only their sum
     files.write_json(target, known | {key: round(known.get(key, 0.0) + value, 4) for key, value in seconds.items()})

@@ -7,6 +7,7 @@ import numpy as np
 from prunegen_jax import judging
 from prunegen_jax.judging import Matrix, Verdict
 from prunegen_jax.report.material import Material
+from prunegen_jax.sweeps import Point
 from prunegen_jax.tables import Table
 
 HOSTILE = "<script>alert(1)</script>"
@@ -34,6 +35,14 @@ def table(models: int, measures: int, *, seed: int = 0) -> Table:
         signs={name: -1 if i % 5 == 4 else 1 for i, name in enumerate(names)},
         test_size=1000,
     )
+
+
+def record(name: str) -> dict:
+    """A whole record of a network called `name`, without measures."""
+    point, losses = Point(name, {"model.name": name}, ()), {"loss": 0.01, "accuracy": 1.0, "size": 8}
+    known = {"name": name, "hash": point.hash, "point": point.fields, "axes": [], "status": "converged", "reason": ""}
+    known |= {"train": losses, "test": losses, "updates": 20, "epochs": 2, "data": "0123456789abcdef"}
+    return known | {"measures": {}, "versions": {"jax": "9.9.9"}}
 
 
 def material(models: int, measures: int) -> Material:

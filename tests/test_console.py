@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import prunegen_jax
-from prunegen_jax import console, judging, shipped, tables
+from prunegen_jax import console, judging, report, shipped, tables
 from tests import installed, report_cases
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -121,6 +121,25 @@ def test_what_does_not_fit_is_one_sentence(tmp_path, capsys):
         assert console.main(arguments) == 2
         told = capsys.readouterr()
         assert told.err.startswith(sentence) and told.out == ""
+
+
+def test_the_person_says_where_the_report_finds_data(workdir, monkeypatch, capsys):
+    given = {}
+    monkeypatch.setattr(report, "write", lambda folder, **options: given.update(options) or "page")
+    assert console.main(["report", str(workdir), "--data_dir=/sets", "--cache_dir=/cache"]) == 0
+    assert given == {"make_curves": True, "data_dir": "/sets", "cache_dir": "/cache"}
+    assert console.main(["report", str(workdir), "--no-curves"]) == 0
+    assert given == {"make_curves": False, "data_dir": None, "cache_dir": None}
+    assert capsys.readouterr().out == "report: page\n" * 2
+
+
+def test_a_terminal_obeys_no_file(workdir, monkeypatch, capsys):
+    def write(folder, **options):
+        raise ValueError("the column 'a\x1b[2J\x9b1m\r' is not ours – b")
+
+    monkeypatch.setattr(report, "write", write)
+    assert console.main(["report", str(workdir)]) == 2
+    assert capsys.readouterr().err == "the column 'a\ufffd[2J\ufffd1m\ufffd' is not ours – b\n"
 
 
 def test_help_and_version(capsys):

@@ -39,7 +39,7 @@ def workdir(tmp_path_factory, judged) -> pathlib.Path:
     judging.write(verdict, folder)
     for name in table.names:
         answers = {"sharpness": {"value": "nan", "status": "failed", "reason": "out of memory", "options": {}}}
-        record = {"name": name, "hash": name, "status": "converged", "measures": answers, "versions": {"jax": "9.9.9"}}
+        record = report_cases.record(name) | {"measures": answers}
         files.write_json(folder / "records" / f"{name}.json", record)
         files.write_json(folder / "times" / f"{name}.json", {"train": 2.0, "prunability": 0.5})
         history = {"check_update": [10, 20], "check_loss": [1.0, 0.009], "epoch_loss": [2.0, 1.0], "target": 0.01}

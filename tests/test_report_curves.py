@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import shutil
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from prunegen_jax import files, pipeline, records, report, tables
+from prunegen_jax import files, pipeline, records, report, sweeps, tables
 from prunegen_jax.evaluation import loss_and_accuracy
 from prunegen_jax.report import curves
 from tests import experiments, report_cases
@@ -84,6 +85,32 @@ def test_a_network_whose_data_set_is_not_at_hand_is_named(sweep, tmp_path):
     reasons = curves.make(folder)
     assert sorted(reasons) == ["seed=0", "seed=1"] and reasons["seed=1"] == "the network diverged"
     assert "the data set is not the one that 'seed=0' was trained on" in reasons["seed=0"]
+
+
+def test_a_workdir_from_a_stranger_runs_no_code(sweep, made, tmp_path, monkeypatch):
+    """Its config names a folder of data in itself, and the data's features a module beside them; the report is made."""
+    folder = tmp_path / "strange"
+    shutil.copytree(sweep, folder, ignore=shutil.ignore_patterns("curves"))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
+    (folder / "evil_module.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n")
+    sets = folder / "data" / "evil_set" / "1.0.0"
+    sets.mkdir(parents=True)
+    features = {"pythonClassName": "evil_module.Feature", "featuresDict": {"features": {}}}
+    (sets / "features.json").write_text(json.dumps(features))
+    info = {"name": "evil_set", "version": "1.0.0", "fileFormat": "array_record", "moduleName": "x"}
+    (sets / "dataset_info.json").write_text(json.dumps(info))
+    config = files.read_json(folder / "config.json")
+    places = {"dir": str(folder / "data"), "cache_dir": str(tmp_path / "theirs")}
+    files.write_json(folder / "config.json", config | {"data": config["data"] | places})
+    for name in ("seed=0", "seed=1"):
+        point = records.read(folder, name)["point"] | {"data.name": "evil_set"}
+        rewrite(folder, name, point=point, hash=sweeps.Point(name, point, ()).hash)
+    reasons = curves.make(folder)
+    assert sorted(reasons) == ["seed=0", "seed=1"] and "'evil_set' is not known" in reasons["seed=0"]
+    reasons = curves.make(folder, data_dir=str(folder / "data"))
+    assert "names the class 'evil_module.Feature', which is not of TFDS" in reasons["seed=0"]
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "theirs").exists()
 
 
 class Clock:

@@ -21,25 +21,34 @@ from prunegen_jax.judging import Verdict
 from prunegen_jax.report import curves, material, page, sheets, stills
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.running import Refresher
+from prunegen_jax.report.stored import printable
 from prunegen_jax.tables import Table
 
-__all__ = ["Refresher", "write", "write_for_table"]
+__all__ = ["Refresher", "printable", "write", "write_for_table"]
 
 
-def write(workdir: str | os.PathLike[str], *, make_curves: bool = True) -> epath.Path:
+def write(
+    workdir: str | os.PathLike[str],
+    *,
+    make_curves: bool = True,
+    data_dir: str | None = None,
+    cache_dir: str | None = None,
+) -> epath.Path:
     """Makes `workdir/report/` from what the workdir holds, and returns the path of the page.
 
     Args:
         workdir: a judged workdir.
         make_curves: make pruning curves that are not there yet, which needs the checkpoints, the data set, and about
             fifty passes over it per network. A network without a curve is named, with the reason.
+        data_dir: where TFDS finds its prepared sets, for the curves; None for its own default.
+        cache_dir: where decoded images are kept; None for the person's cache folder.
 
     Raises:
         ValueError: if the workdir was never judged.
     """
     folder = epath.Path(workdir)
     material.require_verdict(folder)  # before any work is spent
-    reasons = curves.make(folder) if make_curves else {}
+    reasons = curves.make(folder, data_dir=data_dir, cache_dir=cache_dir) if make_curves else {}
     found = material.from_workdir(folder)
     if reasons:
         name, reason = next(iter(reasons.items()))

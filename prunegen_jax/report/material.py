@@ -11,6 +11,7 @@ from etils import epath
 
 from prunegen_jax import files, tables
 from prunegen_jax.judging import Verdict
+from prunegen_jax.record_form import is_number
 from prunegen_jax.report import stored
 from prunegen_jax.report.stored import Json
 from prunegen_jax.tables import Table
@@ -101,17 +102,18 @@ def from_workdir(
         verdict = stored.read_verdict(folder / "verdict.json")
     if table is None:
         table = tables.read_csv(folder / "results.csv")
+    _check_columns(folder, verdict, table)
     firsts = {row["measure"]: row for row in verdict.rows}
     table = dataclasses.replace(
         table,
         families={name: row["family"] for name, row in firsts.items()},
         signs={name: int(row["sign"]) for name, row in firsts.items()},
     )
-    records, damaged = stored.read_folder(folder / "records")
-    curves, _ = stored.read_folder(folder / "curves")
+    records, damaged = stored.records(folder / "records")
+    curves = stored.curves(folder / "curves")
     curves = {name: c for name, c in curves.items() if name in records and c.get("hash") == records[name]["hash"]}
     histories = stored.histories(folder, list(records))
-    times, _ = stored.read_folder(folder / "times")
+    times = stored.times(folder / "times")
     missing = _missing_statistics(table, verdict) | _missing_curves(len(records), len(curves), len(histories))
     missing |= {} if times else {"costs": f"{folder.name} holds no times"}
     return Material(
@@ -128,6 +130,14 @@ def from_workdir(
         missing=missing,
         remark=remark,
     )
+
+
+def _check_columns(folder: epath.Path, verdict: Verdict, table: Table) -> None:
+    """ValueError if the table lacks a measure or a target that the verdict has judged."""
+    for part, columns in (("measure", table.measures), ("target", table.targets)):
+        lacks = next((row[part] for row in verdict.rows if row[part] not in columns), None)
+        if lacks is not None:
+            raise ValueError(f"{folder / 'results.csv'} lacks the {part} {lacks!r} of the verdict; judge again")
 
 
 def _missing_statistics(table: Table, verdict: Verdict) -> dict[str, str]:
@@ -154,10 +164,11 @@ def _missing_curves(records: int, curves: int, histories: int) -> dict[str, str]
 
 
 def _crossing(record: Json) -> Json | None:
-    found = (record.get("measures") or {}).get("prunability") or {}
-    if found.get("status") != "ok":
+    found = record["measures"].get("prunability", {"status": "failed"})
+    details = found.get("details", {})
+    if found["status"] != "ok" or not all(is_number(details.get(key)) for key in ("dense", "loss", "limit")):
         return None
-    return {"fraction": files.number(found["value"])} | found["details"]
+    return {"fraction": files.number("nan" if found["value"] is None else found["value"])} | details
 
 
 def _config(folder: epath.Path, missing: dict[str, str]) -> dict[str, str]:
@@ -171,8 +182,8 @@ def _config(folder: epath.Path, missing: dict[str, str]) -> dict[str, str]:
 def _versions(records: dict[str, Json]) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for record in records.values():
-        for name, version in (record.get("versions") or {}).items():
-            found.setdefault(name, []).append(str(version))
+        for name, version in record["versions"].items():
+            found.setdefault(name, []).append(version)
     return {name: ", ".join(sorted(set(values))) for name, values in found.items()}
 
 
@@ -180,7 +191,7 @@ def _troubles(records: dict[str, Json]) -> tuple[tuple[str, str, str, int], ...]
     """Measures without an answer; reasons that differ from network to network are told by the first."""
     found: dict[tuple[str, str], list[Any]] = {}
     for record in records.values():
-        for name, answer in (record.get("measures") or {}).items():
-            if answer.get("status") != "ok":
-                found.setdefault((name, answer.get("status", "")), []).append(answer.get("reason", ""))
+        for name, answer in record["measures"].items():
+            if answer["status"] != "ok":
+                found.setdefault((name, answer["status"]), []).append(answer.get("reason", ""))
     return tuple((name, status, reasons[0], len(reasons)) for (name, status), reasons in sorted(found.items()))
