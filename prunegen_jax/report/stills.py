@@ -26,7 +26,10 @@ _STYLE = {
     "axes.spines.right": False, "axes.edgecolor": GREY, "text.color": INK, "axes.labelcolor": INK,
 }  # fmt: skip
 _COLUMNS = 4  # of the scatters
-_LETTERS = 36  # of a scatter's title
+_PANELS = 100  # of the scatters
+_TITLE = 36  # letters of a scatter's title
+_LETTERS = 60  # of any other name: a level may be a whole page
+_SIDE, _AREA = 12_000, 30_000_000  # pixels of a PNG at most
 
 
 def stills(material: Material) -> Iterator[tuple[str, bytes]]:
@@ -37,8 +40,13 @@ def stills(material: Material) -> Iterator[tuple[str, bytes]]:
             for kind in ("png", "svg"):
                 content = io.BytesIO()
                 metadata = {"Date": None} if kind == "svg" else None  # equal reports are equal files
-                shown.savefig(content, format=kind, dpi=200, bbox_inches="tight", metadata=metadata)
+                shown.savefig(content, format=kind, dpi=_dpi(shown), bbox_inches="tight", metadata=metadata)
                 yield f"{name}.{kind}", content.getvalue()
+
+
+def _dpi(figure: Figure) -> float:
+    width, height = figure.get_size_inches()
+    return min(200.0, _SIDE / max(width, height), math.sqrt(_AREA / (width * height)))
 
 
 def _figures(material: Material) -> dict[str, Callable[[], Figure]]:
@@ -73,9 +81,9 @@ def _intervals(rows: list[Json], target: str) -> Figure:
         axes.plot([low, high], [place, place], color=family[row["family"]], linewidth=1.6)
         axes.plot([value], [place], "o", color=family[row["family"]], markersize=4.5)
     axes.axvline(0, color=GREY, linewidth=0.7)
-    axes.set(xlim=(-1.02, 1.02), xlabel=f"τ-b in the believed direction, {target_name(target)}")
+    axes.set(xlim=(-1.02, 1.02), xlabel=f"τ-b in the believed direction, {_short(target_name(target))}")
     for name in dict.fromkeys(row["family"] for row in rows if row["family"]):
-        axes.plot([], [], "o-", color=family[name], label=name)
+        axes.plot([], [], "o-", color=family[name], label=_short(name))
     if any(row["family"] for row in rows):
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return _named_rows(figure, axes, rows)
@@ -89,7 +97,7 @@ def _information(rows: list[Json], target: str) -> Figure:
             axes.barh(place, high - low, left=low, height=0.7, color="#d9dee6")
         fill = OKABE_ITO[1] if row["sign"] * row["tau_b"] >= 0 else "white"
         axes.plot([row.get("k", math.nan)], [place], "o", color=OKABE_ITO[1], markerfacecolor=fill, markersize=4.5)
-    axes.set(xlabel=f"K, {target_name(target)}; grey: null, mean to 95 %; open: against the belief")
+    axes.set(xlabel=f"K, {_short(target_name(target))}; grey: null, mean to 95 %; open: against the belief")
     return _named_rows(figure, axes, rows)
 
 
@@ -99,7 +107,9 @@ def _psi(rows: list[Json], axes_names: list[str]) -> Figure:
     figure, axes = _empty(2.2 + 0.95 * values.shape[1], 1.1 + 0.21 * len(rows))
     palette = mpl.colors.LinearSegmentedColormap.from_list("psi", colours.DIVERGING)
     image = axes.imshow(values, vmin=-1, vmax=1, cmap=palette, aspect="auto")
-    axes.set_xticks(range(values.shape[1]), [*axes_names, "Ψ"], rotation=30, ha="left", rotation_mode="anchor")
+    axes.set_xticks(
+        range(values.shape[1]), [*map(_short, axes_names), "Ψ"], rotation=30, ha="left", rotation_mode="anchor"
+    )
     axes.xaxis.tick_top()
     figure.colorbar(image, ax=axes, shrink=0.6)
     return _named_rows(figure, axes, rows, margin=0.5)
@@ -113,14 +123,14 @@ def _rival(material: Material, rows: list[Json], target: str) -> Figure:
     ranks, (labels, ours, theirs) = rival.ranks(material), rival.compared(material, first, target)
     values = material.table.targets[target]
     drawn = left.scatter(ranks[material.reference], ranks[first], c=values, s=16, cmap="viridis")
-    figure.colorbar(drawn, ax=left).set_label(target_name(target))
-    left.set(xlabel=f"{material.reference} (rank)", ylabel=f"{first} (rank)")
+    figure.colorbar(drawn, ax=left).set_label(_short(target_name(target)))
+    left.set(xlabel=f"{_short(material.reference)} (rank)", ylabel=f"{_short(first)} (rank)")
     for place, pair in enumerate(zip(ours, theirs, strict=True)):
         right.plot(pair, [place, place], color=GREY, linewidth=1)
     for numbers, colour, name in ((ours, OKABE_ITO[0], material.reference), (theirs, OKABE_ITO[1], first)):
-        right.plot(numbers, range(len(labels)), "o", color=colour, markersize=5, label=name)
+        right.plot(numbers, range(len(labels)), "o", color=colour, markersize=5, label=_short(name))
     right.axvline(0, color=GREY, linewidth=0.7)
-    right.set_yticks(range(len(labels)), labels)
+    right.set_yticks(range(len(labels)), [*map(_short, labels)])
     right.set(xlim=(-1.04, 1.04), ylim=(len(labels) - 0.5, -0.5), xlabel="correlation in the believed direction")
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
@@ -135,8 +145,8 @@ def _matrix(material: Material, name: str) -> Figure:
     side = 1.8 + 0.16 * len(matrix.rows)
     figure, axes = _empty(side + 0.6, side)
     image = axes.imshow(values, vmin=0, vmax=1 if name == "shared_symmetric" else None, cmap="viridis")
-    axes.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=90, fontsize=6)
-    axes.set_yticks(range(len(matrix.rows)), matrix.rows, fontsize=6)
+    axes.set_xticks(range(len(matrix.columns)), [*map(_short, matrix.columns)], rotation=90, fontsize=6)
+    axes.set_yticks(range(len(matrix.rows)), [*map(_short, matrix.rows)], fontsize=6)
     figure.colorbar(image, ax=axes, shrink=0.6)
     axes.set_title(matrix.meaning + ("" if null is None else ", less the null's mean"), fontsize=8)
     return figure
@@ -144,20 +154,21 @@ def _matrix(material: Material, name: str) -> Figure:
 
 def _scatters(material: Material, rows: list[Json], target: str) -> Figure:
     colouring = colours.of_axis(material.table.hyperparameters[material.axes[0]]) if material.axes else None
-    height = math.ceil(len(rows) / _COLUMNS)
+    height = math.ceil(min(len(rows), _PANELS) / _COLUMNS)
     figure = Figure(figsize=(2.4 * _COLUMNS, 2.0 * height), layout="constrained")
-    for place, row in enumerate(rows):
+    for place, row in enumerate(rows[:_PANELS]):
         axes = figure.add_subplot(height, _COLUMNS, place + 1)
         values = material.table.measures[row["measure"]]
         finite = np.where(np.isfinite(values), values, np.nan)
         axes.scatter(finite, material.table.targets[target], s=9, c=colouring.colours if colouring else OKABE_ITO[1])
-        axes.set_title(f"{_short(row['measure'])}\nτ-b {row['tau_b']:.2f}", fontsize=7)
+        axes.set_title(f"{_short(row['measure'], _TITLE)}\nτ-b {row['tau_b']:.2f}", fontsize=7)
         axes.tick_params(labelsize=6)
         axes.ticklabel_format(axis="x", scilimits=(-3, 4))
         axes.xaxis.get_offset_text().set_fontsize(6)
-    words = f", coloured by {material.axes[0]}" if material.axes else ""
-    figure.supylabel(target_name(target), fontsize=8)
-    figure.suptitle(f"every measure against the target{words}", fontsize=8)
+    words = f", coloured by {_short(material.axes[0])}" if material.axes else ""
+    figure.supylabel(_short(target_name(target)), fontsize=8)
+    which = "every measure" if len(rows) <= _PANELS else f"the best {_PANELS} of {len(rows)} measures"
+    figure.suptitle(f"{which} against the target{words}", fontsize=8)
     return figure
 
 
@@ -183,28 +194,28 @@ def _lines(material: Material, curves: dict[str, Any], x: str, y: str) -> Figure
     for name, (across, up) in curves.items():
         known = colouring is not None and name in place
         axes.plot(across, up, color=colouring.colours[place[name]] if known else GREY, linewidth=0.8, alpha=0.7)
-    for word in colouring.order if colouring else ():
-        axes.plot([], [], color=colouring.colours[colouring.labels.index(word)], label=word)
+    for word in colouring.order[:_PANELS] if colouring else ():
+        axes.plot([], [], color=colouring.colours[colouring.labels.index(word)], label=_short(word))
     if axis:
-        axes.legend(title=axis, frameon=False, fontsize=7, title_fontsize=7)
+        axes.legend(title=_short(axis), frameon=False, fontsize=7, title_fontsize=7)
     axes.set(yscale="log", xlabel=x, ylabel=y)
     axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes formulas, which are off
     axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
     return figure
 
 
-def _short(name: str) -> str:
-    """A name that fits above a small figure."""
-    return name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
+def _short(name: str, letters: int = _LETTERS) -> str:
+    """A name that fits into a figure."""
+    return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
 def _empty(width: float, height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height))  # names of any length find room outside: figures are saved tight
+    figure = Figure(figsize=(width, height))  # names find room outside: figures are saved tight
     return figure, figure.add_subplot()
 
 
 def _named_rows(figure: Figure, axes: Any, rows: list[Json], *, margin: float = 0.6) -> Figure:
     """One measure a row, the first on top."""
-    axes.set_yticks(range(len(rows)), [row["measure"] for row in rows])
+    axes.set_yticks(range(len(rows)), [_short(row["measure"]) for row in rows])
     axes.set_ylim(len(rows) - 1 + margin, -margin)
     return figure
