@@ -16,7 +16,9 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import jax
@@ -66,12 +68,16 @@ def save(folder: files.Path, name: str, arrays: dict[str, np.ndarray], meta: dic
     name = f"{name}-{secrets.token_hex(4)}"
     target = folder / name
     _require_room(folder, 2 * sum(array.nbytes for array in arrays.values()) + _SLACK)
-    try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:  # the asynchronous one may hang
-            checkpointer.save(target, args=ocp.args.StandardSave(arrays))
-    except ValueError as error:  # what TensorStore makes of a full disk
-        raise OSError(f"{target} cannot be written: {str(error).splitlines()[0]}") from error
-    hashes = {path: files.hash_of(file)[0] for path, file in files.walk(target).items()}
+    with _at_hand(target) as local:
+        try:
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:  # the asynchronous one may hang
+                checkpointer.save(local, args=ocp.args.StandardSave(arrays))
+        except ValueError as error:  # what TensorStore makes of a full disk
+            raise OSError(f"{target} cannot be written: {str(error).splitlines()[0]}") from error
+        hashes = {path: files.hash_of(file)[0] for path, file in files.walk(local).items()}
+        if local != target:
+            for path in hashes:
+                (target / path).write_bytes((local / path).read_bytes())
     state = {"arrays": name, "files": hashes, "digest": files.digest(arrays), "meta": meta}
     if not name.startswith(f"{FINAL}-") and _is_final(folder, meta):  # by now
         target.rmtree(missing_ok=True)
@@ -181,16 +187,15 @@ def _arrays(
         raise files.DamagedError(f"{folder / _STATE} is damaged: {error}") from None
     most = _MOST if expected is None else 4 * sum(x.size * x.dtype.itemsize for x in expected.values()) + _ROOM
     try:
-        size = _check_files(source, state["files"], most)  # before Orbax, which would say much and little
-    except OSError as error:
-        raise files.DamagedError(f"{source} is damaged: it cannot be read: {error}") from error
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _at_hand(source) as local, ocp.StandardCheckpointer() as checkpointer:
+            if local != source:
+                files.fetch(source, local, most)
+            size = _check_files(local, state["files"], most)  # before Orbax, which would say much and little
             # As NumPy arrays whatever device wrote them.
-            found = checkpointer.metadata(source).item_metadata.tree
+            found = checkpointer.metadata(local).item_metadata.tree
             _check_shapes(found, expected, min(_MOST, _RATIO * size + _ROOM))
             blank = {name: np.empty(x.shape, x.dtype) for name, x in found.items()}
-            arrays = {name: np.asarray(x) for name, x in checkpointer.restore(source, blank).items()}
+            arrays = {name: np.asarray(x) for name, x in checkpointer.restore(local, blank).items()}
     except Exception as error:  # Orbax and TensorStore have many ways to say it
         raise files.DamagedError(f"{source} is damaged: {(str(error) or repr(error)).splitlines()[0]}") from error
     if files.digest(arrays) != state["digest"]:
@@ -198,16 +203,26 @@ def _arrays(
     return arrays
 
 
+@contextlib.contextmanager
+def _at_hand(place: epath.Path) -> Iterator[epath.Path]:
+    """`place`, or for one in a bucket, few of which Orbax knows, a folder that stands for it meanwhile."""
+    if not files.in_bucket(place):
+        yield place
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield epath.Path(folder) / place.name
+
+
 def _check_files(folder: epath.Path, wanted: dict[str, str], most: int) -> int:
-    """The bytes of the files of a folder. DamagedError if they are not those `wanted`, or have more than `most`."""
+    """The bytes of the files of a folder. ValueError if they are not those `wanted`, or have more than `most`."""
     paths, size = files.walk(folder), 0
     for name in sorted(paths.keys() | wanted.keys()):
         digest, count = files.hash_of(paths[name], most - size) if name in paths and name in wanted else (None, 0)
         size += count
         if size > most:
-            raise files.DamagedError(f"{folder} is damaged: its files have more than {most} bytes")
+            raise ValueError(f"its files have more than {most} bytes")
         if digest != wanted.get(name, ""):
-            raise files.DamagedError(f"{folder} is damaged: {name!r} is not as it was written")
+            raise ValueError(f"{name!r} is not as it was written")
     return size
 
 

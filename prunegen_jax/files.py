@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 
 _MOST = 2**26  # bytes of a JSON file of ours; the largest, a verdict, has a few
-_BLOCK = 2**20  # bytes of a file that are hashed at once
+_BLOCK = 2**20  # bytes of a file that are read at once
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -129,6 +129,21 @@ def hash_of(path: Path, most: float = math.inf) -> tuple[str, int]:
             whole.update(block)
             size += len(block)
     return whole.hexdigest(), size
+
+
+def fetch(place: epath.Path, local: epath.Path, most: int) -> None:
+    """Copies the objects below `place` in a bucket into a folder, not much further than `most` bytes.
+
+    Raises:
+        ValueError: if the name of an object leads out of the folder.
+    """
+    for name, path in walk(place).items():
+        check_within(local / name, local)
+        (local / name).parent.mkdir(parents=True, exist_ok=True)
+        with reading(path) as source, (local / name).open("wb") as target:
+            while most >= 0 and (block := source.read(_BLOCK)):
+                target.write(block)
+                most -= len(block)
 
 
 def inside(folder: epath.Path, name: str) -> epath.Path:

@@ -27,10 +27,15 @@ def quiet(tmp_path_factory):
     return workdir
 
 
+@pytest.fixture(params=["gs", "s3"])
+def scheme(request):
+    return request.param
+
+
 @pytest.fixture
-def bucket(tmp_path, monkeypatch):
+def bucket(tmp_path, monkeypatch, scheme):
     (tmp_path / "objects").mkdir()
-    with buckets.served(tmp_path / "objects", monkeypatch) as bucket:
+    with buckets.served(tmp_path / "objects", monkeypatch, scheme) as bucket:
         yield bucket
 
 
@@ -38,33 +43,38 @@ def contents(workdir):
     return {path.name: path.read_bytes() for path in files.listing(epath.Path(workdir) / "records", ".json")}
 
 
-def test_a_sweep_in_a_bucket(bucket, quiet, capsys):
-    pipeline.run(get_config(), "gs://sweeps/w")
-    assert contents("gs://sweeps/w") == contents(quiet)
-    assert "report: gs://sweeps/w/report/index.html" in capsys.readouterr().out
+def test_a_sweep_in_a_bucket(bucket, scheme, quiet, capsys):
+    pipeline.run(get_config(), f"{scheme}://sweeps/w")
+    assert contents(f"{scheme}://sweeps/w") == contents(quiet)
+    assert f"report: {scheme}://sweeps/w/report/index.html" in capsys.readouterr().out
     for name in ("results.csv", "verdict.csv", "verdict.json"):
-        assert bucket.get(f"gs://sweeps/w/{name}") == (quiet / name).read_bytes()
-    assert b"<html" in bucket.get("gs://sweeps/w/report/index.html")
+        assert bucket.get(f"{scheme}://sweeps/w/{name}") == (quiet / name).read_bytes()
+    assert b"<html" in bucket.get(f"{scheme}://sweeps/w/report/index.html")
     before = bucket.listed()
-    pipeline.run(get_config(), "gs://sweeps/w", stages=["train", "measure"])
+    pipeline.run(get_config(), f"{scheme}://sweeps/w", stages=["train", "measure"])
     assert bucket.listed() == before
-    model = load_model("gs://sweeps/w", "width=4,seed=0")
+    model = load_model(f"{scheme}://sweeps/w", "width=4,seed=0")
     assert model.params["head"]["kernel"].shape == load_model(quiet, "width=4,seed=0").params["head"]["kernel"].shape
 
 
-def test_a_sweep_in_a_bucket_goes_on_and_is_repaired(bucket, quiet):
-    pipeline.run(get_config(), "gs://sweeps/w", stages=["train"])
-    lost, damaged = "gs://sweeps/w/records/width=4,seed=0.json", "gs://sweeps/w/records/width=6,seed=1.json"
+def test_a_sweep_in_a_bucket_goes_on_and_is_repaired(bucket, scheme, quiet):
+    pipeline.run(get_config(), f"{scheme}://sweeps/w", stages=["train"])
+    lost, damaged = (
+        f"{scheme}://sweeps/w/records/width=4,seed=0.json",
+        f"{scheme}://sweeps/w/records/width=6,seed=1.json",
+    )
     bucket.remove(lost)
     bucket.put(damaged, bucket.get(damaged)[:100])
-    (key,) = (key for key in bucket.listed("gs://sweeps/w/checkpoints/width=6,seed=0/") if key.endswith("/_METADATA"))
+    (key,) = (
+        key for key in bucket.listed(f"{scheme}://sweeps/w/checkpoints/width=6,seed=0/") if key.endswith("/_METADATA")
+    )
     bucket.remove(key)
-    pipeline.run(get_config(), "gs://sweeps/w", stages=["train", "measure"])
-    assert contents("gs://sweeps/w") == contents(quiet)
+    pipeline.run(get_config(), f"{scheme}://sweeps/w", stages=["train", "measure"])
+    assert contents(f"{scheme}://sweeps/w") == contents(quiet)
 
 
-def test_a_put_that_fails_leaves_the_old_object(bucket):
-    path = epath.Path("gs://sweeps/x.json")
+def test_a_put_that_fails_leaves_the_old_object(bucket, scheme):
+    path = epath.Path(f"{scheme}://sweeps/x.json")
     files.write_json(path, {"a": 1})
     with pytest.raises(OSError, match="gone"), files.atomic(path) as file:
         file.write(b"half")
@@ -73,8 +83,8 @@ def test_a_put_that_fails_leaves_the_old_object(bucket):
     assert bucket.listed() == ["sweeps/x.json"]
 
 
-def test_checkpoints_replace_each_other(bucket):
-    folder = epath.Path("gs://sweeps/m")
+def test_checkpoints_replace_each_other(bucket, scheme):
+    folder = epath.Path(f"{scheme}://sweeps/m")
     assert checkpoints.load(folder) is None
     for value in (1, 2):
         checkpoints.save(folder, f"epoch-{value}", {"x": np.full(3, value, np.float32)}, META | {"value": value})
@@ -83,3 +93,13 @@ def test_checkpoints_replace_each_other(bucket):
     assert {pathlib.PurePath(key).parts[2].partition("-")[0] for key in bucket.listed()} == {"epoch", "state.json"}
     assert not [key for key in bucket.listed() if "/epoch-1-" in key]
     assert records.read_all(folder) == []
+
+
+def test_an_object_of_a_strangers_bucket_lands_nowhere_else(bucket, scheme):
+    """Whatever its name: on the way to Orbax the objects of a checkpoint are files for a while."""
+    folder = epath.Path(f"{scheme}://sweeps/m")
+    checkpoints.save(folder, "epoch-1", {"x": np.ones(3, np.float32)}, META)
+    (key,) = (key for key in bucket.listed() if key.endswith("/_METADATA"))
+    bucket.put(key.replace("_METADATA", "../../../x"), b"theirs")
+    with pytest.raises(files.DamagedError, match="is damaged"):
+        checkpoints.load(folder)
