@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -360,6 +361,15 @@ def test_wrong_command_line(tmp_path, capsys, arguments, message):
     printed = capsys.readouterr()
     assert status == 2 and printed.out == ""
     assert message in printed.err and printed.err.count("\n") == 1 and printed.err.strip().isprintable()
+
+
+def test_infinite_targets_are_judged_without_a_warning(tmp_path, capsys):
+    lines = [f"n{i},{i % 3},{i * 7 % 5},{'inf' if i % 4 else i}" for i in range(12)]
+    (tmp_path / "t.csv").write_text("\n".join(["name,hp.a,m,gap", *lines]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main([str(tmp_path / "t.csv"), "--test-size=100", *FAST]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_terminal_obeys_no_name(tmp_path, capsys):

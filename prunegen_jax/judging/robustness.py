@@ -173,7 +173,8 @@ def _links(
     i, j = plan.first, plan.second
     missing = np.isnan(measure) | np.isnan(target)
     known = ~(missing[i] | missing[j])
-    difference = np.where(known & (target[i] != target[j]), target[i] - target[j], 0.0)
+    with np.errstate(invalid="ignore"):  # equal infinities differ by nothing
+        difference = np.where(known & (target[i] != target[j]), target[i] - target[j], 0.0)
     trust = known * (1.0 if test_size is None else noise_weight(difference, test_size))
     error = (1 - sign(measure[i], measure[j]) * sign(target[i], target[j])) / 2
     columns = (trust * error, trust, trust**2)
