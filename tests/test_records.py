@@ -169,6 +169,17 @@ def test_what_else_lies_among_the_records_is_left_out(workdir, capsys):
         records.load_model(workdir, "other")
 
 
+@pytest.mark.parametrize("part", ["records", "times"])
+def test_no_link_leads_a_record_outside(tmp_path, part):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "w" / part).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="outside"):
+        records.write(epath.Path(tmp_path / "w"), record())
+        records.add_times(epath.Path(tmp_path / "w"), NAME, {"train": 1.0})
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 @pytest.mark.parametrize("value", ["<b>x", None, [1.0], True])
 def test_times_that_are_no_numbers_are_forgotten(workdir, value):
     target = workdir / "times" / f"{NAME}.json"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import shutil
 
 import pytest
 from etils import epath
 
-from prunegen_jax import files, judging, tables
+from prunegen_jax import files, judging, report, tables
 from prunegen_jax.report import material, page
 from tests import report_cases
 
@@ -124,6 +125,18 @@ def test_what_is_not_whole_is_left_out_and_named(whole, tmp_path, part, change, 
     found = material.from_workdir(damaged(whole, tmp_path, part, change))
     assert "1 of 24 networks have no" in found.missing[section]
     assert "1 of 24 networks have no" in page.html(found)
+
+
+@pytest.mark.parametrize("part", ["report", "curves", "report/figures"])
+def test_no_link_leads_a_report_outside(whole, tmp_path, part):
+    folder = damaged(whole, tmp_path, "verdict", dict)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.rmtree(folder / "curves")
+    (folder / part).parent.mkdir(exist_ok=True)
+    os.symlink(tmp_path / "elsewhere", folder / part)
+    with pytest.raises(ValueError, match="outside"):
+        report.write(folder, make_curves=False)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 RECORDS = {

@@ -44,9 +44,11 @@ def write(
         cache_dir: where decoded images are kept; None for the person's cache folder.
 
     Raises:
-        ValueError: if the workdir was never judged.
+        ValueError: if the workdir was never judged, or links lead what is to be written out of it.
     """
     folder = epath.Path(workdir)
+    for part in ("curves", "report", "report/figures", "report/tables"):
+        files.check_within(folder / part, folder)
     material.require_verdict(folder)  # before any work is spent
     reasons = curves.make(folder, data_dir=data_dir, cache_dir=cache_dir) if make_curves else {}
     found = material.from_workdir(folder)

@@ -65,7 +65,7 @@ class Refresher:
             remark += " No measure is computed yet: plain facts stand in for them."
         verdict = quick_verdict(table)
         found = material.from_workdir(self._folder, verdict=verdict, table=table, remark=remark)
-        with files.atomic(self._folder / "report" / "index.html") as file:
+        with files.atomic(self._folder / "report" / "index.html", within=self._folder) as file:
             file.write(page.html(found).encode())
 
 
