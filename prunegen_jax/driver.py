@@ -120,8 +120,12 @@ class _Watch:
     def end(self, unit: Unit) -> None:
         """The work on `unit` has ended."""
         for point in unit.points:
-            if point.name in self._open:
-                self._step(point.name, records.read(self._folder, point.name))
+            if point.name not in self._open:
+                continue
+            record = None
+            with contextlib.suppress(OSError):  # what cannot be read is told by how the unit ended
+                record = records.read(self._folder, point.name)
+            self._step(point.name, record)
 
     def _look(self) -> None:
         for name, stamp in records.stamps(self._folder, self._open).items():
