@@ -54,7 +54,7 @@ def run(
         if stage not in STAGES:
             raise ValueError(f"--stage={stage!r} is not known; choose among {', '.join(STAGES)}")
     work_on = executors.find(executor, config, address=address)
-    target = epath.Path(folder)
+    target = workdir.reach(folder)
     names = _measure_names(config)
     points = sweeps.points(config)
     mine = sweeps.shard(sweeps.groups(points, size=slots.group_size(config.run.group)), shard)

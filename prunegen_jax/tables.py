@@ -178,7 +178,7 @@ def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str |
         axes = list(next(iter(configs.values()))["hparams"])
         columns = {a: [c["hparams"][a]["current_value"] for c in configs.values()] for a in axes}
         train, test = (np.array([float(c["metrics"][k]) for c in configs.values()]) for k in ("train_acc", "test_acc"))
-    except (KeyError, TypeError, StopIteration) as error:
+    except (LookupError, TypeError, ValueError, StopIteration) as error:
         raise ValueError(
             f"{model_configs} is not a PGDL model_configs.json: every model needs hparams with a current_value "
             f"and metrics with train_acc and test_acc ({error!r})"
