@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from prunegen_jax import files
+from prunegen_jax.record_form import is_plain_number
 from prunegen_jax.sweeps import Point
 
 _PARTS = ("train", "compile", "update", "check")
@@ -38,4 +39,4 @@ def _times(folder: epath.Path, name: str) -> dict[str, float]:
         content = files.read_json(files.inside(folder / "times", f"{name}.json"))
     except (FileNotFoundError, files.DamagedError):
         return {}
-    return {part: float(content[part]) for part in _PARTS if isinstance(content.get(part), int | float)}
+    return {part: float(content[part]) for part in _PARTS if is_plain_number(content.get(part))}

@@ -60,10 +60,11 @@ def load(name: str, *, dir: str | None = None, cache_dir: str | None = None, dow
     """
     if name in LOADERS:
         return LOADERS[name]()
-    if not re.fullmatch(r"[a-z0-9_]+", name):  # TFDS takes more for a name: folders, versions, code to import
-        raise ValueError(f"data.name={name!r} is no name of a data set: small letters, digits and _ make one")
+    if not re.fullmatch(r"[a-z0-9_]+(/[A-Za-z0-9_][\w.-]*)?", name, re.ASCII):  # TFDS takes folders and code for a name
+        told = "small letters, digits and _ make one, perhaps with /CONFIG"
+        raise ValueError(f"data.name={name!r} is no name of a data set: {told}")
     builder = _builder(name, dir, download=download)
-    cache = pathlib.Path(cache_dir or CACHE) / f"{name}-{_source_hash(builder)}.npz"
+    cache = pathlib.Path(cache_dir or CACHE) / f"{name.replace('/', '-')}-{_source_hash(builder)}.npz"
     raw = _read_cache(cache)
     if raw is None:
         raw = _decode(name, builder)

@@ -105,5 +105,7 @@ def _run(argv: list[str]) -> None:
 
 
 def _fail(sentence: str, *, status: int = 2) -> None:
-    print(" ".join(sentence.split()), file=sys.stderr)
+    from prunegen_jax.table_files import readable  # noqa: PLC0415 - it may quote a file, whose text is not for terminals
+
+    print(readable(" ".join(sentence.split())), file=sys.stderr)
     sys.exit(status)

@@ -209,6 +209,8 @@ def restore(workdir: epath.Path, record: Record, split: data.Split, *, vmapped: 
     if meta.get("status") != record["status"] or meta.get("hash") != record["hash"]:
         # Another process still trains it, having begun before there was a record; or it is of another making.
         raise files.DamagedError(f"the checkpoint of {record['name']!r} in {workdir} is not that of its end")
+    if record["point"].get("model.depth", 1) > len(arrays):  # of which no network is built, to find out
+        raise files.DamagedError(f"the record of {record['name']!r} in {workdir} has more layers than its checkpoint")
     network = network_of(record["point"], image_shape=split.train.images.shape[1:], classes=split.classes)
     network = (network.vmapped or network) if vmapped else network
     params, stats = jax.eval_shape(network.init, jax.random.key(0))

@@ -156,11 +156,26 @@ def test_a_prepared_set_runs_no_code_of_its_own(tfds_dir, tmp_path, monkeypatch,
     assert not (tmp_path / "ran").exists() and "evil_code" not in sys.modules
 
 
-@pytest.mark.parametrize("name", ["huggingface:glue", "../x", "/abs/x", "a/b", "mnist:1.0.0", "Mnist", ""])
+@pytest.mark.parametrize(
+    "name", ["huggingface:glue", "../x", "/abs/x", "a/../b", "a/..", "a/b/c", "mnist:1.0.0", "Mnist", ""]
+)
 def test_what_is_no_name_never_reaches_tfds(name, monkeypatch):
     monkeypatch.setattr(tfds, "builder", lambda *args, **options: pytest.fail("TFDS is asked"))
     with pytest.raises(ValueError, match="is no name of a data set"):
         data.load(name)
+
+
+def test_a_set_of_several_configs(monkeypatch):
+    asked = []
+
+    def builder(name, **_):
+        asked.append(name)
+        raise tfds.core.DatasetNotFoundError("none")
+
+    monkeypatch.setattr(tfds, "builder", builder)
+    with pytest.raises(ValueError, match="'imagenet_resized/32x32' is not known"):
+        data.load("imagenet_resized/32x32")
+    assert asked == ["imagenet_resized/32x32"]
 
 
 def test_nothing_is_downloaded_unless_asked(monkeypatch):

@@ -10,7 +10,7 @@ import jax
 import pytest
 from etils import epath
 
-from prunegen_jax import pipeline, processes, records, sweeps, together, work
+from prunegen_jax import checkpoints, files, pipeline, processes, records, sweeps, together, work
 from tests import experiments
 
 # One of every kind of program: passes, masks, searches, gradients, products with the Hessian, layers, inputs.
@@ -96,10 +96,9 @@ def test_what_cannot_be_measured_keeps_nobody_from_it(trained, tmp_path, slots):
     shutil.copytree(trained, tmp_path / "w")
     points, config = sweeps.points(_config()), _config(slots=slots)
     file = tmp_path / "w" / "records" / f"{points[1].name}.json"
-    record = json.loads(file.read_text())
-    checked = {k: v for k, v in record.items() if k != "checksum"} | {"data": "another"}
+    record = records.read(epath.Path(tmp_path / "w"), points[1].name) | {"data": "another"}
     file.unlink()
-    records.write(epath.Path(tmp_path / "w"), checked)
+    records.write(epath.Path(tmp_path / "w"), record)
     with pytest.raises(ValueError, match="the data set is not the one"):
         work.measure_missing(epath.Path(tmp_path / "w"), points, ("parameter_norm",), config)
     measured = {
@@ -122,6 +121,19 @@ def test_a_record_that_cannot_be_written_loses_no_other(trained, tmp_path, monke
         work.measure_missing(epath.Path(tmp_path / "w"), points, ("parameter_norm",), _config(slots=4))
     written = [bool(records.read(epath.Path(tmp_path / "w"), p.name)["measures"]) for p in points]
     assert written == [False, True, True, True]
+
+
+def test_a_record_of_more_layers_than_its_checkpoint_builds_no_network(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "w")
+    folder, name = epath.Path(tmp_path / "w"), sweeps.points(_config())[0].name
+    record = records.read(folder, name)
+    loaded = checkpoints.load(folder / "checkpoints" / name)
+    point = sweeps.Point(name, record["point"] | {"model.depth": 20000}, ())
+    checkpoints.save(folder / "checkpoints" / name, "final", loaded[0], loaded[1] | {"hash": point.hash})
+    records.path(folder, name).unlink()
+    records.write(folder, record | {"point": point.fields, "hash": point.hash})
+    with pytest.raises(files.DamagedError, match="has more layers than its checkpoint"):
+        records.load_model(folder, name)
 
 
 def test_a_stop_keeps_what_is_measured(trained, tmp_path):
