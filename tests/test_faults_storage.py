@@ -234,7 +234,7 @@ def disk(folder, size):
 
 @pytest.mark.faults
 def test_a_disk_that_is_full_and_then_larger(finished, tmp_path):
-    with disk(tmp_path / "d", "500k") as change:
+    with disk(tmp_path / "d", "300k") as change:  # the whole takes 470k
         limit = {} if change else {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6000,) * 2)}
         output = faults.run(tmp_path / "d" / "w", status=2, **limit)
         last = output.strip().splitlines()[-1]
