@@ -25,6 +25,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import ensemble  # noqa: E402 - the checkout is not installed
+
 
 def points():
     """The default sweep's points and data, as plain numbers."""
@@ -171,7 +173,7 @@ def grow(folder, counts):
         config.sweep.axes = (("model.width", (8, 16)), ("train.learning_rate", (0.05, 0.1)), ("seed", seeds))
         config.run.compilation_cache = str(folder / f"cache-{count}")
         workdir, begin = folder / f"grow-{count}", time.perf_counter()
-        run_here(config, workdir)
+        ensemble.run_here(config, workdir)
         seconds = time.perf_counter() - begin
         total = {}
         for path in (workdir / "times").glob("*.json"):
@@ -180,12 +182,6 @@ def grow(folder, counts):
         share = total["check"] / (total["train"] - total["compile"])
         rows.append((count, seconds, total["compile"] / total["train"], share))
     return rows
-
-
-def run_here(config, workdir, stage="train"):
-    from prunegen_jax import pipeline
-
-    pipeline.run(config, workdir, stages=(stage,))
 
 
 def slot_memory():
@@ -204,60 +200,6 @@ def slot_memory():
         network = models.build("nin", image_shape=shape, classes=10, width=width)
         found[width] = slots.bytes_of_slot(network, training.Recipe(batch_size=batch), data)
     return found
-
-
-def single(folder, networks=64, width=48, slots=0, epochs=20):
-    """Seconds to train networks of one shape one at a time over those in an ensemble; prints the utilisation too."""
-    from configs import sweep
-
-    seconds = {}
-    for count in (1, slots):
-        config = sweep.get_config()
-        config.model.width, config.run.slots, config.run.group = width, count, networks
-        config.train.max_epochs = epochs
-        config.sweep.axes = (("train.learning_rate", (0.02, 0.05, 0.1, 0.2)), ("seed", tuple(range(networks // 4))))
-        for stage in ("train", "measure"):
-            for attempt in range(2):  # the first compiles
-                workdir = folder / f"single-{count}-{attempt}"
-                begin = time.perf_counter()
-                run_here(config, workdir, stage)
-                seconds[stage, count] = time.perf_counter() - begin
-        images, flops, gemm = utilisation(workdir, config)
-        told = f"{images:.0f} images/s in the updates, {flops * images / gemm:.3f} of {gemm / 1e9:.0f} GFLOP/s"
-        print(f"slots={count}: training {seconds['train', count]:.1f} s, {told}", flush=True)
-        print(f"slots={count}: measuring {seconds['measure', count]:.1f} s", flush=True)
-    return seconds["train", 1] / seconds["train", slots]
-
-
-def utilisation(workdir, config):
-    """Images per second in the updates of a workdir, FLOP per image of them, and FLOP/s of a large matrix product."""
-    import jax
-    import jax.numpy as jnp
-
-    from prunegen_jax import models, records
-    from prunegen_jax.evaluation import cross_entropy
-
-    known = records.read_all(workdir)
-    times = [json.loads((workdir / "times" / f"{record['name']}.json").read_text()) for record in known]
-    batch = config.train.batch_size
-    images = sum(record["updates"] for record in known) * batch / sum(one["update"] for one in times)
-
-    network = models.build("nin", image_shape=(8, 8, 1), classes=10, width=config.model.width, conv="xla")
-    params, stats = network.init(jax.random.key(0))
-
-    def loss(params, images):
-        logits, _ = network.train_apply(params, stats, images, jnp.float32(0), jax.random.key(0))
-        return cross_entropy(logits, jnp.zeros(batch, jnp.int32)).mean()
-
-    gradient = jax.jit(jax.grad(loss)).lower(params, jnp.zeros((batch, 8, 8, 1))).compile()
-    square = jnp.ones((4096, 4096)) if jax.default_backend() != "cpu" else jnp.ones((1024, 1024))
-    product = jax.jit(jnp.dot)
-    rates = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        product(square, square).block_until_ready()
-        rates.append(2 * len(square) ** 3 / (time.perf_counter() - begin))
-    return images, gradient.cost_analysis()["flops"] / batch, max(rates)
 
 
 def main():
@@ -308,7 +250,7 @@ def main():
         print("memory of a slot:", ", ".join(f"width {w} {b / 2**20:.1f} MiB" for w, b in slot_memory().items()))
         import jax
 
-        alone = None if jax.default_backend() == "cpu" else single(folder)  # on a CPU an ensemble has one slot
+        alone = None if jax.default_backend() == "cpu" else ensemble.single(folder)  # on a CPU an ensemble has one slot
         peer = min(value for side, value in medians.items() if side.startswith("torch"))
         print(json.dumps({"vs_torch": round(peer / medians["ours"], 2), "vs_single": alone and round(alone, 2)}))
 

@@ -58,6 +58,7 @@ def _report(arguments: list[str]) -> int:
     parser.add_argument("--cache_dir", help="where decoded images are kept, if not in your cache folder")
     options = parser.parse_args(arguments)
     from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
+    from prunegen_jax.table_files import readable  # noqa: PLC0415
 
     try:
         made = report.write(
@@ -68,6 +69,6 @@ def _report(arguments: list[str]) -> int:
         )
         print(f"report: {made}")
     except (ValueError, OSError) as error:
-        print(report.printable(error), file=sys.stderr)
+        print(readable(str(error)), file=sys.stderr)
         return 2
     return 0

@@ -63,10 +63,10 @@ def _kept(folder: epath.Path, what: str, tasks: Sequence[Task], most: int, find:
     place = files.inside(folder / "slots", f"{name}.json" if what == "slots" else f"{name}.{what}.json")
     try:
         kept = files.read_json(place).get(what)
-        if type(kept) is int and (kept == 1 or (kept in range(1, most * devices + 1) and kept % devices == 0)):
-            return kept
     except (FileNotFoundError, files.DamagedError):
-        pass
+        kept = None  # as on the first run: it is chosen, and written whole
+    if type(kept) is int and (kept == 1 or (kept in range(1, most * devices + 1) and kept % devices == 0)):
+        return kept
     found = find()
     files.write_json(place, {what: found, **shape})
     return found

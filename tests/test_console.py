@@ -139,7 +139,7 @@ def test_a_terminal_obeys_no_file(workdir, monkeypatch, capsys):
 
     monkeypatch.setattr(report, "write", write)
     assert console.main(["report", str(workdir)]) == 2
-    assert capsys.readouterr().err == "the column 'a\ufffd[2J\ufffd1m\ufffd' is not ours – b\n"
+    assert capsys.readouterr().err == "the column 'a\ufffd[2J\ufffd1m ' is not ours – b\n"
 
 
 def test_help_and_version(capsys):

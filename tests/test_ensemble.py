@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -16,8 +12,8 @@ import pytest
 from prunegen_jax import data, training
 from prunegen_jax.models import build
 from prunegen_jax.training import Job, Recipe
+from tests import eight
 
-ROOT = pathlib.Path(__file__).parent.parent
 RECIPE = Recipe(batch_size=20, target=1.65, max_epochs=12)
 
 
@@ -136,12 +132,9 @@ def test_what_cannot_be_trained_together(digits):
 
 
 EIGHT = """
-import dataclasses, sys, jax, numpy as np
-sys.path[:0] = ["tests", "."]
+import dataclasses, numpy as np
 import test_ensemble as t
 from prunegen_jax import data, training
-devices = jax.devices()
-assert len(devices) == 8, devices
 digits = data.split(data.load("digits"), train_size=200).train
 jobs = [training.Job(job.h, dataclasses.replace(job.recipe, max_epochs=2)) for job in t.jobs() * 2]
 sharded = t.ends(training.train_many(t.network(), digits, jobs, slots=8, devices=devices))
@@ -164,13 +157,7 @@ except ValueError as error:
 
 
 def test_eight_devices_share_the_slots():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    flags["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
-    done = subprocess.run(
-        [sys.executable, "-c", EIGHT], cwd=ROOT, env=os.environ | flags, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    assert eight.run(EIGHT).splitlines() == [
         "[]",  # nothing passes between the devices
         "{8}",
         "slots=12 must be a positive multiple of the 8 devices",

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import os
-import pathlib
-import subprocess
-import sys
 import weakref
 
 import jax
@@ -16,8 +12,8 @@ import numpy as np
 import pytest
 
 from prunegen_jax import compilation, together
+from tests import eight
 
-ROOT = pathlib.Path(__file__).parent.parent
 DATA = jnp.arange(12.0).reshape(4, 3)
 _traced: list[str] = []
 
@@ -216,12 +212,9 @@ def test_no_program_keeps_the_arrays_that_it_was_called_with():
 
 
 EIGHT = """
-import functools, sys, jax, numpy as np
-sys.path[:0] = ["tests", "."]
+import functools, numpy as np
 import test_together as t
 from prunegen_jax import together
-devices = jax.devices()
-assert len(devices) == 8, devices
 alone = [search() for search in t._searches(range(11))]
 found = together.run(t._searches(range(11)), lanes=8, common=t.DATA, devices=devices)
 assert [calls for calls, _ in found] == [calls for calls, _ in alone], (found, alone)
@@ -233,12 +226,6 @@ print(len(held["weights"].sharding.device_set))
 
 
 def test_eight_devices_share_the_lanes():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    flags["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
-    done = subprocess.run(
-        [sys.executable, "-c", EIGHT], cwd=ROOT, env=os.environ | flags, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "8\n"
+    assert eight.run(EIGHT) == "8\n"
     with pytest.raises(ValueError, match="lanes=3 must be a multiple of the 2 devices"):
         together.run([], lanes=3, devices=jax.devices() * 2)

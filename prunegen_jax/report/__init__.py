@@ -21,10 +21,9 @@ from prunegen_jax.judging import Verdict
 from prunegen_jax.report import curves, material, page, sheets, stills
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.running import Refresher
-from prunegen_jax.report.stored import printable
 from prunegen_jax.tables import Table
 
-__all__ = ["Refresher", "printable", "write", "write_for_table"]
+__all__ = ["Refresher", "write", "write_for_table"]
 
 
 def write(

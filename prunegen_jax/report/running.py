@@ -13,7 +13,7 @@ from etils import epath
 from prunegen_jax import files, judging
 from prunegen_jax.judging import Verdict
 from prunegen_jax.report import material, page
-from prunegen_jax.report.stored import printable
+from prunegen_jax.table_files import readable
 from prunegen_jax.tables import Table
 
 _SHARE = 10.0  # a refresh waits at least this many times what the last one took: a tenth of a sweep's time at most
@@ -51,7 +51,7 @@ class Refresher:
         try:
             self._refresh()
         except (ValueError, OSError) as error:
-            print(f"the report waits: {printable(error)}", file=sys.stderr)
+            print(f"the report waits: {readable(str(error))}", file=sys.stderr)
         took = self._clock() - begin
         self._due = self._clock() + max(self._seconds, _SHARE * took)
         return True

@@ -162,11 +162,6 @@ def flat(config: Json, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)
 
 
-def printable(words: object) -> str:
-    """Text that may hold names from outside, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(words))
-
-
 def _row(row: Json, shown: tuple[str, ...]) -> Json:
     lacks = next((key for key in shown if key not in row), None)
     if lacks is not None:
