@@ -3,7 +3,7 @@
 python run.py --config=configs/sweep.py --workdir=runs/sweep
 """
 
-from prunegen_jax.main import main
+from prunegen_jax.cli.run import main
 
 if __name__ == "__main__":
     main()

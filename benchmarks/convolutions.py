@@ -5,7 +5,7 @@
 
 A NiN of depth 2 on 32×32×3 images: microseconds per image of a training step (batch 128, gradient and update) and of
 evaluation (batch 64), for one network and, per network, for several at once. Medians, programs compiled. What
-`model.conv="auto"` means (`prunegen_jax.models.convolutions.choose`) rests on this table. No peer is needed. The last
+`model.conv="auto"` means (`prunegen_jax.networks.convolutions.choose`) rests on this table. No peer is needed. The last
 line is one JSON object: how many times slower than the best of its column each is.
 """
 
@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import models, training
-from prunegen_jax.models.convolutions import CONVOLUTIONS
+from prunegen_jax import training
+from prunegen_jax.networks.convolutions import CONVOLUTIONS
 from prunegen_jax.training import step
 from prunegen_jax.types import Dataset
 
@@ -42,7 +42,7 @@ def timed(call, repeats=5):
 
 def measure(conv, width, networks, data):
     """Microseconds per image and network of (training, evaluation)."""
-    network = models.build("nin", image_shape=(32, 32, 3), classes=10, depth=2, width=width, conv=conv)
+    network = networks.build("nin", image_shape=(32, 32, 3), classes=10, depth=2, width=width, conv=conv)
     h = training.hyper(learning_rate=0.01, weight_decay=0.0, dropout=0.0, seed=0)
     program = step.program(network, optimizer_name="momentum", batch_size=BATCH, augment=False, slots=networks)
     one = (program.init(h.key), h)

@@ -30,7 +30,7 @@ from torch import nn
 
 from prunegen_jax import data, measures
 from prunegen_jax.measures import hessian, subject, traces
-from prunegen_jax.models import as_trained_model, build
+from prunegen_jax.networks import as_trained_model, build
 from prunegen_jax.training import Recipe, hyper, train
 
 

@@ -5,7 +5,7 @@ import time
 
 
 def run_here(config, workdir, stage="train"):
-    from prunegen_jax import pipeline
+    from prunegen_jax.runs import pipeline
 
     pipeline.run(config, workdir, stages=(stage,))
 
@@ -38,15 +38,16 @@ def utilisation(workdir, config):
     import jax
     import jax.numpy as jnp
 
-    from prunegen_jax import models, records
-    from prunegen_jax.evaluation import cross_entropy
+    from prunegen_jax import networks
+    from prunegen_jax.compute.evaluation import cross_entropy
+    from prunegen_jax.runs import records
 
     known = records.read_all(workdir)
     times = [json.loads((workdir / "times" / f"{record['name']}.json").read_text()) for record in known]
     batch = config.train.batch_size
     images = sum(record["updates"] for record in known) * batch / sum(one["update"] for one in times)
 
-    network = models.build("nin", image_shape=(8, 8, 1), classes=10, width=config.model.width, conv="xla")
+    network = networks.build("nin", image_shape=(8, 8, 1), classes=10, width=config.model.width, conv="xla")
     params, stats = network.init(jax.random.key(0))
 
     def loss(params, images):

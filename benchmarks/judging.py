@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 from prunegen_jax.judging import grid, information, judge, kendall
-from prunegen_jax.tables import Table
+from prunegen_jax.judging.table import Table
 
 
 def sweep(levels, measures, seed, *, coarse=0, counts=0):

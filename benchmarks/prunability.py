@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from prunegen_jax import data, prunability, training
-from prunegen_jax.models import as_trained_model, build
+from prunegen_jax.networks import as_trained_model, build
 
 
 def trained(arguments, width):

@@ -15,8 +15,8 @@ import tempfile
 import time
 
 from prunegen_jax.report import page
-from tests import report_cases
-from tests.test_report_browser import chromium, opened
+from tests.report.test_browser import chromium, opened
+from tests.support import report_cases
 
 
 def opening(path):

@@ -103,7 +103,7 @@ class Runner:
 
     def loop(self, variant):
         """Seconds of the same groups one after the other in one process, which computes as a worker does."""
-        from prunegen_jax import processes
+        from prunegen_jax.runs import processes
 
         return self._time(variant, lambda workdir: ["-c", LOOP, variant, workdir], **processes.environment(1))
 

@@ -33,7 +33,8 @@ def points():
     import numpy as np
 
     from configs import sweep
-    from prunegen_jax import data, sweeps
+    from prunegen_jax import data
+    from prunegen_jax.runs import points as sweeps
 
     config = sweep.get_config()
     train = data.split(data.load(config.data.name), train_size=config.data.train_size).train
@@ -188,7 +189,8 @@ def slot_memory():
     """Bytes of a slot at widths 16 (digits) and 48 (32×32×3), batch 32 and 128."""
     import jax.numpy as jnp
 
-    from prunegen_jax import models, slots, training
+    from prunegen_jax import networks, training
+    from prunegen_jax.runs import slots
     from prunegen_jax.types import Dataset
 
     found = {}
@@ -197,7 +199,7 @@ def slot_memory():
         data = Dataset(
             jnp.zeros((2048, *shape), jnp.uint8), jnp.zeros(2048, jnp.int32), jnp.zeros(channels), jnp.ones(channels)
         )
-        network = models.build("nin", image_shape=shape, classes=10, width=width)
+        network = networks.build("nin", image_shape=shape, classes=10, width=width)
         found[width] = slots.bytes_of_slot(network, training.Recipe(batch_size=batch), data)
     return found
 

@@ -35,14 +35,14 @@ def ours(width, _threads):
     import jax.numpy as jnp
     import numpy as np
 
-    from prunegen_jax import models, training
+    from prunegen_jax import networks, training
     from prunegen_jax.types import Dataset
 
     random = np.random.default_rng(0)
     images = jnp.asarray(random.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8))
     labels = jnp.asarray(random.integers(0, 10, IMAGES), dtype=jnp.int32)
     data = Dataset(images, labels, jnp.full(3, 128.0), jnp.full(3, 64.0))
-    network = models.build("nin", image_shape=(32, 32, 3), classes=10, depth=2, width=width)
+    network = networks.build("nin", image_shape=(32, 32, 3), classes=10, depth=2, width=width)
     h = training.hyper(learning_rate=0.01, weight_decay=1e-4, dropout=0.0, seed=0)
     program = training.compile_for(network, training.Recipe(batch_size=BATCH))
     state, h = jax.tree.map(lambda x: x[None], (program.init(h.key), h))  # an ensemble of one slot
@@ -123,7 +123,7 @@ def worker(name, width, threads, commands, results):
 
 def surroundings(threads):
     """The environment of the processes: that of the `local` executor's workers."""
-    from prunegen_jax import processes
+    from prunegen_jax.runs import processes
 
     return processes.environment(threads)
 

@@ -5,9 +5,11 @@ table needs no JAX.
 """
 
 import importlib
+import importlib.abc
+import sys
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Dataset": "types",
@@ -15,24 +17,73 @@ _HOME = {
     "History": "types",
     "Layer": "types",
     "TrainedModel": "types",
-    "build": "models",
+    "build": "networks",
     "prunability": "pruning",
     "prunability_prefix": "pruning",
     "pruned_loss_curve": "pruning",
     "random_prunability": "pruning",
     "MEASURES": "measures",
     "measure": "measures",
-    "get_config": "shipped",
+    "get_config": "runs.configs",
     "judge": "judging",
-    "load_model": "records",
+    "load_model": "runs.records",
+    "pipeline": "runs",
+    "read_csv": "runs.tables",
+}
+
+# Modules of version 0.1 and where they are now.
+_MOVED = {
+    "checkpoints": "runs.checkpoints",
+    "cluster": "runs.executors.ray",
+    "columns": "runs.columns",
+    "compilation": "runs.compilation",
+    "console": "cli.main",
+    "costs": "runs.costs",
+    "driver": "runs.driver",
+    "evaluation": "compute.evaluation",
+    "executors": "runs.executors",
+    "files": "runs.files",
+    "main": "cli.run",
+    "masks": "pruning.masks",
+    "models": "networks",
+    "pipeline": "runs.pipeline",
+    "pool": "runs.executors.process",
+    "processes": "runs.processes",
+    "progress": "runs.progress",
+    "record_form": "runs.record_form",
+    "records": "runs.records",
+    "scan": "pruning.scan",
+    "shipped": "runs.configs",
+    "slots": "runs.slots",
+    "snapshots": "runs.snapshots",
+    "sweeps": "runs.points",
+    "table_files": "runs.table_files",
+    "tables": "runs.tables",
+    "together": "compute.lockstep",
+    "trees": "compute.trees",
+    "work": "runs.work",
+    "workdir": "runs.workdir",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"prunegen_jax has no {name!r}; it has {', '.join(sorted(_HOME))}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    home = importlib.import_module(f"{__name__}.{_HOME[name]}")
+    return importlib.import_module(f"{home.__name__}.{name}") if name == "pipeline" else getattr(home, name)
 
 
 def __dir__() -> list[str]:
     return sorted(_HOME)
+
+
+class _Moved(importlib.abc.MetaPathFinder):
+    """Asked last, for a module that nobody else finds: says where it is now."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        package, _, module = name.partition(".")
+        if package == __name__ and module in _MOVED:
+            raise ModuleNotFoundError(f"{name} is now {__name__}.{_MOVED[module]}", name=name)
+
+
+sys.meta_path.append(_Moved())

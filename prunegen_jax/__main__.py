@@ -2,7 +2,7 @@
 
 import sys
 
-from prunegen_jax.console import main
+from prunegen_jax.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from prunegen_jax import trees
+from prunegen_jax.compute import trees
 
 PyTree = Any
 _STATISTICS = {"mean", "var", "running_mean", "running_var"}

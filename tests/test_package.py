@@ -23,7 +23,9 @@ def imported(statement):
 
 def test_everything_public_pulls_in_neither_tensorflow_nor_torch():
     names = ", ".join(sorted(prunegen_jax._HOME))
-    modules = imported(f"from prunegen_jax import {names}; from prunegen_jax import pipeline, main")
+    modules = imported(
+        f"from prunegen_jax import {names}; from prunegen_jax.cli import run; from prunegen_jax import pipeline"
+    )
     assert "jax" in modules
     assert not {"tensorflow", "torch"} & modules
 
@@ -34,7 +36,7 @@ def test_importing_the_package_costs_nothing():
 
 def test_judging_needs_no_jax():
     assert not {"jax", "flax"} & imported(
-        "from prunegen_jax import judge; import prunegen_jax.judging, prunegen_jax.tables"
+        "from prunegen_jax import judge; import prunegen_jax.judging, prunegen_jax.runs.tables"
     )
 
 
@@ -79,10 +81,10 @@ def _plain(name):
     return name.lower().replace("_", "-")
 
 
-def test_every_folder_of_the_package_is_installed():
+def test_every_folder_of_the_package_has_an_init():
+    """setup.py finds packages, and finds only those."""
     folders = {path.parent for path in (ROOT / "prunegen_jax").rglob("*.py")}
-    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert set(setup()["options"]["packages"].split()) == packages | {"prunegen_jax.experiments.configs"}
+    assert all((folder / "__init__.py").exists() for folder in folders)
 
 
 def test_the_version_is_one():

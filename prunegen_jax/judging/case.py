@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from ..tables import Table
 from . import kendall, memory, pgdl, regression, robustness
 from .grid import Grid, Pairs, average, drop_duplicates, grid_of, pairs_along
 from .information import Conditions, above, conditions, from_counts, pair_counts
+from .table import Table
 from .verdict import Row
 
 Repeats = Literal["mean", "keep"]

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..columns import LARGEST_TEST
-from ..tables import Table
 from . import added, baselines, certainty, context, kendall, robustness
 from .case import Case, Repeats, chosen, prepare, statistics
+from .table import LARGEST_TEST, Table
 from .verdict import Matrix, Row, Verdict
 
 REFERENCE = "prunability"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..tables import Table
 from . import baselines, kendall, regression, uncertainty
 from .case import Case, chosen, prepare, statistics, with_measures
+from .table import Table
 from .verdict import Row
 
 

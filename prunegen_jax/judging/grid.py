@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..tables import Table
+from .table import Table
 
 
 @dataclasses.dataclass(frozen=True)

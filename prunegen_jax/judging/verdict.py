@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from prunegen_jax import files
+from prunegen_jax.runs import files
 
 Row = dict[str, Any]
 

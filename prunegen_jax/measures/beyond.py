@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import evaluation, together
+from prunegen_jax.compute import evaluation, lockstep
 from prunegen_jax.measures.weights import check_choice
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel, not_applicable
 
@@ -125,7 +125,7 @@ def input_gradient_norm(model: TrainedModel, key: jax.Array) -> Estimate:
     return Estimate(float(np.concatenate(parts)[:size].mean(dtype=np.float64)))
 
 
-@together.jit
+@lockstep.jit
 def _jacobian_norms(apply: Any, params: PyTree, data: Dataset, indices: jax.Array) -> jax.Array:
     images, _ = data.take(indices)
     classes = jax.eval_shape(apply, params, images).shape[-1]
@@ -141,7 +141,7 @@ def _jacobian_norms(apply: Any, params: PyTree, data: Dataset, indices: jax.Arra
         return jnp.sqrt(jnp.sum(jax.lax.map(square, jnp.arange(classes)), axis=0))
 
 
-@together.jit
+@lockstep.jit
 def _right(apply: Any, params: PyTree, data: Dataset, pairs: jax.Array) -> jax.Array:
     with jax.default_matmul_precision("highest"):
         first, labels = data.take(pairs[:, 0])
@@ -159,7 +159,7 @@ def _midpoints_right(model: TrainedModel, pairs: np.ndarray) -> np.ndarray:
     return np.concatenate(right)[: len(pairs)].astype(np.float64)
 
 
-@together.jit
+@lockstep.jit
 def _pooled_features(features: Any, params: PyTree, data: Dataset, indices: jax.Array) -> dict[str, jax.Array]:
     with jax.default_matmul_precision("highest"):
         activations = features(params, data.take(indices)[0])[1]

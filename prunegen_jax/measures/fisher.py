@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import together, trees
-from prunegen_jax.evaluation import batches
+from prunegen_jax.compute import lockstep, trees
+from prunegen_jax.compute.evaluation import batches
 from prunegen_jax.measures import gradient_noise, hessian, subject
 from prunegen_jax.measures.weights import check_choice, measured
 from prunegen_jax.types import Dataset, Estimate, Measure, Partial, PyTree, TrainedModel, not_applicable
@@ -92,7 +92,7 @@ def relative_flatness(
     return Estimate(total / len(network.train), details={"folded": network is not model})
 
 
-@functools.partial(together.jit, static_argnames="name")
+@functools.partial(lockstep.jit, static_argnames="name")
 def _relative_flatness(
     features: Partial, params: PyTree, kernel: jax.Array, data: Dataset, indices: Any, *, name: str
 ) -> tuple[jax.Array, jax.Array]:

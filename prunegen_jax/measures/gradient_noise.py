@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from prunegen_jax import together
+from prunegen_jax.compute import lockstep
 from prunegen_jax.measures import hessian, subject
 from prunegen_jax.types import Dataset, Estimate, Measure, TrainedModel
 
@@ -79,7 +79,7 @@ def example_gradients(
     return np.concatenate(squares)[: len(chosen)], total
 
 
-@together.jit
+@lockstep.jit
 def _gradients(
     goal: subject.Objective, weights: subject.Weights, indices: jax.Array, scale: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from prunegen_jax import together
-from prunegen_jax.evaluation import cross_entropy
+from prunegen_jax.compute import lockstep
+from prunegen_jax.compute.evaluation import cross_entropy
 from prunegen_jax.measures.subject import Objective, Weights, chunk_logits, chunk_loss
 from prunegen_jax.types import Partial
 
@@ -33,7 +33,7 @@ def linearized(objective: Objective, weights: Weights, *, memory: float = MEMORY
 
     Never for networks that are measured together: a linearization is a function of one network, and cannot be vmapped.
     """
-    if together.size() > 1:
+    if lockstep.size() > 1:
         return hessian(objective, weights)
     shapes = jax.eval_shape(_linearize, objective, weights)
     if sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)) > memory:
@@ -51,14 +51,14 @@ def weighted(operator: Partial, weights: Weights) -> Partial:
     return Partial(_weighted_products, operator, ravel_pytree(weights)[0])
 
 
-@together.jit
+@lockstep.jit
 def gradient(objective: Objective, weights: Weights) -> Weights:
     """∇L̂(w) over the full set."""
     with jax.default_matmul_precision("highest"):
         return _gradient(objective, weights)
 
 
-@together.jit
+@lockstep.jit
 def product(operator: Partial, vector: jax.Array) -> jax.Array:
     """A v of an operator and one vector `[p]`."""
     return operator(vector[None, :])[0]
@@ -71,7 +71,7 @@ def _gradient(objective: Objective, weights: Weights) -> Weights:
     return jax.lax.scan(step, jax.tree.map(jnp.zeros_like, weights), (objective.indices, objective.scale))[0]
 
 
-@together.jit
+@lockstep.jit
 def _linearize(objective: Objective, weights: Weights) -> Partial:
     with jax.default_matmul_precision("highest"):
         return jax.linearize(lambda w: _gradient(objective, w), weights)[1]
@@ -120,13 +120,13 @@ def _weighted_products(operator: Partial, weights: jax.Array, vectors: jax.Array
     return weights[None, :] * operator(weights[None, :] * vectors)
 
 
-@together.jit
+@lockstep.jit
 def slopes(objective: Objective, weights: Weights, direction: Weights) -> jax.Array:
     """⟨v, ∇ℓ_i⟩ of every example, `[chunks, B]`, with v = `direction`."""
     return _along(objective, weights, direction)[0]
 
 
-@together.jit
+@lockstep.jit
 def rayleigh_fisher(objective: Objective, weights: Weights, direction: Weights) -> tuple[jax.Array, jax.Array]:
     """⟨v, ∇ℓ_i⟩² and (J_i v)ᵀ (diag p_i − p_i p_iᵀ) (J_i v) of every example, `[chunks, B]` each, with v = `direction`.
 

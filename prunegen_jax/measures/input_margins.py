@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import evaluation, together
+from prunegen_jax.compute import evaluation, lockstep
 from prunegen_jax.measures.layer_margins import class_gap
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
@@ -87,7 +87,7 @@ def principal_directions(data: Dataset, components: int | None, variance: float)
     return (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)
 
 
-@together.jit
+@lockstep.jit
 def _input_distances(
     apply: Any, params: PyTree, data: Dataset, indices: jax.Array, basis: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from matfree import decomp, stochtrace
 
-from prunegen_jax import together
+from prunegen_jax.compute import lockstep
 from prunegen_jax.types import Partial
 
 CYCLE = 4  # Lanczos steps between two looks at the Ritz values
@@ -82,7 +82,7 @@ def _apply_block(
     return jax.vmap(lambda a, v: a(v[None, :])[0], tuple(axes), axis_size=axis_size)(operator, vectors), True
 
 
-@functools.partial(together.jit, static_argnames="steps")
+@functools.partial(lockstep.jit, static_argnames="steps")
 def _tridiagonal(
     operator: Partial, start: jax.Array, basis: jax.Array, steps: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -165,7 +165,7 @@ def _accurate(ritz: np.ndarray, residuals: np.ndarray, count: int, tolerance: fl
     return True
 
 
-@functools.partial(together.jit, static_argnames=("probes", "steps"))
+@functools.partial(lockstep.jit, static_argnames=("probes", "steps"))
 def _quadrature(operator: Partial, like: jax.Array, key: jax.Array, probes: int, steps: int) -> tuple[jax.Array, ...]:
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         starts = stochtrace.sampler_signs(like, num=probes)(key)

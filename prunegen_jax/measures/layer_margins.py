@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import evaluation, together
+from prunegen_jax.compute import evaluation, lockstep
 from prunegen_jax.measures.weights import check_choice
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
@@ -147,7 +147,7 @@ def class_gap(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return (pick(labels[:, None]) - pick(other[:, None]))[:, 0]
 
 
-@functools.partial(together.jit, static_argnames="names")
+@functools.partial(lockstep.jit, static_argnames="names")
 def _layer_step(
     features: Any, params: PyTree, data: Dataset, indices: jax.Array, inside: jax.Array, names: tuple[str, ...]
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, tuple[jax.Array, jax.Array]]]:

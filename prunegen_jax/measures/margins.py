@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import evaluation, together
+from prunegen_jax.compute import evaluation, lockstep
 from prunegen_jax.measures.weights import log, quantity, remembered
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
@@ -61,7 +61,7 @@ def log_inverse_squared_margin(model: TrainedModel) -> tuple[float, dict[str, An
     return -2.0 * log(abs(margin)), {"margin": margin, "negative": margin < 0.0}
 
 
-@together.jit
+@lockstep.jit
 def _outputs_of(apply: Any, params: PyTree, data: Dataset, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
     with jax.default_matmul_precision("highest"):
         images, labels = data.take(indices)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import together, trees
+from prunegen_jax.compute import lockstep, trees
 from prunegen_jax.measures import hessian, sharpness, subject
 from prunegen_jax.measures.perturbation import gaussian as noise
 from prunegen_jax.types import Estimate, Measure, TrainedModel
@@ -171,7 +171,7 @@ def sam_sharpness_batches(
     return Estimate(value, details={**subject.details(moved), "rho": rho, "batches": len(groups)})
 
 
-@together.jit
+@lockstep.jit
 def _batch_rises(goal: subject.Objective, weights: subject.Weights, rho: jax.Array) -> jax.Array:
     def one(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         loss, gradient = jax.value_and_grad(subject.chunk_loss, argnums=1)(goal, weights, *batch)
@@ -181,7 +181,7 @@ def _batch_rises(goal: subject.Objective, weights: subject.Weights, rho: jax.Arr
         return jax.lax.map(one, (goal.indices, goal.scale))
 
 
-@functools.partial(together.jit, static_argnames="adaptive")
+@functools.partial(lockstep.jit, static_argnames="adaptive")
 def _step(
     weights: subject.Weights, gradient: subject.Weights, rho: jax.Array, eta: jax.Array, *, adaptive: bool
 ) -> subject.Weights:

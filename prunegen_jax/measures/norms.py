@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import together, trees
+from prunegen_jax.compute import lockstep, trees
 from prunegen_jax.measures.margins import log_inverse_squared_margin
 from prunegen_jax.measures.weights import has_normalization, log, measured, quantity
 from prunegen_jax.types import Estimate, Measure, PyTree, TrainedModel, not_applicable
@@ -166,7 +166,7 @@ def _sum(model: TrainedModel, squares: dict[str, float], fold: bool, normalize: 
     return quantity(value=value, size=len(model.train), normalize=normalize, details=details)
 
 
-@together.jit
+@lockstep.jit
 def _path_sum(apply: Any, params: PyTree, ones: jax.Array, power: jax.Array) -> jax.Array:
     with jax.default_matmul_precision("highest"):
         return jnp.sum(apply(jax.tree.map(lambda w: jnp.abs(w) ** power.astype(w.dtype), params), ones))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prunegen_jax import together
+from prunegen_jax.compute import lockstep
 from prunegen_jax.types import Layer
 
 METHODS = ("exact", "reshaped", "fft_layer", "fft_rgm")
@@ -126,7 +126,7 @@ def convolve(kernel: jax.Array, inputs: jax.Array, stride: int, padding: int | s
     )[0]
 
 
-@functools.partial(together.jit, static_argnames=("stride", "padding"))
+@functools.partial(lockstep.jit, static_argnames=("stride", "padding"))
 def _lanczos(kernel: jax.Array, start: jax.Array, stride: int, padding: int | str) -> tuple[jax.Array, jax.Array]:
     """The largest eigenvalue of AᵀA on the Krylov space of `start [H, W, C]`, and its vector."""
     forward = functools.partial(convolve, kernel, stride=stride, padding=padding)

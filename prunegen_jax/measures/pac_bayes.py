@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import together, trees
-from prunegen_jax.evaluation import example_losses
+from prunegen_jax.compute import lockstep, trees
+from prunegen_jax.compute.evaluation import example_losses
 from prunegen_jax.measures import bounds, subject
 from prunegen_jax.measures.perturbation import drawn, gaussian, scale_sem, search_details
 from prunegen_jax.measures.search import Crossing, largest_scale, rgm_bisection
@@ -98,7 +98,7 @@ def noise_scale(
     return remembered(model, name, search)
 
 
-@functools.partial(together.jit, static_argnames=("magnitude", "normalized"))
+@functools.partial(lockstep.jit, static_argnames=("magnitude", "normalized"))
 def rgm_noise(
     weights: subject.Weights, key: jax.Array, scale: jax.Array, *, magnitude: bool, normalized: tuple[str, ...]
 ) -> subject.Weights:

@@ -27,8 +27,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import together, trees
-from prunegen_jax.evaluation import cross_entropy
+from prunegen_jax.compute import lockstep, trees
+from prunegen_jax.compute.evaluation import cross_entropy
 from prunegen_jax.measures.weights import check_choice, has_normalization, measured
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel, not_applicable
 
@@ -135,7 +135,7 @@ def clipped_losses(
     return np.sum(np.asarray(losses, np.float64) * used, axis=1) / used.sum()
 
 
-@together.jit
+@lockstep.jit
 def _clipped(
     apply: Any, params: PyTree, data: Dataset, indices: Any, key: jax.Array, rate: Any, sigma: Any, clip: Any
 ) -> jax.Array:

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import together
-from prunegen_jax.evaluation import example_losses
+from prunegen_jax.compute import lockstep
+from prunegen_jax.compute.evaluation import example_losses
 from prunegen_jax.measures import subject
 from prunegen_jax.measures.search import Crossing, largest_scale
 from prunegen_jax.pruning import limit_of
@@ -72,7 +72,7 @@ def noise_robustness(
     )
 
 
-@functools.partial(together.jit, static_argnames="magnitude")
+@functools.partial(lockstep.jit, static_argnames="magnitude")
 def gaussian(
     weights: subject.Weights, key: jax.Array, scale: jax.Array, *, magnitude: bool, floor: jax.Array
 ) -> subject.Weights:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from prunegen_jax import trees
+from prunegen_jax.compute import trees
 from prunegen_jax.measures.norms import is_folded
 from prunegen_jax.measures.weights import measured
 from prunegen_jax.types import Estimate, Measure, TrainedModel

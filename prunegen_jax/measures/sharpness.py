@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import together
+from prunegen_jax.compute import lockstep
 from prunegen_jax.measures import bounds, subject
 from prunegen_jax.measures.pac_bayes import answer, bound, magnitude_bound
 from prunegen_jax.measures.search import Crossing, largest_scale
@@ -136,7 +136,7 @@ def worst(
     return Worst(float(loss), error, gradients)
 
 
-@together.jit
+@lockstep.jit
 def _pass(goal: subject.Objective, weights: subject.Weights) -> tuple[jax.Array, jax.Array, subject.Weights]:
     """Mean loss, number of wrong answers (a logit that is not a number is one) and gradient over the whole set."""
 
@@ -155,12 +155,12 @@ def _pass(goal: subject.Objective, weights: subject.Weights) -> tuple[jax.Array,
         return jax.lax.scan(step, nothing, (goal.indices, goal.scale))[0]
 
 
-@together.jit
+@lockstep.jit
 def _ascend(u: subject.Weights, gradient: subject.Weights, sides: subject.Weights) -> subject.Weights:
     return jax.tree.map(lambda u, g, b: jnp.clip(u + b / 4 * jnp.sign(g), -b, b), u, gradient, sides)
 
 
-@functools.partial(together.jit, static_argnames="magnitude")
+@functools.partial(lockstep.jit, static_argnames="magnitude")
 def box(weights: subject.Weights, scale: jax.Array, floor: jax.Array, *, magnitude: bool) -> subject.Weights:
     """Half-widths of the box: `scale`, or `scale` |w| + `floor` if `magnitude`."""
 
@@ -171,7 +171,7 @@ def box(weights: subject.Weights, scale: jax.Array, floor: jax.Array, *, magnitu
     return jax.tree.map(width, weights)
 
 
-@together.jit
+@lockstep.jit
 def _random(sides: subject.Weights, key: jax.Array) -> subject.Weights:
     keys = dict(zip(sides, jax.random.split(key, len(sides)), strict=True))
     return {name: b * jax.random.uniform(keys[name], b.shape, b.dtype, -1.0, 1.0) for name, b in sides.items()}

@@ -6,7 +6,7 @@ import math
 
 import jax
 
-from prunegen_jax import trees
+from prunegen_jax.compute import trees
 from prunegen_jax.measures.weights import quantity
 from prunegen_jax.types import Estimate, Measure, TrainedModel, not_applicable
 

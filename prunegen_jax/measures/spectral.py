@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from prunegen_jax import trees
+from prunegen_jax.compute import trees
 from prunegen_jax.measures import norms
 from prunegen_jax.measures.operators import METHODS, channels_last, obstacle, spectral_norm
 from prunegen_jax.measures.weights import check_choice, measured, quantity, remembered

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax import together, trees
-from prunegen_jax.evaluation import batches, cross_entropy
+from prunegen_jax.compute import lockstep, trees
+from prunegen_jax.compute.evaluation import batches, cross_entropy
 from prunegen_jax.measures.weights import measured
 from prunegen_jax.types import Dataset, Partial, PyTree, TrainedModel
 
@@ -105,7 +105,7 @@ def mean_loss(objective: Objective, weights: Weights) -> float:
     return float(losses.mean())
 
 
-@together.jit
+@lockstep.jit
 def _losses(objective: Objective, weights: Weights) -> jax.Array:
     with jax.default_matmul_precision("highest"):
         return jax.lax.map(lambda i: cross_entropy(*chunk_logits(objective, weights, i)), objective.indices)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prunegen_jax import trees
+from prunegen_jax.compute import trees
 from prunegen_jax.measures.norms import is_folded
 from prunegen_jax.measures.operators import channels_last
 from prunegen_jax.measures.weights import check_choice, measured

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from matfree import stochtrace
 
-from prunegen_jax import together
+from prunegen_jax.compute import lockstep
 from prunegen_jax.measures.lanczos import apply_one
 from prunegen_jax.measures.weights import check_choice
 from prunegen_jax.types import Partial
@@ -39,7 +39,7 @@ class Trace:
     converged: bool
 
 
-@functools.partial(together.jit, static_argnames="probes")
+@functools.partial(lockstep.jit, static_argnames="probes")
 def _samples(operator: Partial, basis: jax.Array, key: jax.Array, probes: int) -> jax.Array:
     """gᵀ (I − QQᵀ) A (I − QQᵀ) g of `probes` Rademacher vectors g, with Q the rows of `basis [r, p]`."""
 
@@ -52,7 +52,7 @@ def _samples(operator: Partial, basis: jax.Array, key: jax.Array, probes: int) -
         return jax.vmap(lambda g: form(lambda v: apply_one(operator, v), project(g)))(signs)
 
 
-@functools.partial(together.jit, static_argnames="size")
+@functools.partial(lockstep.jit, static_argnames="size")
 def _sketch(operator: Partial, like: jax.Array, key: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """An orthonormal basis of the range of A Ω as rows `[size, p]`, Ω of Rademacher vectors, and tr(Qᵀ A Q)."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from prunegen_jax import trees
+from prunegen_jax.compute import trees
 from prunegen_jax.types import Estimate, PyTree, TrainedModel
 
 NORMALIZATIONS = ("raw", "sqrt_m", "log", "log_sqrt_m")

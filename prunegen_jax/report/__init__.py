@@ -16,12 +16,12 @@ import os
 
 from etils import epath
 
-from prunegen_jax import files
 from prunegen_jax.judging import Verdict
+from prunegen_jax.judging.table import Table
 from prunegen_jax.report import curves, material, page, sheets, stills
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.running import Refresher
-from prunegen_jax.tables import Table
+from prunegen_jax.runs import files
 
 __all__ = ["Refresher", "write", "write_for_table"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from etils import epath
 
-from prunegen_jax import files
-from prunegen_jax.progress import Progress
 from prunegen_jax.report import stored
 from prunegen_jax.report.stored import Json
+from prunegen_jax.runs import files
+from prunegen_jax.runs.progress import Progress
 
 # Options of the measure prunability that its curve shares.
 _OPTIONS = ("scope", "criterion", "prunable", "fold")
@@ -49,7 +49,8 @@ def curve_of(
     """The pruned losses of a recorded network. ValueError or OSError when its weights or data are not at hand."""
     if record["status"] == "diverged":
         raise ValueError("the network diverged")
-    from prunegen_jax import pruning, records  # noqa: PLC0415 - the rest of the report needs no JAX
+    from prunegen_jax import pruning  # noqa: PLC0415 - the rest of the report needs no JAX
+    from prunegen_jax.runs import records  # noqa: PLC0415
 
     options = _options(record)
     model = records.load_model(folder, record["name"], data_dir=data_dir, cache_dir=cache_dir)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from prunegen_jax import files, tables
 from prunegen_jax.judging import Verdict
-from prunegen_jax.record_form import is_number
+from prunegen_jax.judging.table import Table
 from prunegen_jax.report import stored
 from prunegen_jax.report.stored import Json
-from prunegen_jax.tables import Table
+from prunegen_jax.runs import files, tables
+from prunegen_jax.runs.record_form import is_number
 
 _NO_RUNS = "the report was made from a table alone, without the runs behind it"
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from prunegen_jax import files, record_form
 from prunegen_jax.judging import Matrix, Verdict
-from prunegen_jax.record_form import is_number, is_plain_number
+from prunegen_jax.runs import files, record_form
+from prunegen_jax.runs.record_form import is_number, is_plain_number
 
 # Fields of a verdict's rows that hold text: a measure may be called "inf".
 _TEXT = {"measure", "target", "family", "k_set", "reference", "statistic", "baseline", "noise", "signature", "best"}

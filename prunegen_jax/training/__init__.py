@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prunegen_jax.models import Network
+from prunegen_jax.networks import Network
 from prunegen_jax.training.ensemble import Job, compile_ahead, compile_for, start, train_many
 from prunegen_jax.training.recipe import Recipe, Snapshot
 from prunegen_jax.training.step import Hyper, State, hyper
@@ -29,7 +29,7 @@ def train(
     "not_converged" (a cap was reached) or "diverged" (a loss was not finite), with the reason.
 
     Args:
-        network: from `prunegen_jax.models.build`.
+        network: from `prunegen_jax.networks.build`.
         data: the training set; it stays on the device and batches are gathered there.
         h: learning rate, L2 weight decay, dropout and key, all traced.
         recipe: the optimizer, the batch, the target and the caps.

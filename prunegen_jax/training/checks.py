@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax.evaluation import batches, cross_entropy, loss_and_accuracy, suited_batch
-from prunegen_jax.models import Network
+from prunegen_jax.compute.evaluation import batches, cross_entropy, loss_and_accuracy, suited_batch
+from prunegen_jax.networks import Network
 from prunegen_jax.training.step import State
 from prunegen_jax.types import Dataset, Partial
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax.models import Network
+from prunegen_jax.networks import Network
 from prunegen_jax.training.checks import mean_losses
 from prunegen_jax.training.recipe import Recipe, Snapshot
 from prunegen_jax.training.seat import Job, Seat

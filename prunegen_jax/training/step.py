@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from prunegen_jax import trees
-from prunegen_jax.evaluation import cross_entropy
-from prunegen_jax.models import Network
+from prunegen_jax.compute import trees
+from prunegen_jax.compute.evaluation import cross_entropy
+from prunegen_jax.networks import Network
 from prunegen_jax.training.optimizers import optimizer
 from prunegen_jax.types import Dataset, PyTree
 

@@ -1,0 +1,160 @@
+"""`prunegen judge`, also `python -m prunegen_jax.judging`: judges a CSV, or the files of the PGDL competition."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fnmatch
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prunegen_jax.judging.composition import judge
+from prunegen_jax.judging.verdict import format_table, write
+from prunegen_jax.runs.table_files import readable
+from prunegen_jax.runs.tables import Table, read_csv, read_pgdl
+
+_EXAMPLES = """examples:
+  python -m prunegen_jax.judging results.csv --target=gap --hyperparameters='hp*' --out=verdict
+  python -m prunegen_jax.judging --pgdl model_configs.json --predictions=a.predict,b.predict --out=verdict"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        """One sentence on stderr and a non-zero exit, without the usage in front of it."""
+        self.exit(2, f"{message}; see --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options."""
+    p = _Parser(
+        prog="python -m prunegen_jax.judging",
+        description="How well each measure of a table predicts generalization, how sure that is, and what it adds.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("table", nargs="?", help="a CSV with a header line and one model per line")
+    p.add_argument("--target", help="shell patterns, separated by commas, of the columns to predict (larger = worse)")
+    p.add_argument("--hyperparameters", help="shell patterns of the columns that the sweep varied")
+    p.add_argument("--measures", help="shell patterns of the columns to judge")
+    p.add_argument("--pgdl", metavar="CONFIGS", help="model_configs.json of a task, instead of a CSV")
+    p.add_argument("--predictions", default="", help=".predict files of that task, separated by commas")
+    p.add_argument("--out", help="directory for verdict.csv, verdict.json and the matrices")
+    p.add_argument("--test-size", type=int, help="number of test examples, for the noise of the targets")
+    p.add_argument(
+        "--repeats", default="mean", help="'mean' averages the repeats of a configuration, 'keep' keeps them"
+    )
+    p.add_argument("--reference", default="prunability", help="the measure that each other one is compared with")
+    p.add_argument("--negative", default="", help="patterns of measures believed to fall as the target grows")
+    p.add_argument("--family", action="append", default=[], metavar="NAME=PATTERNS", help="a family of measures")
+    p.add_argument("--signature", action="append", default=[], metavar="NAME=PATTERNS", help="measures to fit together")
+    p.add_argument("--order", action="append", default=[], metavar="AXIS=V1,V2", help="the believed order of an axis")
+    p.add_argument("--environments", default="auto", help="of the sign error: 'auto', 'configurations' or 'values'")
+    for name, default, text in (
+        ("draws", 1000, "bootstrap draws of the intervals"),
+        ("permutations", 999, "permutations for the nulls of K and of the PGDL score"),
+        ("added-permutations", 19, "permutations for the nulls of the added information"),
+        ("baseline-draws", 20, "draws of each baseline"),
+        ("folds", 10, "folds of the k-fold R2"),
+        ("seed", 0, "of everything random"),
+    ):
+        p.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default {default})")
+    p.add_argument("--report", action="store_true", help="also write OUT/report/index.html; needs --out")
+    p.add_argument("--level", type=float, default=0.95, help="level of the intervals (default 0.95)")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judges, prints and writes; returns the exit status. A wrong input is one sentence on stderr and status 2."""
+    options = parser().parse_args(arguments)
+    try:
+        if options.report and not options.out:
+            raise ValueError("--report needs --out=DIR, where the report goes")
+        table = _table(options)
+        _check_out(options.out)
+        verdict = judge(
+            table,
+            repeats=options.repeats,
+            reference=options.reference,
+            signatures={
+                k: _matching(k, v, table.measures, "--signature") for k, v in _named(options.signature, "--signature")
+            },
+            orders={axis: values.split(",") for axis, values in _named(options.order, "--order")},
+            environments=options.environments,
+            draws=options.draws,
+            permutations=options.permutations,
+            added_permutations=options.added_permutations,
+            baseline_draws=options.baseline_draws,
+            folds=options.folds,
+            level=options.level,
+            seed=options.seed,
+        )
+    except ValueError as error:
+        print(readable(str(error)), file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"judging takes more memory than there is ({error}); judge fewer models or measures", file=sys.stderr)
+        return 2
+    _say("\n".join(f"note: {note}" for note in verdict.notes))
+    for target in verdict.targets:
+        _say("\n" + format_table(verdict, target=target))
+    if options.out:
+        paths = write(verdict, options.out)
+        print(f"\nwrote {len(paths)} files to {options.out}, verdict.csv and verdict.json first")
+    if options.report:
+        from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
+
+        title = Path(options.table or options.pgdl).name
+        print(f"report: {report.write_for_table(table, verdict, options.out, title=title)}")
+    return 0
+
+
+def _say(text: str) -> None:
+    """Prints text that holds names from a file: a terminal obeys none of them."""
+    print("\n".join(readable(line) for line in text.split("\n")))
+
+
+def _table(options: argparse.Namespace) -> Table:
+    if (options.table is None) == (options.pgdl is None):
+        raise ValueError("give either a CSV or --pgdl with --predictions; see --help")
+    if options.pgdl is None:
+        if options.predictions:
+            raise ValueError("--predictions belong to --pgdl; a CSV has its measures as columns")
+        columns = {"target": options.target, "hyperparameters": options.hyperparameters, "measures": options.measures}
+        table = read_csv(options.table, **columns, test_size=options.test_size)
+    else:
+        table = read_pgdl(options.pgdl, [p for p in options.predictions.split(",") if p])
+        if options.target is not None:
+            wanted = options.target.split(",")
+            absent = [t for t in wanted if t not in table.targets]
+            if absent:
+                raise ValueError(
+                    f"--target: a PGDL task has no {absent[0]!r}; its targets are {', '.join(table.targets)}"
+                )
+            table = dataclasses.replace(table, targets={t: table.targets[t] for t in wanted})
+        table = dataclasses.replace(table, test_size=options.test_size)
+    families = {
+        m: k for k, v in _named(options.family, "--family") for m in _matching(k, v, table.measures, "--family")
+    }
+    negative = _matching("", options.negative, table.measures, "--negative") if options.negative else []
+    return dataclasses.replace(table, families=families, signs=dict.fromkeys(negative, -1))
+
+
+def _named(entries: Sequence[str], option: str) -> list[tuple[str, str]]:
+    for entry in entries:
+        if "=" not in entry:
+            raise ValueError(f"{option} is {entry!r}; it has to look like NAME=VALUES")
+    return [(name, values) for name, _, values in (entry.partition("=") for entry in entries)]
+
+
+def _matching(name: str, patterns: str, there: Sequence[str], option: str) -> list[str]:
+    found = [m for m in there if any(fnmatch.fnmatchcase(m, p.strip()) for p in patterns.split(","))]
+    if not found:
+        raise ValueError(f"{option} {name}: no measure matches {patterns!r}; the measures are {', '.join(there)}")
+    return found
+
+
+def _check_out(out: str | None) -> None:
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"--out is {out!r}, which is a file; give a directory, it is made if it is not there")

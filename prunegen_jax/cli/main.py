@@ -1,0 +1,74 @@
+"""The command `prunegen`, also `python -m prunegen_jax`: run a sweep, judge a table, make a report again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+_USAGE = """usage: prunegen COMMAND ...
+
+  prunegen run --config=sweep --workdir=DIR    train, measure, judge and report a sweep; the same as run.py
+  prunegen judge TABLE.csv --out=DIR           judge a table; the same as python -m prunegen_jax.judging
+  prunegen report WORKDIR                      make the report of a judged workdir again
+
+prunegen COMMAND --help tells the options of each; prunegen --version the version."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Hands the rest of the command line to the command that its first word names; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command, rest = (given[0], given[1:]) if given else ("", [])
+    if command in {"run", "judge", "report"}:
+        return {"run": _run, "judge": _judge, "report": _report}[command](rest)
+    if command == "--version":
+        from prunegen_jax import __version__  # noqa: PLC0415
+
+        print(__version__)
+        return 0
+    if command in {"-h", "--help"}:
+        print(_USAGE)
+        return 0
+    told = f"{command!r} is no command" if command else "a command is missing"
+    print(f"{told}; choose among run, judge, report, or see prunegen --help", file=sys.stderr)
+    return 2
+
+
+def _run(arguments: list[str]) -> int:
+    from prunegen_jax.cli import run as sweep  # noqa: PLC0415 - its import defines flags
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as `python run.py` has it: a config's neighbours can be imported
+    sys.argv = ["prunegen run", *arguments]
+    sweep.main()
+    return 0
+
+
+def _judge(arguments: list[str]) -> int:
+    from prunegen_jax.cli.judge import main as judge  # noqa: PLC0415 - SciPy takes a second
+
+    return judge(arguments)
+
+
+def _report(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("prunegen report", description="Makes WORKDIR/report again from what is there.")
+    parser.add_argument("workdir", help="a judged workdir")
+    parser.add_argument("--no-curves", action="store_true", help="do not make pruning curves that are not there yet")
+    parser.add_argument("--data_dir", help="where TFDS finds its prepared data sets, if not in its default folder")
+    parser.add_argument("--cache_dir", help="where decoded images are kept, if not in your cache folder")
+    options = parser.parse_args(arguments)
+    from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
+    from prunegen_jax.runs.table_files import readable  # noqa: PLC0415
+
+    try:
+        made = report.write(
+            options.workdir,
+            make_curves=not options.no_curves,
+            data_dir=options.data_dir,
+            cache_dir=options.cache_dir,
+        )
+        print(f"report: {made}")
+    except (ValueError, OSError) as error:
+        print(readable(str(error)), file=sys.stderr)
+        return 2
+    return 0

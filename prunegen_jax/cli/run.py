@@ -1,0 +1,112 @@
+"""The command line of a sweep: flags in, one clear sentence out when something does not fit."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from prunegen_jax.runs import configs as shipped
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "An experiment: a file such as configs/sweep.py, or the name of a shipped one.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where records, checkpoints and the verdict go.")
+_STAGE = flags.DEFINE_list("stage", ["train", "measure", "judge", "report"], "Which of them to run, in that order.")
+_EVERY = flags.DEFINE_float(
+    "report_every", 0.0, "Seconds between refreshes of the report while the sweep runs; 0: none."
+)
+_EXECUTOR = flags.DEFINE_string("executor", "local", "Where networks are trained and measured: local or ray.")
+_ADDRESS = flags.DEFINE_string("ray_address", "", "Of the Ray cluster; auto: the one this machine belongs to.")
+_SHARD = flags.DEFINE_string("shard", "", "i/n: only every n-th group of work, from the i-th (from 0) on.")
+
+
+def main() -> None:
+    """Runs the sweep that the command line describes; ends with one sentence, and a status, if something is amiss.
+
+    2: the command does not fit, or files cannot be reached. 1: some networks failed. 143: stopped by SIGTERM. 130: by
+    Ctrl-C.
+    """
+    app.run(_run, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    shipped.make_importable()
+    try:
+        rest = flags.FLAGS(_with_shipped(argv))
+    except flags.Error as error:
+        _fail(
+            str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+            if "Traceback" in str(error)
+            else str(error)
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a locked config's refusal of an override
+        _fail(f"the config cannot be had as asked: {str(error).encode().decode('unicode_escape')}")
+    for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
+        if not flag.present:
+            _fail(f"{name} is missing; try --config=sweep --workdir=runs/sweep")
+    if not isinstance(_CONFIG.value, ConfigDict):  # ml_collections puts off the error of a file that cannot be read
+        path = flags.FLAGS["config"].config_filename
+        known = ", ".join(shipped.names())
+        _fail(f"{path} cannot be read; --config takes a Python file with get_config(), or one of {known}")
+    if len(rest) > 1:
+        _fail(f"{rest[1]!r} is no flag; write --name=value")
+    return rest
+
+
+def _with_shipped(argv: list[str]) -> list[str]:
+    """The command line with the file in place of the name of a shipped config."""
+    found = list(argv)
+    for i, word in enumerate(argv):
+        flag, equals, value = word.partition("=")
+        if flag in {"--config", "-config"} and equals:
+            found[i] = f"{flag}={shipped.find(value)}"
+        elif flag in {"--config", "-config"} and i + 1 < len(argv):
+            found[i + 1] = shipped.find(argv[i + 1])
+    return found
+
+
+def _run(argv: list[str]) -> None:
+    import jax  # noqa: PLC0415 - a wrong flag is told before JAX is loaded
+
+    from prunegen_jax.runs import driver, pipeline, processes  # noqa: PLC0415
+    from prunegen_jax.runs import points as sweeps  # noqa: PLC0415
+
+    del argv
+    logging.set_verbosity(logging.ERROR)  # Orbax logs every save
+    config = _CONFIG.value
+    if _EXECUTOR.value == "ray":  # the accelerators of the driver's machine are for the workers there
+        jax.config.update("jax_platforms", "cpu")
+    try:
+        lost = sweeps.overridden_axes(config, config_flags.get_override_values(flags.FLAGS["config"]))
+        if lost:
+            raise ValueError(
+                f"--config.{lost[0]} is given, but the sweep varies {lost[0]!r}: its axis would replace it"
+            )
+        pipeline.run(
+            config,
+            _WORKDIR.value,
+            stages=_STAGE.value,
+            shard=_SHARD.value,
+            report_every=_EVERY.value,
+            executor=_EXECUTOR.value,
+            address=_ADDRESS.value,
+            source=os.path.abspath(flags.FLAGS["config"].config_filename.partition(":")[0]),
+        )
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+    except driver.FailedError as error:
+        _fail(f"{error}. The same command tries them again; --stage=judge,report judges what is there", status=1)
+    except processes.StoppedError as error:
+        _fail(f"{error}; the same command goes on from there", status=processes.TERMINATED)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on from the latest checkpoint", status=130)
+
+
+def _fail(sentence: str, *, status: int = 2) -> None:
+    from prunegen_jax.runs.table_files import readable  # noqa: PLC0415 - it may quote a file, whose text is not for terminals
+
+    print(readable(" ".join(sentence.split())), file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,73 @@
+"""The table that is judged: one trained model per row.
+
+Columns play four parts. Hyperparameters are what the sweep varied, replicates (seeds) among them; measures are judged;
+targets say how well a model generalizes (larger = worse); confounders are plain explanations that a measure has to
+beat. `notes` says what was taken as what. Nothing is dropped silently: a model that is known but not to be judged
+(not converged, diverged) stands in `left_out` with its reason, and its numbers in `left_out_rows`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+PARTS = ("hyperparameters", "measures", "targets", "confounders")
+REPLICATES = ("seed", "repeat", "replicate", "copy", "trial")
+LARGEST_TEST = 10**15  # examples of a test set: a float counts so far
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """Trained models, one per row; `n` of them. Numbers are float64, `nan` where absent.
+
+    `hyperparameters` maps an axis to its `[n]` values, numbers or strings; those named in `replicates` tell repeats of
+    one configuration apart. `targets` are oriented so that larger is worse. `signs` holds +1 where a larger measure is
+    believed to mean a larger target, -1 where smaller. `test_size` is the number of test examples behind the targets.
+    """
+
+    names: tuple[str, ...]
+    hyperparameters: dict[str, np.ndarray]
+    measures: dict[str, np.ndarray]
+    targets: dict[str, np.ndarray]
+    families: dict[str, str] = dataclasses.field(default_factory=dict)
+    signs: dict[str, int] = dataclasses.field(default_factory=dict)
+    left_out: tuple[tuple[str, str], ...] = ()
+    left_out_rows: Table | None = None
+    notes: tuple[str, ...] = ()
+    test_size: int | None = None
+    replicates: tuple[str, ...] = REPLICATES
+    confounders: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part in PARTS:
+            for name, column in getattr(self, part).items():
+                if np.shape(column) != (len(self.names),):
+                    raise ValueError(
+                        f"column {name!r} of {part} has shape {np.shape(column)}; "
+                        f"it needs one value for each of the {len(self.names)} models"
+                    )
+        for name, sign in self.signs.items():
+            if sign not in (-1, 1):
+                raise ValueError(f"the sign of measure {name!r} is {sign!r}; choose 1 or -1")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, rows: np.ndarray) -> Table:
+        """The models at `rows` (indices or a mask), in that order."""
+        index = np.arange(len(self))[rows]
+        taken = {part: {k: v[index] for k, v in getattr(self, part).items()} for part in PARTS}
+        return dataclasses.replace(self, names=tuple(self.names[i] for i in index), **taken)
+
+    def with_left_out(self) -> Table:
+        """This table with the models that were left out put back, as far as they have numbers."""
+        other = self.left_out_rows
+        if other is None:
+            return self
+        joined = {
+            part: {k: np.concatenate([v, getattr(other, part)[k]]) for k, v in getattr(self, part).items()}
+            for part in PARTS
+        }
+        names = self.names + other.names
+        return dataclasses.replace(self, names=names, left_out=(), left_out_rows=None, **joined)

@@ -1,0 +1,163 @@
+"""The search through pruning masks: sums of losses, hardest examples first, abandoned once they prove a failure."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prunegen_jax.compute import lockstep, trees
+from prunegen_jax.compute.evaluation import batches, cross_entropy
+from prunegen_jax.pruning.masks import Scores, apply_mask
+from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
+
+# A sum of float32 losses taken in another batching agrees to far better than this, relatively; a mask whose sum is
+# that close to the limit is judged by an evaluation batched just as the dense one.
+_SLACK = 1e-4
+
+Keep = tuple[int, ...]
+
+
+@functools.partial(lockstep.jit, static_argnames="criterion")
+def _costs(
+    apply: Any,
+    params: PyTree,
+    leaves: Any,
+    masks: jax.Array,
+    keeps: jax.Array,
+    data: Dataset,
+    indices: jax.Array,
+    *,
+    criterion: str,
+) -> jax.Array:
+    """Loss (or error) `[lanes, n]` of the examples `indices [n]` under masks `[lanes]` at counts `[lanes, leaves]`."""
+    images, labels = data.take(indices)
+
+    def one(mask: jax.Array, keep: jax.Array) -> jax.Array:
+        chosen = tuple(None if leaf is None else leaf[mask] for leaf in leaves)
+        with jax.default_matmul_precision("highest"):
+            logits = apply(apply_mask(params, chosen, keep), images).astype(jnp.float32)
+        if criterion == "error":
+            return (jnp.argmax(logits, axis=-1) != labels).astype(jnp.float32)
+        return cross_entropy(logits, labels)
+
+    if len(masks) == 1:
+        return one(masks[0], keeps[0])[None]
+    if jax.default_backend() == "cpu":  # a core gains nothing from vmap; one call for many masks still saves time
+        return jax.lax.map(lambda lane: one(*lane), (masks, keeps))
+    return jax.vmap(one)(masks, keeps)
+
+
+class Scan:
+    """Costs of one network under the masks of `scores`, over `data`; counts the examples it evaluates.
+
+    It remembers how hard each example was under the latest masks that got beyond the first examples, and starts with
+    the hardest: neighbouring masks fail on the same ones.
+    """
+
+    def __init__(
+        self, apply: Apply, params: PyTree, scores: Scores, data: Dataset, criterion: str, lanes: int | None
+    ) -> None:
+        if criterion not in {"loss", "error"}:
+            raise ValueError(f"criterion={criterion!r} is not known; choose among loss, error")
+        if lanes is not None and lanes < 1:
+            raise ValueError(f"lanes={lanes} must be at least 1")
+        self.scores = scores
+        self.examples = 0
+        # On a CPU a call with many masks only saves the calls; elsewhere they run together.
+        self._lanes = lanes or (16 if jax.default_backend() == "cpu" else 64)
+        self.size = len(data)
+        # As many at first as prove most failures at a target of 0.01 nats, then eight times as many at a time;
+        # functions of N alone, so that networks of equal shape share programs.
+        self._first = int(np.clip(2 ** round(np.log2(self.size / 64)), min(4, self.size), 4096))
+        self._stretch = min(8 * self._first, self.size)
+        self._costs = functools.partial(_costs, as_partial(apply), params, scores.leaves, criterion=criterion)
+        self._data = data
+        self._parameters = trees.count(params)
+        self._dense = self._full((2**31 - 1,) * len(scores.sizes), 0)
+        self._hardness = self._dense.astype(np.float64)
+        self._order = np.argsort(-self._hardness, kind="stable")
+
+    def dense(self) -> float:
+        """The criterion of the network as it is."""
+        return float(self._dense.sum(dtype=np.float64)) / self.size
+
+    def of_all(self, kept: int) -> float:
+        """The fraction of all parameters that stays when `kept` of the prunable ones do."""
+        return (self._parameters - self.scores.prunable + kept) / self._parameters
+
+    def exact(self, keep: Keep, mask: int) -> float:
+        """The criterion over the whole set, batched just as `dense` is."""
+        return float(self._full(keep, mask).sum(dtype=np.float64)) / self.size
+
+    def first_passing(
+        self, grid: Sequence[Keep], limit: float, *, masks: Sequence[int] = (0,)
+    ) -> tuple[int, np.ndarray]:
+        """Index of the first kept counts of `grid` whose mean criterion over `masks` is at most `limit`, and the
+        criterion per mask; len(grid) and the dense criterion if none passes."""
+        block = max(1, self._lanes // len(masks))
+        for start in range(0, len(grid), block):
+            candidates, order = list(grid[start : start + block]), self._order
+            lanes = [(keep, mask) for keep in candidates for mask in masks]
+            first = self._evaluate([keep for keep, _ in lanes], [mask for _, mask in lanes], order[: self._first])
+            first = first.reshape(len(candidates), len(masks), -1)
+            allowed = limit * self.size * len(masks) * (1.0 + _SLACK)
+            for offset in np.flatnonzero(first.sum(axis=(1, 2), dtype=np.float64) <= allowed):
+                losses = self.passes(candidates[offset], limit, masks=masks, order=order, known=first[offset])
+                if losses is not None:
+                    return start + int(offset), losses
+        return len(grid), np.full(len(masks), self.dense())
+
+    def passes(
+        self,
+        keep: Keep,
+        limit: float,
+        *,
+        masks: Sequence[int] = (0,),
+        order: np.ndarray | None = None,
+        known: np.ndarray | None = None,
+    ) -> np.ndarray | None:
+        """The criterion `[masks]` at these kept counts if its mean is at most `limit`, else None.
+
+        `order [N]` is that in which to take the examples, by default the hardest first; `known [masks, n]` the costs
+        of its first n if they have been evaluated.
+        """
+        order = self._order if order is None else order
+        costs = np.zeros((len(masks), self.size))
+        done = 0 if known is None else known.shape[1]
+        costs[:, :done] = 0.0 if known is None else known
+        allowed = limit * self.size * len(masks)
+        while done < self.size and costs.sum() <= allowed * (1.0 + _SLACK):  # NaN ends it too
+            chosen = order[done : done + self._stretch]
+            found = self._evaluate([keep] * len(masks), masks, np.resize(chosen, self._stretch))
+            costs[:, done : done + len(chosen)] = found[:, : len(chosen)]
+            done += len(chosen)
+        self._hardness[order[:done]] = np.nan_to_num(costs[:, :done].sum(axis=0), nan=np.inf)
+        self._order = np.argsort(-self._hardness, kind="stable")
+        if not costs.sum() <= allowed * (1.0 + _SLACK):
+            return None
+        if costs.sum() <= allowed * (1.0 - _SLACK):
+            return costs.sum(axis=1) / self.size
+        losses = np.array([self.exact(keep, mask) for mask in masks])
+        return losses if losses.mean() <= limit else None
+
+    def _evaluate(self, keeps: Sequence[Keep], masks: Sequence[int], indices: np.ndarray) -> np.ndarray:
+        """Costs `[len(keeps), n]`, as many lanes at a time as the backend likes."""
+        results = []
+        for start in range(0, len(keeps), self._lanes):
+            part = slice(start, start + self._lanes)
+            lanes = min(self._lanes, len(keeps))
+            counts = np.resize(np.asarray(keeps[part], np.int32), (lanes, len(self.scores.sizes)))
+            which = np.resize(np.asarray(masks[part], np.int32), lanes)
+            costs = self._costs(masks=which, keeps=counts, data=self._data, indices=indices.astype(np.int32))
+            results.append(np.asarray(costs)[: len(keeps[part])])
+            self.examples += lanes * len(indices)
+        return np.concatenate(results)
+
+    def _full(self, keep: Keep, mask: int) -> np.ndarray:
+        parts = [self._evaluate([keep], [mask], indices)[0] for indices in batches(self.size)]
+        return np.concatenate(parts)[: self.size]

@@ -1,0 +1,242 @@
+"""Which column of somebody's table plays which part, and what its cells mean."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prunegen_jax.judging.table import LARGEST_TEST, REPLICATES
+
+TARGETS = ("gap", "test_error", "test_loss")
+CONFOUNDERS = ("train_loss", "parameters", "batch_size")
+ALIASES = {  # how others call our columns, lower case, without the prefixes below
+    "gap": ("gap", "gen_gap", "generalization_gap", "generalisation_gap"),
+    "test_error": ("test_error", "gen_error", "test_err"),
+    "test_loss": ("test_loss", "gen_loss", "test_cross_entropy"),
+    "train_loss": ("train_loss", "final_loss", "train_cross_entropy", "final_train_loss"),
+    "parameters": ("parameters", "params", "num_params", "n_params", "num_parameters", "parameter_count"),
+    "batch_size": ("batch_size", "train_batch_size"),
+}
+_LETTERS = 60  # of a cell in a message, and of one in an array of text
+_NAMED = 40  # columns in a message
+_HYPERPARAMETER = re.compile(r"(hp|hparams?|hyperparameters?)[._](?=.)", re.IGNORECASE)
+_NUMBERED = re.compile(r"(hp|hparam)\d+$", re.IGNORECASE)
+_MEASURE = re.compile(r"(complexity|measures?)\.(?=.)", re.IGNORECASE)
+_CONFOUNDER = re.compile(r"confounder\.(?=.)", re.IGNORECASE)
+_NAMES = ("name", "model", "row", "id", "index", "model_id", "experiment_id", "")
+_STATUS = ("status", "is.converged", "is_converged", "converged")
+_BOOKKEEPING = (
+    "test_size",
+    "train_accuracy",
+    "train_acc",
+    "test_accuracy",
+    "test_acc",
+    "train_error",
+    "is.high_train_accuracy",
+)
+
+
+def assign(
+    header: Sequence[str],
+    *,
+    target: str | None,
+    hyperparameters: str | None,
+    measures: str | None,
+    numeric: Sequence[str],
+) -> dict[str, Any]:
+    """The part that each column plays: {"hyperparameters": {axis: column}, "measures": ..., "targets": ...,
+    "confounders": ..., "name": column or None, "status": column or None, "unused": [column]}.
+
+    Patterns are shell patterns separated by commas; a part without a pattern is found by the columns' names.
+    `numeric` names the columns that hold any number. Raises ValueError when a pattern matches no
+    column, or no target or no measure is found.
+    """
+    free = list(header)
+
+    def claim(found: Mapping[str, str]) -> dict[str, str]:
+        for column in found.values():
+            free.remove(column)
+        return dict(found)
+
+    parts: dict[str, Any] = {}
+    if target is not None:
+        parts["targets"] = claim({_short(c): c for c in _matching(target, free, header, "--target")})
+    if hyperparameters is not None:
+        parts["hyperparameters"] = claim(
+            {_axis(c): c for c in _matching(hyperparameters, free, header, "--hyperparameters")}
+        )
+    if measures is not None:
+        parts["measures"] = claim({_measure(c): c for c in _matching(measures, free, header, "--measures")})
+    if target is None:
+        parts["targets"] = claim({_short(c): c for c in free if _short(c) in TARGETS})
+    if hyperparameters is None:
+        own = [c for c in free if _HYPERPARAMETER.match(c) or _NUMBERED.match(c) or c.lower() in REPLICATES]
+        parts["hyperparameters"] = claim({_axis(c): c for c in own})
+    else:  # a seed beside the named columns still tells repeats apart
+        parts["hyperparameters"] |= claim({_axis(c): c for c in free if _axis(c).lower() in REPLICATES})
+    for part, choices in (("name", _NAMES), ("status", _STATUS)):
+        parts[part] = next((c for choice in choices for c in free if c.lower() == choice), None)
+        if parts[part] is not None:
+            free.remove(parts[part])
+    for column in list(free):  # the other targets are no measures, whichever is judged
+        if _short(column) in TARGETS or column.lower() in _BOOKKEEPING:
+            free.remove(column)
+            parts.setdefault("unused", []).append(column)
+    # a confounder that is a measure too stays a measure, so that it is judged like the rest
+    prefixed = claim({_CONFOUNDER.sub("", c): c for c in free if _CONFOUNDER.match(c)})
+    if measures is None:
+        foreign = any(_MEASURE.match(c) and not c.startswith("measure.") for c in free)
+        own = [c for c in free if _MEASURE.match(c) or (c in numeric and not foreign)]
+        parts["measures"] = claim({_measure(c): c for c in own})
+    plain = {_confounder(c): c for c in header if _confounder(c) in CONFOUNDERS and c in numeric}
+    parts["confounders"] = prefixed | {k: c for k, c in plain.items() if k not in prefixed}
+    parts["unused"] = parts.get("unused", []) + [c for c in free if c not in plain.values()]
+    _check(parts, header)
+    return parts
+
+
+def explain(parts: Mapping[str, Any]) -> list[str]:
+    """One line per part: which columns were taken as what."""
+    lines = []
+    for part in ("targets", "hyperparameters", "measures", "confounders"):
+        taken = [c if c == name else f"{c} ({name})" for name, c in parts[part].items()]
+        lines.append(f"taken as {part}: {', '.join(taken) or 'none'}")
+    if parts["status"] is not None:
+        lines.append(f"taken as status: {parts['status']}")
+    if parts["unused"]:
+        lines.append(f"columns not used: {', '.join(parts['unused'])}")
+    return lines
+
+
+def levels(cells: Sequence[Any]) -> np.ndarray:
+    """The values of an axis, `[n]`: float64 when every cell that is not empty is a number, otherwise strings."""
+    texts = [cell(value) for value in cells]
+    if is_numeric(texts):
+        return np.array([number(text) for text in texts])
+    # an array of text keeps room for its longest cell in every place
+    return np.array(texts, dtype=str if max(map(len, texts), default=0) <= _LETTERS else object)
+
+
+def numbers(column: str, cells: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """The cells of a column of numbers, float64 `[n]`, `nan` where empty. Raises ValueError for text, and for a size
+    of a test set that is none."""
+    values = np.empty(len(cells))
+    for i, text in enumerate(cells):
+        try:
+            values[i] = number(text)
+        except ValueError as error:
+            raise ValueError(
+                f"column {column!r} has to hold numbers, but model {_shown(labels[i])} (line {i + 2}) "
+                f"has {_shown(text)}; leave the cell empty if the value is missing"
+            ) from error
+    if column == "test_size":
+        for i in np.flatnonzero(~np.isnan(values) & ~((values >= 1) & (values <= LARGEST_TEST))):
+            raise ValueError(
+                f"column 'test_size' has {_shown(cells[i])} for model {_shown(labels[i])} (line {i + 2}); "
+                "test_size has to be a positive finite number of examples"
+            )
+    return values
+
+
+def number(value: Any) -> float:
+    """A cell or a record's value as a float; `nan` for None and the empty cell. Raises ValueError for text."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return float("nan")
+    return float(value)
+
+
+def is_numeric(texts: Sequence[str]) -> bool:
+    """Whether every cell is a number or empty, and at least one is a number."""
+    known = [text for text in texts if text.strip()]
+    return bool(known) and all(map(_reads_as_number, known))
+
+
+def has_numbers(texts: Sequence[str]) -> bool:
+    """Whether some cell is a number: text elsewhere in such a column is a mistake, not a label."""
+    return any(_reads_as_number(text) and not np.isnan(float(text)) for text in texts)
+
+
+def cell(value: Any) -> str:
+    """A value as a CSV cell, in full: `repr` of a float (the shortest text that reads back equal), empty for `nan`."""
+    if isinstance(value, (bool, np.bool_, str)) or value is None:
+        return str(value)
+    if not isinstance(value, (float, np.floating)):
+        return str(value)
+    return "" if np.isnan(value) else repr(float(value))
+
+
+def header_of_measure(name: str, values: np.ndarray) -> str:
+    """The CSV column of a measure: its name, prefixed where the bare name would be taken for something else, or the
+    lack of any number for a column of text."""
+    return f"measure.{name}" if _is_special(name) or np.isnan(values).all() else name
+
+
+def _is_special(name: str) -> bool:
+    special = (*TARGETS, *REPLICATES, *_NAMES, *_STATUS, *_BOOKKEEPING)
+    patterns = (_HYPERPARAMETER, _NUMBERED, _MEASURE, _CONFOUNDER)
+    return _short(name) in special or name.lower() in special or any(p.match(name) for p in patterns)
+
+
+def _shown(text: str) -> str:
+    """A cell in a message: a file may hold cells of any length."""
+    return repr(text if len(text) <= _LETTERS else f"{text[:_LETTERS]}...")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names of columns in a message, of many the first."""
+    return ", ".join(names[:_NAMED]) + (f", ... ({len(names)} in all)" if len(names) > _NAMED else "")
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _axis(column: str) -> str:
+    return _HYPERPARAMETER.sub("", column, count=1)
+
+
+def _measure(column: str) -> str:
+    return _MEASURE.sub("", column, count=1)
+
+
+def _short(column: str) -> str:
+    """Our name of a target or a confounder, where the column is one; otherwise the column's own name."""
+    folded = re.sub(r"^targets?\.", "", column, flags=re.IGNORECASE).lower().replace(".", "_")
+    return next((name for name, others in ALIASES.items() if folded in others), column)
+
+
+def _confounder(column: str) -> str:
+    """The confounder that a column holds, which may be a measure or a hyperparameter too."""
+    return "" if _CONFOUNDER.match(column) else _short(_measure(_axis(column)))
+
+
+def _matching(patterns: str, free: Sequence[str], header: Sequence[str], option: str) -> list[str]:
+    found: list[str] = []
+    for pattern in (p.strip() for p in patterns.split(",")):
+        matches = [c for c in free if fnmatch.fnmatchcase(c, pattern) and c not in found]
+        # `gap` also finds the column that we would call so
+        matches = matches or [c for c in free if option == "--target" and _short(c) == pattern and c not in found]
+        if not matches:
+            raise ValueError(f"{option}: no column matches {pattern!r}; the columns are {_listed(header)}")
+        found += matches
+    return found
+
+
+def _check(parts: Mapping[str, Any], header: Sequence[str]) -> None:
+    if not parts["targets"]:
+        raise ValueError(
+            f"no target column found among {_listed(header)}; name one with --target, "
+            f"or call it {', '.join(TARGETS)} or gen.gap"
+        )
+    if not parts["measures"]:
+        raise ValueError(
+            f"no measure column found among {_listed(header)}; name some with --measures, or call them complexity.*"
+        )

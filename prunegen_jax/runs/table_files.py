@@ -1,0 +1,145 @@
+"""What stands in the files that tables are read from, before anyone says what it means."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import io
+import json
+import os
+import pathlib
+import reprlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from etils.epath import Path
+
+from prunegen_jax.runs.files import in_bucket
+
+_BYTES = 2**27  # of a file: its cells take some thirty times as much
+_MODELS = 1_000_000
+_COLUMNS = 10_000
+_LETTERS = 200  # of a name: figures and tables are drawn with it
+_DIGITS = 300  # of an integer in JSON: no float is larger
+
+
+def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of a CSV, as `readable` gives them. Raises ValueError when it is missing, empty, ragged, or
+    larger than a table of models can be."""
+    file = os.fspath(path)
+    lines = _lines(file, _text(path, "; give the path of a CSV"))
+    if len(lines) < 2:
+        raise ValueError(f"{file!r} holds no models; it needs a header line and one line per model")
+    header, rows = lines[0], lines[1:]
+    _check_names(header, f"the name of a column of {file!r}")
+    twice = next((name for name, count in collections.Counter(header).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{file!r} has two columns {twice!r}; every column needs a name of its own")
+    for i, row in enumerate(rows):
+        if len(row) != len(header):
+            raise ValueError(f"line {i + 2} of {file!r} has {len(row)} cells; the header has {len(header)}")
+    return header, rows
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object in a JSON file, its words as `readable` gives them. Raises ValueError when it is not there or holds
+    anything else."""
+    file = os.fspath(path)
+    text = _text(path)
+    try:
+        content = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file!r} is not JSON: {error}") from error
+    except RecursionError:
+        raise ValueError(f"{file!r} is nested too deeply; it has to be an object, model -> value") from None
+    except ValueError as error:
+        raise ValueError(f"{file!r} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file!r} holds a {type(content).__name__}; it has to be an object, model -> value")
+    return content
+
+
+def readable(text: str) -> str:
+    """The text on one line, with what a terminal takes for a command, or cannot show, replaced."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
+
+
+def _text(path: str | os.PathLike[str], advice: str = "") -> str:
+    """The content of a file of text. Raises ValueError when there is none, or no end of it."""
+    file = os.fspath(path)
+    try:
+        # of a folder's file the system is asked: to `epath` a pipe is a file, and reading it may never end
+        if not (Path(path) if in_bucket(path) else pathlib.Path(path)).is_file():
+            if Path(path).exists():
+                raise ValueError(f"{file!r} is not a regular file{advice}")
+            raise ValueError(f"there is no file {file!r}{advice}")
+        with Path(path).open("rb") as opened:
+            raw = opened.read(_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{file!r} cannot be read: {error.strerror or error}") from error
+    if len(raw) > _BYTES:
+        raise ValueError(f"{file!r} is larger than {_BYTES >> 20} MB; a table of models has to be smaller")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file!r} is not text in UTF-8 (byte {error.start}); save it in that encoding") from error
+    if "\0" in text:
+        raise ValueError(f"{file!r} is not text in UTF-8 (byte {text.index(chr(0))}); save it in that encoding")
+    return text
+
+
+def _lines(file: str, text: str) -> list[list[str]]:
+    """The lines of a CSV that are not empty, refused at the first that is too much."""
+    lines: list[list[str]] = []
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        for line in reader:
+            if len(line) > _COLUMNS:
+                raise ValueError(f"line {reader.line_num} of {file!r} has {len(line)} cells; {_COLUMNS} are the most")
+            if len(lines) > _MODELS:
+                raise ValueError(f"{file!r} has more than {_MODELS} lines; a table has one per model")
+            if line:
+                lines.append([readable(cell) for cell in line])
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num} of {file!r} is not CSV: {error}") from error
+    return lines
+
+
+def _check_names(names: Iterable[str], where: str) -> None:
+    for name in names:
+        if len(name) > _LETTERS:
+            raise ValueError(f"{where}, {name[:20]!r}..., has {len(name)} letters; {_LETTERS} are the most")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file, its names and words made readable."""
+    found = {readable(name): readable(value) if isinstance(value, str) else value for name, value in pairs}
+    _check_names(found, "the name")
+    if len(found) < len({name for name, _ in pairs}):
+        raise ValueError("two of its names differ in letters alone that cannot be shown")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits is too large")
+    return int(digits)
+
+
+def read_prediction(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray:
+    """The values `[n]` of one `.predict` file for the models `names`. Raises ValueError when one lacks a number."""
+    values = {k if "model" in k else f"model_{k}": v for k, v in read_json(path).items()}
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ValueError(
+            f"{os.fspath(path)!r} lacks {len(missing)} of {len(names)} models, the first is {missing[0]!r}; "
+            "a prediction needs a number for every model of the task"
+        )
+    for name in names:
+        if isinstance(values[name], bool) or not isinstance(values[name], (int, float)):
+            shown = reprlib.repr(values[name])  # the value may be anything, of any size and depth
+            raise ValueError(f"{os.fspath(path)!r} has {shown} for {name!r}; it has to be a number")
+    return np.array([float(values[name]) for name in names])

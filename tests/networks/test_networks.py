@@ -1,0 +1,279 @@
+"""Networks: convolutions against XLA's own, exact folding of batch norm, geometry, dropout, activations."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax import lax
+
+from prunegen_jax.compute import evaluation
+from prunegen_jax.networks import as_trained_model, build
+from prunegen_jax.networks.blocks import batch_norm, dropout, inward, outward
+from prunegen_jax.networks.convolutions import CONVOLUTIONS, choose, patches_conv
+from prunegen_jax.types import Dataset
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+@pytest.mark.parametrize("conv", ["patches", "planes"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [[(1, 1), (1, 1)], [(0, 0), (2, 1)], "SAME"], ids=str)
+@pytest.mark.parametrize("window", [(1, 1), (3, 2)], ids=str)
+def test_ours_convolve_as_xla_does(conv, stride, padding, window):
+    keys = jax.random.split(jax.random.key(0), 3)
+    images, kernel = jax.random.normal(keys[0], (3, 9, 8, 5)), jax.random.normal(keys[1], (*window, 5, 7))
+
+    def with_conv(name):
+        def convolve(x, w):
+            with jax.default_matmul_precision("highest"):
+                return outward(CONVOLUTIONS[name](inward(x, name), w, (stride, stride), padding), name)
+
+        return convolve
+
+    expected, pull = jax.vjp(with_conv("xla"), images, kernel)
+    got, pull_ours = jax.vjp(with_conv(conv), images, kernel)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    cotangent = jax.random.normal(keys[2], expected.shape)
+    for a, b in zip(pull_ours(cotangent), pull(cotangent), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_convolutions_by_name():
+    assert choose("xla") == choose("xla", vmapped=True) == "xla"
+    assert choose("auto") in CONVOLUTIONS
+    with pytest.raises(ValueError, match="model.conv='fft' is not known; choose among auto, xla, patches, planes"):
+        choose("fft")
+
+
+def in_flax(depth, width, classes):
+    """The same network by Flax's own layers, NHWC, differentiated by JAX alone."""
+
+    class Reference(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            for block in range(depth):
+                for i, window in enumerate((3, 1, 1)):
+                    size, pad = (window, window), ((window // 2,) * 2,) * 2
+                    init = nn.initializers.he_normal()
+                    name = f"block{block}_conv{i}"
+                    stride = 2 if i == 0 else 1
+                    x = nn.Conv(width, size, strides=stride, padding=pad, kernel_init=init, name=name)(x)
+                    x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name=f"block{block}_norm{i}")(x)
+                    x = nn.relu(x)
+            head = nn.Conv(classes, (1, 1), kernel_init=nn.initializers.he_normal(), name="head")
+            return head(x).mean(axis=(1, 2))
+
+    return Reference()
+
+
+@pytest.mark.parametrize("conv", list(CONVOLUTIONS))
+@pytest.mark.parametrize("size", [8, 7])
+def test_training_agrees_with_flax_layers(conv, size):
+    """Initial weights, logits, running statistics and gradients, of a batch in training and then in evaluation."""
+    network = build("nin", image_shape=(size, size, 2), classes=3, depth=2, width=5, conv=conv)
+    reference = in_flax(2, 5, 3)
+    keys = jax.random.split(jax.random.key(7), 3)
+    images, labels = jax.random.normal(keys[0], (6, size, size, 2)), jnp.asarray([0, 1, 2, 0, 1, 2])
+    params, stats = network.init(keys[1])
+    theirs = reference.init(keys[1], images, train=False)
+    for a, b in zip(
+        jax.tree.leaves((params, stats)), jax.tree.leaves((theirs["params"], theirs["batch_stats"])), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    params, stats = worn(network, keys[2])
+
+    def ours(params):
+        logits, new = network.train_apply(params, stats, images, jnp.float32(0.0), keys[0])
+        return evaluation.cross_entropy(logits, labels).mean(), (logits, new)
+
+    def flax(params):
+        logits, new = reference.apply(
+            {"params": params, "batch_stats": stats}, images, train=True, mutable=["batch_stats"]
+        )
+        return evaluation.cross_entropy(logits, labels).mean(), (logits, new["batch_stats"])
+
+    with jax.default_matmul_precision("highest"):
+        got, gradient = jax.value_and_grad(ours, has_aux=True)(params)
+        expected, expected_gradient = jax.value_and_grad(flax, has_aux=True)(params)
+        later = reference.apply({"params": params, "batch_stats": stats}, images, train=False)
+        np.testing.assert_allclose(network.apply(stats, params, images), later, rtol=1e-4, atol=1e-4)
+    for a, b in zip(jax.tree.leaves((got, gradient)), jax.tree.leaves((expected, expected_gradient)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
+    assert not np.any(gradient["block0_conv1"]["bias"])  # batch norm takes it out: exactly zero, not rounding
+
+
+def test_dropout_does_not_depend_on_the_layout():
+    images, keys = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)), jax.random.split(jax.random.key(1), 2)
+    found = []
+    for conv in CONVOLUTIONS:
+        network = build("nin", image_shape=(8, 8, 1), classes=3, depth=2, width=6, conv=conv)
+        params, stats = network.init(keys[0])
+        found.append(network.train_apply(params, stats, images, jnp.float32(0.4), keys[1])[0])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[0], found[2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_the_gradient_of_batch_norm_in_float64(axis):
+    """Central differences of Σ c · batch_norm(x, γ, β)."""
+    with jax.enable_x64(True):
+        random = np.random.default_rng(0)
+        shape = (3, 4, 2, 5) if axis == 0 else (5, 4, 2, 3)
+        x, c = jnp.asarray(random.normal(2.0, 3.0, shape)), jnp.asarray(random.normal(size=shape))
+        scale, beta = jnp.asarray(random.normal(size=3)), jnp.asarray(random.normal(size=3))
+
+        def value(x, scale, beta):
+            return (c * batch_norm(x, scale, beta, axis)[0]).sum()
+
+        jax.test_util.check_grads(value, (x, scale, beta), order=1, modes=["rev"], rtol=1e-6)
+
+
+def test_patches_refuse_what_they_cannot_do():
+    with pytest.raises(ValueError, match="neither dilation nor groups"):
+        patches_conv(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2)), (1, 1), "SAME", rhs_dilation=(2, 2))
+    with pytest.raises(ValueError, match="neither dilation nor groups"):
+        patches_conv(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2)), (1, 1), "SAME", feature_group_count=2)
+
+
+def worn(network, key):
+    """Parameters and running statistics as training might leave them: nothing at its initial value."""
+    params, stats = network.init(key)
+    leaves, structure = jax.tree.flatten((params, stats))
+    keys = jax.random.split(key, len(leaves))
+    noisy = [w + 0.3 * jnp.abs(jax.random.normal(k, w.shape)) for w, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, noisy)
+
+
+@pytest.mark.parametrize("head", ["gap", "rgm"])
+@pytest.mark.parametrize("conv", list(CONVOLUTIONS))
+def test_folding_batch_norm_changes_nothing(head, conv):
+    network = build("nin", image_shape=(9, 9, 3), classes=4, depth=2, width=6, head=head, conv=conv)
+    params, stats = worn(network, jax.random.key(1))
+    images = jax.random.normal(jax.random.key(2), (5, 9, 9, 3))
+    train = Dataset(images, jnp.zeros(5, jnp.int32))
+    model = as_trained_model(network, params, stats, train, init=network.init(jax.random.key(3)))
+    logits = model.apply(params, images)
+    assert float(jnp.abs(logits).max()) > 0.1
+    np.testing.assert_allclose(model.folded.apply(model.folded.params, images), logits, rtol=2e-5, atol=2e-5)
+    initial, blank = network.init(jax.random.key(3))
+    before = network.apply(blank, initial, images)
+    np.testing.assert_allclose(model.folded.apply(model.folded.init_params, images), before, rtol=2e-5, atol=2e-5)
+    assert not any("norm" in name for name in model.folded.params)
+    assert {layer.path[0] for layer in model.layers} == set(model.folded.params)
+
+
+def test_fold_by_hand():
+    """W ← sW and b ← β + s(b − μ) with s = γ / √(v + ε)."""
+    network = build("nin", image_shape=(4, 4, 1), classes=2, depth=1, width=2)
+    params, stats = worn(network, jax.random.key(4))
+    folded = network.fold(params, stats)["block0_conv1"]
+    conv, norm, seen = params["block0_conv1"], params["block0_norm1"], stats["block0_norm1"]
+    s = np.asarray(norm["scale"]) / np.sqrt(np.asarray(seen["var"]) + 1e-5)
+    np.testing.assert_allclose(folded["kernel"][0, 0], np.asarray(conv["kernel"])[0, 0] * s, rtol=1e-6)
+    np.testing.assert_allclose(folded["bias"], norm["bias"] + s * (np.asarray(conv["bias"]) - seen["mean"]), rtol=1e-5)
+
+
+def test_without_batch_norm_there_is_nothing_to_fold():
+    network = build("nin", image_shape=(8, 8, 1), classes=3, depth=1, width=4, batch_norm=False)
+    params, stats = network.init(jax.random.key(0))
+    assert jax.tree.leaves(stats) == []
+    model = as_trained_model(network, params, stats, Dataset(jnp.ones((2, 8, 8, 1)), jnp.zeros(2, jnp.int32)))
+    assert model.folded.params is params
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_shapes(depth, batch_norm):
+    network = build("nin", image_shape=(12, 10, 3), classes=7, depth=depth, width=5, batch_norm=batch_norm)
+    params, stats = network.init(jax.random.key(0))
+    images = jnp.ones((4, 12, 10, 3))
+    logits, activations = network.features(stats, params, images)
+    assert logits.shape == (4, 7)
+    assert len(network.layers) == 3 * depth + 1
+    assert list(activations) == ["input", "block0_conv0", *(f"block{i}" for i in range(depth)), "pooled"]
+    first = network.layers[1].input_shape
+    assert activations["block0_conv0"].shape[1:] == first
+    for layer in network.layers:
+        kernel = params[layer.path[0]]["kernel"]
+        x = jnp.ones((1, *layer.input_shape))
+        lax.conv_general_dilated(
+            x, kernel, (layer.stride,) * 2, [(layer.padding, layer.padding)] * 2, dimension_numbers=DIMENSIONS
+        )
+    for block in range(depth - 1):
+        assert activations[f"block{block}"].shape[1:] == network.layers[3 * block + 3].input_shape
+
+
+def test_offsets_give_gradients_with_respect_to_activations():
+    """Logits are linear in the pooled features: their gradient there is the head's kernel."""
+    network = build("nin", image_shape=(8, 8, 1), classes=3, depth=1, width=4)
+    params, stats = worn(network, jax.random.key(5))
+    images = jax.random.normal(jax.random.key(6), (2, 8, 8, 1))
+    zero = jnp.zeros((2, 4))
+    gradient = jax.grad(lambda o: network.features(stats, params, images, {"pooled": o})[0][:, 1].sum())(zero)
+    np.testing.assert_allclose(gradient, jnp.tile(params["head"]["kernel"][0, 0, :, 1][None], (2, 1)), rtol=1e-6)
+
+
+def test_running_statistics_follow_the_batches():
+    """A batch norm's statistics move a tenth of the way to the batch's mean and (biased) variance."""
+    network = build("nin", image_shape=(6, 6, 2), classes=3, depth=1, width=4)
+    params, stats = network.init(jax.random.key(0))
+    images = 2 + 3 * jax.random.normal(jax.random.key(1), (16, 6, 6, 2))
+    _, after = network.train_apply(params, stats, images, jnp.float32(0.0), jax.random.key(2))
+    conv = params["block0_conv0"]
+    out = lax.conv_general_dilated(images, conv["kernel"], (2, 2), [(1, 1)] * 2, dimension_numbers=DIMENSIONS)
+    out = np.asarray(out, np.float64).reshape(-1, 4)
+    np.testing.assert_allclose(after["block0_norm0"]["mean"], 0.1 * out.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(after["block0_norm0"]["var"], 0.9 + 0.1 * out.var(0), rtol=1e-4)
+
+
+def test_dropout():
+    x = jnp.ones((10, 10, 10, 20))
+    dropped = dropout(jax.random.key(0), x, jnp.float32(0.25), "planes")
+    assert set(np.unique(dropped)) == {0.0, np.float32(1 / 0.75)}
+    assert float((dropped == 0).mean()) == pytest.approx(0.25, abs=0.02)
+    np.testing.assert_array_equal(dropout(jax.random.key(0), x, jnp.float32(0.0), "planes"), x)
+
+
+def test_equal_shapes_share_one_network():
+    options = {"image_shape": (8, 8, 1), "classes": 10, "depth": 2, "width": 8}
+    assert build("nin", **options) is build("nin", **options)
+    assert build("nin", **options) is not build("nin", **(options | {"width": 9}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "nim"}, "model.name='nim' is not known; choose among nin"),
+        ({"head": "fc"}, "model.head='fc' is not known; choose among gap, rgm"),
+        ({"conv": "fft"}, "model.conv='fft' is not known; choose among auto, xla, patches"),
+        ({"depth": 0}, "must be at least 1"),
+    ],
+)
+def test_wrong_names(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**({"name": "nin", "image_shape": (8, 8, 1), "classes": 10} | options))
+
+
+def test_losses_of_a_whole_set_do_not_depend_on_the_batch():
+    """Against softmax by NumPy in float64, with a batch that does not divide the set."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    weights, images = jax.random.normal(keys[0], (6, 4)), jax.random.normal(keys[1], (37, 6))
+    labels = jax.random.randint(keys[2], (37,), 0, 4)
+    train = Dataset(images, labels)
+    logits = np.asarray(images, np.float64) @ np.asarray(weights, np.float64)
+    expected = np.log(np.exp(logits).sum(1)) - logits[np.arange(37), labels]
+
+    def apply(params, x):
+        return x @ params
+
+    for batch_size in (5, 37, 500):
+        losses, errors = evaluation.example_losses(apply, weights, train, batch_size=batch_size)
+        np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(errors, logits.argmax(1) != labels)
+    loss, accuracy = evaluation.loss_and_accuracy(apply, weights, train)
+    assert loss == pytest.approx(expected.mean(), rel=1e-6)
+    assert accuracy == pytest.approx((logits.argmax(1) == labels).mean())

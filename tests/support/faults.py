@@ -1,0 +1,100 @@
+"""What the fault tests share: a sweep of seconds, drivers of it as processes of their own, and what is left of them."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from ml_collections import ConfigDict
+
+from prunegen_jax.runs import files
+from tests.support import experiments
+
+ROOT = pathlib.Path(__file__).parents[2]
+WORK = "--stage=train,measure"
+PATIENCE = 300.0  # seconds, on a busy machine
+LONG = 1800.0  # the same for the default sweep
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Four networks of two shapes, each a group, checkpoints often, two measures; `judged`: they reach the target."""
+    config = experiments.get_config()
+    config.train.target = 2.29 if variant == "judged" else 0.05
+    config.data.train_size = 100
+    config.model.depth = 1
+    config.train.max_epochs = 10
+    config.measures.names = ("parameter_norm", "distance_from_initialization")
+    config.sweep.axes = (("model.width", (4, 6)), ("seed", (0, 1)))
+    config.run.checkpoint_seconds = 0.1
+    config.run.group = 1
+    config.run.workers = 2
+    return config
+
+
+def start(workdir, *arguments, config="tests/support/faults.py", **options):
+    """A driver of the sweep in `workdir`."""
+    command = [sys.executable, "run.py", f"--config={config}", f"--workdir={workdir}", WORK, *arguments]
+    # The tests' cache, for the smallest programs as well.
+    variables = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    variables.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=variables, **pipes, **options)
+
+
+def finish(process, status=0, *, patience=PATIENCE):
+    """What a driver wrote, once it has ended with `status`."""
+    output, _ = process.communicate(timeout=patience)
+    assert process.returncode == status, output
+    return output
+
+
+def run(workdir, *arguments, status=0, patience=PATIENCE, **options):
+    """What a driver of the sweep in `workdir` wrote to its end."""
+    return finish(start(workdir, *arguments, **options), status, patience=patience)
+
+
+def until(process, condition, *, patience=PATIENCE):
+    """Waits for `condition` while `process` runs."""
+    end = time.monotonic() + patience
+    while process.poll() is None and not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.005)
+    assert process.poll() is None, process.communicate()[0]
+
+
+def workers(process):
+    """The processes that work for a driver, by id."""
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in command(int(child))]
+
+
+def command(pid):
+    """The command line of a process; nothing if there is none, or if it has ended."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def kill(pid, number=signal.SIGKILL):
+    os.kill(pid, number)
+
+
+def records(workdir):
+    """The files of records by name."""
+    return {file.name: file.read_bytes() for file in (pathlib.Path(workdir) / "records").glob("*.json")}
+
+
+def epochs(workdir):
+    """How far the networks that have a checkpoint have come."""
+    states = (pathlib.Path(workdir) / "checkpoints").glob("*/state.json")
+    return {file.parent.name: files.read_json(file)["meta"]["epochs"] for file in states}
+
+
+def checkpoints(workdir):
+    """The networks that have a checkpoint."""
+    return {file.parent.name for file in (pathlib.Path(workdir) / "checkpoints").glob("*/state.json")}

@@ -1,0 +1,164 @@
+"""The ensemble of slots: companions, slots and stops change nothing; one program; several devices."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from prunegen_jax import data, training
+from prunegen_jax.networks import build
+from prunegen_jax.training import Job, Recipe
+from tests.support import eight
+
+RECIPE = Recipe(batch_size=20, target=1.65, max_epochs=12)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.split(data.load("digits"), train_size=200).train
+
+
+def network():
+    return build("nin", image_shape=(8, 8, 1), classes=10, depth=1, width=8)
+
+
+def jobs():
+    """Five networks: two that end early, one that diverges, one with dropout, one with a cap of its own."""
+    rates = [(0.2, 0.0), (0.1, 0.0), (1e38, 0.0), (0.05, 0.3), (0.01, 0.0)]
+    recipes = [RECIPE] * 4 + [Recipe(batch_size=20, target=1.65, max_epochs=3)]
+    hypers = [
+        training.hyper(learning_rate=rate, weight_decay=1e-4, dropout=dropout, seed=seed)
+        for seed, (rate, dropout) in enumerate(rates)
+    ]
+    return [Job(h, recipe) for h, recipe in zip(hypers, recipes, strict=True)]
+
+
+def ends(found):
+    """The last snapshot of each job."""
+    return dict(itertools.chain.from_iterable(found))
+
+
+def assert_equal(a, b):
+    assert a._replace(state=None, first_epoch=None) == b._replace(state=None, first_epoch=None)
+    for x, y in zip(jax.tree.leaves((a.state, a.first_epoch)), jax.tree.leaves((b.state, b.first_epoch)), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope="module")
+def in_three_slots(digits):
+    return list(training.train_many(network(), digits, jobs(), slots=3))
+
+
+def test_slots_are_refilled(in_three_slots):
+    last = ends(in_three_slots)
+    assert set(last) == {0, 1, 2, 3, 4}
+    assert last[2].status == "diverged"
+    assert last[4].status == "not_converged"
+    assert {last[0].status, last[1].status, last[3].status} <= {"converged", "not_converged"}
+    assert last[0].status == "converged"
+    order = [index for now in in_three_slots for index, _ in now]
+    assert order[:3] == [0, 1, 2]
+    assert 3 in order[order.index(2) : order.index(2) + 5]  # it took the slot of the one that diverged
+
+
+def test_neither_companions_nor_slots_change_a_network(in_three_slots, digits):
+    expected = ends(in_three_slots)
+    turned = ends(training.train_many(network(), digits, jobs()[::-1], slots=3))
+    for index, snapshot in turned.items():
+        assert_equal(snapshot, expected[4 - index])
+    alone = ends(training.train_many(network(), digits, jobs()[3:4], slots=3))
+    assert_equal(alone[0], expected[3])
+
+
+def test_goes_on_bit_for_bit(in_three_slots, digits):
+    expected = ends(in_three_slots)
+    begun = [snapshot for now in in_three_slots for index, snapshot in now if index == 3][1]
+    rest = [Job(job.h, job.recipe, begun if i == 3 else None) for i, job in enumerate(jobs())]
+    found = ends(training.train_many(network(), digits, rest[::-1], slots=3))
+    assert_equal(found[1], expected[3])
+
+
+def test_one_update_is_that_of_a_single_slot(digits):
+    """Across numbers of slots a step agrees to float error."""
+    recipe = Recipe(batch_size=20, augment=True)
+    one, four = (training.compile_for(network(), recipe, slots=slots) for slots in (1, 4))
+    h = jobs()[3].h
+    state = one.init(h.key)
+    singly, loss = one.run(*stacked((state, h), 1), digits, *np.asarray([[0], [0], [2]], np.int32))
+    numbers = np.asarray([[0, 0, 0, 0], [0, 0, 0, 0], [0, 2, 1, 0]], np.int32)
+    together, losses = four.run(*stacked((state, h), 4), digits, *numbers)
+    np.testing.assert_allclose(losses[1], loss[0], rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(singly), strict=True):
+        np.testing.assert_allclose(a[1], b[0], rtol=1e-4, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(a[3], b)  # no update was asked of this one
+
+
+def stacked(tree, count):
+    return jax.tree.map(lambda x: jax.numpy.stack([x] * count), tree)
+
+
+def test_nothing_is_compiled_for_the_next_in_a_slot(in_three_slots, digits):
+    compiled = training.compile_for(network(), RECIPE, slots=3)
+    before = compiled.run._cache_size()
+    list(training.train_many(network(), digits, jobs()[:4], slots=3))
+    assert (before, compiled.run._cache_size()) == (1, 1)
+
+
+def test_spans_tell_updates_from_checks(digits):
+    seen = []
+
+    def span(name):
+        seen.append(name)
+        return contextlib.nullcontext()
+
+    last = ends(training.train_many(network(), digits, jobs()[:2], slots=1, span=span))
+    assert seen.count("check") == sum(len(snapshot.check_loss) for snapshot in last.values())
+    assert seen.count("update") >= sum(snapshot.epochs for snapshot in last.values())
+
+
+def test_what_cannot_be_trained_together(digits):
+    other = Job(jobs()[0].h, Recipe(batch_size=25))
+    with pytest.raises(ValueError, match=r"jobs trained together differ: \('momentum', 25, False\) is not"):
+        next(training.train_many(network(), digits, [jobs()[0], other]))
+    with pytest.raises(ValueError, match="slots=0 must be a positive multiple of the 1 devices"):
+        next(training.train_many(network(), digits, jobs(), slots=0))
+    with pytest.raises(ValueError, match="batch_size=201 is larger"):
+        next(training.train_many(network(), digits, [Job(jobs()[0].h, Recipe(batch_size=201))]))
+
+
+EIGHT = """
+import dataclasses, numpy as np
+import test_ensemble as t
+from prunegen_jax import data, training
+digits = data.split(data.load("digits"), train_size=200).train
+jobs = [training.Job(job.h, dataclasses.replace(job.recipe, max_epochs=2)) for job in t.jobs() * 2]
+sharded = t.ends(training.train_many(t.network(), digits, jobs, slots=8, devices=devices))
+whole = t.ends(training.train_many(t.network(), digits, jobs, slots=8))
+for i, a in whole.items():
+    b = sharded[i]
+    assert (a.status, a.updates, a.check_update) == (b.status, b.updates, b.check_update), (i, a.status, b.status)
+    np.testing.assert_allclose(a.check_loss, b.check_loss, rtol=1e-3)
+program = training.compile_for(t.network(), t.RECIPE, slots=8, devices=devices)
+states, h = t.stacked((program.init(t.jobs()[0].h.key), t.jobs()[0].h), 8)
+text = program.run.lower(states, h, digits, *np.zeros((3, 8), np.int32)).compile().as_text()
+print([word for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute") if word in text])
+states, _ = program.run(states, h, digits, *np.zeros((3, 8), np.int32))
+print({len(leaf.sharding.device_set) for leaf in jax.tree.leaves(states)})
+try:
+    training.compile_for(t.network(), t.RECIPE, slots=12, devices=devices)
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_eight_devices_share_the_slots():
+    assert eight.run(EIGHT).splitlines() == [
+        "[]",  # nothing passes between the devices
+        "{8}",
+        "slots=12 must be a positive multiple of the 8 devices",
+    ]
