@@ -8,7 +8,7 @@ import sys
 
 from ml_collections import ConfigDict
 
-_PACKAGE = pathlib.Path(__file__).parent
+_PACKAGE = pathlib.Path(__file__).parents[1]
 # An installed package holds `experiments/configs`; beside a checkout's package lies `configs` itself.
 FOLDER = (_PACKAGE / "experiments" if (_PACKAGE / "experiments").is_dir() else _PACKAGE.parent) / "configs"
 

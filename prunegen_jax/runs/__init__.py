@@ -1,0 +1,1 @@
+"""Sweeps: configs, files, workers. Calls the numerics, and is never called by them."""
