@@ -1,20 +1,30 @@
-# `make sweep` and `make test` need Python 3.11+ and nothing else of ours: they make .venv and install the pins.
+# `make sweep` and `make test` need Python 3.11+ and nothing else: they make .venv, install the pins, and the checkout itself.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+PINNED := $(VENV)/.pinned
 READY := $(VENV)/.ready
 CHECKED := $(VENV)/.checked
+BENCHMARKS := convolutions training sweep scaling report judging
+BENCHMARKS_ON_CIFAR10 := prunability curvature
 
-.PHONY: sweep smoke test check faults docs bench clean
+.PHONY: install sweep smoke test check faults docs bench bench-smoke clean
 
-$(READY): requirements.txt
+$(PINNED): requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+# The package itself, as an editable install. It needs no network: setuptools is among the pins.
+$(READY): $(PINNED) setup.cfg setup.py
+	$(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(CHECKED): $(READY) requirements-check.txt
 	$(RUN) -m pip install --quiet --requirement requirements-check.txt
 	touch $@
+
+install: $(READY)
 
 sweep: $(READY)
 	$(RUN) run.py --config=configs/sweep.py --workdir=runs/sweep
@@ -22,12 +32,14 @@ sweep: $(READY)
 smoke: $(READY)
 	$(RUN) run.py --config=configs/sweep.py:smoke --workdir=runs/smoke
 
+# Tests on eight host devices need a process of their own: JAX fixes the number of devices once.
 test: $(READY)
 	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -m devices
 
-# The notebooks, the code of the documentation, and the report in a browser: slower, and in need of Chromium.
+# Notebooks, the code of the documentation, benchmarks in short, the report in a browser: slower, and need Chromium.
 check: $(CHECKED)
-	$(RUN) -m pytest -n 2 --dist worksteal -m "browser or document or notebook"
+	$(RUN) -m pytest -n 2 --dist worksteal -m "benchmark or browser or document or notebook"
 
 # Kills, stops, fills and damages what sweeps run on, Ray's nodes too.
 faults: $(CHECKED)
@@ -39,8 +51,12 @@ docs: $(CHECKED)
 # The peers that the benchmarks compare with; DATA is where TFDS keeps its prepared sets.
 bench: $(CHECKED)
 	$(RUN) -m pip install --quiet --requirement requirements-bench.txt
-	for name in convolutions training sweep scaling report judging; do PYTHONPATH=. $(RUN) benchmarks/$$name.py || exit 1; done
-	for name in prunability curvature; do PYTHONPATH=. $(RUN) benchmarks/$$name.py $(if $(DATA),--dir=$(DATA)) || exit 1; done
+	for name in $(BENCHMARKS); do $(RUN) benchmarks/$$name.py || exit 1; done
+	for name in $(BENCHMARKS_ON_CIFAR10); do $(RUN) benchmarks/$$name.py $(if $(DATA),--dir=$(DATA)) || exit 1; done
+
+# Every benchmark in seconds, without the peers that are not installed.
+bench-smoke: $(CHECKED)
+	$(RUN) -m pytest -m benchmark --durations=0
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache build docs/_build *.egg-info
