@@ -18,7 +18,7 @@ from tests.support import documents, installed
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = str(ROOT / "tests" / "support" / "documents.py")
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-IN_A_CHECKOUT = {"README.md", "quickstart.md"}  # they say `pip install .` or `make`
+IN_A_CHECKOUT = {"README.md", "quickstart.md"}  # they run `pip install .` or `make`
 LACKING = re.compile(r"needs (an? |the )?(NVIDIA GPU|GPU|TPU|Slurm|Kubernetes|cluster|cloud|network|hour)")
 
 
@@ -35,7 +35,7 @@ def ids(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if "\n```" in page.read_text()], ids=ids)
 def test_the_code_of_a_page_runs(page, tmp_path, variables):
     folder = tmp_path / "work"
-    installed.checkout(folder) if page.name in IN_A_CHECKOUT else folder.mkdir()
+    installed.checkout_with_environment(folder) if page.name in IN_A_CHECKOUT else folder.mkdir()
     command = ["python", SCRIPT, str(page), str(folder)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]

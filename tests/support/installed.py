@@ -1,4 +1,4 @@
-"""The package as a person has it: a copy of the checkout, and an installation of it outside of the checkout."""
+"""The package as users have it: a copy of the checkout with its environment, or an installation outside of it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,39 @@ import sys
 import sysconfig
 
 ROOT = pathlib.Path(__file__).parents[2]
-_LEFT = (".*", "runs", "build", "dist", "*.egg-info", "__pycache__", "_build")
+_IGNORED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "_build")
+_IGNORED_AT_THE_ROOT = {"runs", "build", "dist"}  # prunegen_jax/runs is a package
 
 
 def checkout(folder: pathlib.Path) -> pathlib.Path:
-    """A copy of the checkout without what git ignores; its `.venv` is the environment that runs the tests."""
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*_LEFT))
-    (folder / ".venv").symlink_to(sys.prefix)
+    """A copy of the checkout without what git ignores."""
+
+    def ignored(parent: str, names: list[str]) -> set[str]:
+        return _IGNORED(parent, names) | (_IGNORED_AT_THE_ROOT if pathlib.Path(parent) == ROOT else set())
+
+    return shutil.copytree(ROOT, folder, ignore=ignored)
+
+
+def checkout_with_environment(folder: pathlib.Path) -> pathlib.Path:
+    """A copy of the checkout with a `.venv` as `make` leaves it: the package in it is the copy, an editable install.
+
+    The pinned packages are those of the environment that runs the tests, which itself stays as it is.
+    """
+    checkout(folder)
+    variables = environment(folder / ".venv")
+    (folder / ".venv" / ".pinned").touch()
+    done = subprocess.run(
+        ["make", "--quiet", "install"], cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
 def environment(folder: pathlib.Path) -> dict[str, str]:
     """Makes a virtual environment in `folder` that sees the packages of this one too; the variables to run in it.
 
-    `pip install` puts packages there, where `python` and their commands find them; this environment stays as it is.
+    `pip install` puts packages there, and `python` finds them there. The `.pth` files of this environment are not read, so
+    its editable install of `prunegen_jax` is not seen. This environment stays as it is.
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     site = next(folder.glob("lib/python*/site-packages"))
@@ -41,7 +60,7 @@ def environment(folder: pathlib.Path) -> dict[str, str]:
 
 
 def install(folder: pathlib.Path) -> dict[str, str]:
-    """Installs the package below `folder`; the variables under which it, and nothing of the checkout, is found."""
+    """Installs the package in `folder`/venv; the variables under which that copy is found and the checkout is not."""
     variables = environment(folder / "venv")
     source = checkout(folder / "source")
     done = subprocess.run(
