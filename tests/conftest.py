@@ -24,6 +24,20 @@ jax.config.update(
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """`pytest -m devices` runs on eight devices of the host, which JAX has to know before it computes anything."""
+    if config.option.markexpr == "devices":
+        jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(scope="session")
+def devices() -> list[jax.Device]:
+    """Eight devices, in the process of `pytest -m devices`; any other process has one."""
+    if len(jax.devices()) != 8:
+        pytest.fail("tests marked `devices` need a process of their own: pytest -m devices")
+    return jax.devices()
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """The folder of external fixtures; tests that need it say so when it is not there."""

@@ -12,38 +12,12 @@ import numpy as np
 import pytest
 
 from prunegen_jax.compute import lockstep, memory
-from tests.support import eight
-
-DATA = jnp.arange(12.0).reshape(4, 3)
-_traced: list[str] = []
-
-
-@functools.partial(lockstep.jit, static_argnames="power")
-def _moment(weights, data, scale=2.0, *, power):
-    """A program with a default, a static argument and a tree for an answer."""
-    _traced.append(str(power))
-    return {"sum": scale * jnp.sum((data @ weights) ** power), "weights": weights}
-
-
-def _halvings(weights, data, limit):
-    """A search whose number of calls depends on what they answer."""
-    calls = 0
-    while float(_moment(weights, data, power=2)["sum"]) > limit:
-        weights, calls = _moment(0.5 * weights, data, power=2)["weights"], calls + 1
-    return calls, np.asarray(weights)
-
-
-def _of(seed):
-    return jax.random.normal(jax.random.key(seed), (3,)) * 2.0**seed
-
-
-def _searches(seeds):
-    return [functools.partial(_halvings, _of(seed), DATA, 1.0) for seed in seeds]
+from tests.support.searches import DATA, moment, searches, start, traced
 
 
 def test_searches_in_step_end_as_each_does_alone():
-    alone = [search() for search in _searches(range(5))]
-    found = lockstep.run(_searches(range(5)), lanes=5, common=DATA)
+    alone = [search() for search in searches(range(5))]
+    found = lockstep.run(searches(range(5)), lanes=5, common=DATA)
     assert len({calls for calls, _ in alone}) > 2  # they are of different lengths
     assert [calls for calls, _ in found] == [calls for calls, _ in alone]
     for (_, ours), (_, theirs) in zip(found, alone, strict=True):
@@ -52,26 +26,26 @@ def test_searches_in_step_end_as_each_does_alone():
 
 def test_bits_do_not_depend_on_who_is_beside():
     seeds = list(range(7))
-    first = dict(zip(seeds, lockstep.run(_searches(seeds), lanes=4, common=DATA), strict=True))
-    second = dict(zip([6, 2, 3], lockstep.run(_searches([6, 2, 3]), lanes=4, common=DATA), strict=True))
+    first = dict(zip(seeds, lockstep.run(searches(seeds), lanes=4, common=DATA), strict=True))
+    second = dict(zip([6, 2, 3], lockstep.run(searches([6, 2, 3]), lanes=4, common=DATA), strict=True))
     for seed, (calls, weights) in second.items():
         assert calls == first[seed][0]
         assert weights.tobytes() == first[seed][1].tobytes()
 
 
 def test_calls_of_one_kind_are_traced_once_and_vmapped():
-    _traced.clear()
-    ask = [functools.partial(_moment, _of(seed), DATA, power=3) for seed in range(4)]
+    traced.clear()
+    ask = [functools.partial(moment, start(seed), DATA, power=3) for seed in range(4)]
     found = lockstep.run([*ask, *ask], lanes=4, common=DATA)
-    assert _traced == ["3"]
+    assert traced == ["3"]
     for seed, answer in enumerate(found):
-        alone = 2.0 * np.sum((np.asarray(DATA) @ np.asarray(_of(seed % 4))) ** 3)
+        alone = 2.0 * np.sum((np.asarray(DATA) @ np.asarray(start(seed % 4))) ** 3)
         np.testing.assert_allclose(answer["sum"], alone, rtol=1e-5)
 
 
 def test_calls_of_different_kinds_go_on_side_by_side():
     def ask(power, shape):
-        return lockstep.size(), float(_moment(jnp.ones(shape), jnp.ones((2, *shape)), power=power)["sum"])
+        return lockstep.size(), float(moment(jnp.ones(shape), jnp.ones((2, *shape)), power=power)["sum"])
 
     found = lockstep.run([functools.partial(ask, *one) for one in ((2, (3,)), (3, (3,)), (2, (5,)))], lanes=3)
     assert found == [(3, 36.0), (3, 108.0), (3, 100.0)]
@@ -79,24 +53,24 @@ def test_calls_of_different_kinds_go_on_side_by_side():
 
 
 def test_within_another_program_and_outside_a_group_it_is_plain_jit():
-    found = jax.vmap(lambda w: _moment(w, DATA, power=2)["sum"])(jnp.stack([_of(0), _of(1)]))
-    inside = lockstep.run([lambda: jax.vmap(lambda w: _moment(w, DATA, power=2)["sum"])(_of(0)[None])] * 2, lanes=2)
-    alone = [float(_moment(_of(seed), DATA, power=2)["sum"]) for seed in (0, 1)]
+    found = jax.vmap(lambda w: moment(w, DATA, power=2)["sum"])(jnp.stack([start(0), start(1)]))
+    inside = lockstep.run([lambda: jax.vmap(lambda w: moment(w, DATA, power=2)["sum"])(start(0)[None])] * 2, lanes=2)
+    alone = [float(moment(start(seed), DATA, power=2)["sum"]) for seed in (0, 1)]
     np.testing.assert_allclose(found, alone, rtol=1e-6)
     np.testing.assert_allclose(inside, [[alone[0]]] * 2, rtol=1e-6)
-    assert jax.eval_shape(lambda: _moment(_of(0), DATA, power=2))["weights"].shape == (3,)
+    assert jax.eval_shape(lambda: moment(start(0), DATA, power=2))["weights"].shape == (3,)
 
 
 def test_what_one_raises_is_raised_when_the_others_have_ended():
     ended = []
 
     def wrong():
-        _moment(_of(0), DATA, power=2)
+        moment(start(0), DATA, power=2)
         raise ValueError("of its own")
 
     def right():
         for _ in range(3):
-            _moment(_of(1), DATA, power=2)
+            moment(start(1), DATA, power=2)
         ended.append("right")
 
     with pytest.raises(ValueError, match="of its own"):
@@ -107,7 +81,7 @@ def test_what_one_raises_is_raised_when_the_others_have_ended():
 def test_a_call_that_fails_is_raised_where_it_was_made():
     def careful():
         try:
-            _moment(jnp.ones(7), DATA, power=2)  # shapes that do not fit
+            moment(jnp.ones(7), DATA, power=2)  # shapes that do not fit
         except TypeError as error:
             return type(error).__name__
         return "nothing"
@@ -211,21 +185,6 @@ def test_no_program_keeps_the_arrays_that_it_was_called_with():
     assert held() is None
 
 
-EIGHT = """
-import functools, numpy as np
-import test_together as t
-from prunegen_jax.compute import lockstep
-alone = [search() for search in t._searches(range(11))]
-found = lockstep.run(t._searches(range(11)), lanes=8, common=t.DATA, devices=devices)
-assert [calls for calls, _ in found] == [calls for calls, _ in alone], (found, alone)
-for (_, a), (_, b) in zip(found, alone):
-    np.testing.assert_allclose(a, b, rtol=1e-6)
-(held,) = lockstep.run([functools.partial(t._moment, t._of(0), t.DATA, power=2)], lanes=8, devices=devices)
-print(len(held["weights"].sharding.device_set))
-"""
-
-
-def test_eight_devices_share_the_lanes():
-    assert eight.run(EIGHT) == "8\n"
+def test_lanes_are_a_multiple_of_the_devices():
     with pytest.raises(ValueError, match="lanes=3 must be a multiple of the 2 devices"):
         lockstep.run([], lanes=3, devices=jax.devices() * 2)

@@ -41,8 +41,8 @@ def checkout_with_environment(folder: pathlib.Path) -> pathlib.Path:
 def environment(folder: pathlib.Path) -> dict[str, str]:
     """Makes a virtual environment in `folder` that sees the packages of this one too; the variables to run in it.
 
-    `pip install` puts packages there, and `python` finds them there. The `.pth` files of this environment are not read, so
-    its editable install of `prunegen_jax` is not seen. This environment stays as it is.
+    `pip install` puts packages there, and `python` finds them there. The `.pth` files of this environment are not read,
+    so its editable install of `prunegen_jax` is not seen. This environment stays as it is.
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     site = next(folder.glob("lib/python*/site-packages"))

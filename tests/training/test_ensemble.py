@@ -1,45 +1,21 @@
-"""The ensemble of slots: companions, slots and stops change nothing; one program; several devices."""
+"""The ensemble of slots: companions, slots and stops change nothing; one program."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 
 import jax
 import numpy as np
 import pytest
 
 from prunegen_jax import data, training
-from prunegen_jax.networks import build
 from prunegen_jax.training import Job, Recipe
-from tests.support import eight
-
-RECIPE = Recipe(batch_size=20, target=1.65, max_epochs=12)
+from tests.support.ensembles import RECIPE, ends, jobs, network, stacked
 
 
 @pytest.fixture(scope="module")
 def digits():
     return data.split(data.load("digits"), train_size=200).train
-
-
-def network():
-    return build("nin", image_shape=(8, 8, 1), classes=10, depth=1, width=8)
-
-
-def jobs():
-    """Five networks: two that end early, one that diverges, one with dropout, one with a cap of its own."""
-    rates = [(0.2, 0.0), (0.1, 0.0), (1e38, 0.0), (0.05, 0.3), (0.01, 0.0)]
-    recipes = [RECIPE] * 4 + [Recipe(batch_size=20, target=1.65, max_epochs=3)]
-    hypers = [
-        training.hyper(learning_rate=rate, weight_decay=1e-4, dropout=dropout, seed=seed)
-        for seed, (rate, dropout) in enumerate(rates)
-    ]
-    return [Job(h, recipe) for h, recipe in zip(hypers, recipes, strict=True)]
-
-
-def ends(found):
-    """The last snapshot of each job."""
-    return dict(itertools.chain.from_iterable(found))
 
 
 def assert_equal(a, b):
@@ -98,10 +74,6 @@ def test_one_update_is_that_of_a_single_slot(digits):
         np.testing.assert_array_equal(a[3], b)  # no update was asked of this one
 
 
-def stacked(tree, count):
-    return jax.tree.map(lambda x: jax.numpy.stack([x] * count), tree)
-
-
 def test_nothing_is_compiled_for_the_next_in_a_slot(in_three_slots, digits):
     compiled = training.compile_for(network(), RECIPE, slots=3)
     before = compiled.run._cache_size()
@@ -129,36 +101,3 @@ def test_what_cannot_be_trained_together(digits):
         next(training.train_many(network(), digits, jobs(), slots=0))
     with pytest.raises(ValueError, match="batch_size=201 is larger"):
         next(training.train_many(network(), digits, [Job(jobs()[0].h, Recipe(batch_size=201))]))
-
-
-EIGHT = """
-import dataclasses, numpy as np
-import test_ensemble as t
-from prunegen_jax import data, training
-digits = data.split(data.load("digits"), train_size=200).train
-jobs = [training.Job(job.h, dataclasses.replace(job.recipe, max_epochs=2)) for job in t.jobs() * 2]
-sharded = t.ends(training.train_many(t.network(), digits, jobs, slots=8, devices=devices))
-whole = t.ends(training.train_many(t.network(), digits, jobs, slots=8))
-for i, a in whole.items():
-    b = sharded[i]
-    assert (a.status, a.updates, a.check_update) == (b.status, b.updates, b.check_update), (i, a.status, b.status)
-    np.testing.assert_allclose(a.check_loss, b.check_loss, rtol=1e-3)
-program = training.compile_for(t.network(), t.RECIPE, slots=8, devices=devices)
-states, h = t.stacked((program.init(t.jobs()[0].h.key), t.jobs()[0].h), 8)
-text = program.run.lower(states, h, digits, *np.zeros((3, 8), np.int32)).compile().as_text()
-print([word for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute") if word in text])
-states, _ = program.run(states, h, digits, *np.zeros((3, 8), np.int32))
-print({len(leaf.sharding.device_set) for leaf in jax.tree.leaves(states)})
-try:
-    training.compile_for(t.network(), t.RECIPE, slots=12, devices=devices)
-except ValueError as error:
-    print(error)
-"""
-
-
-def test_eight_devices_share_the_slots():
-    assert eight.run(EIGHT).splitlines() == [
-        "[]",  # nothing passes between the devices
-        "{8}",
-        "slots=12 must be a positive multiple of the 8 devices",
-    ]
