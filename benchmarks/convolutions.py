@@ -1,7 +1,8 @@
-"""Convolutions on the backend at hand: XLA's own, patches and planes, alone and under vmap over networks.
+"""Convolutions on this machine's backend: XLA's own, patches and planes, alone and under vmap over networks.
 
     python benchmarks/convolutions.py                   # one thread on a CPU; three minutes
     python benchmarks/convolutions.py --widths 48 --networks 16
+    python benchmarks/convolutions.py --smoke           # seconds: that it runs, not how fast
 
 A NiN of depth 2 on 32×32×3 images: microseconds per image of a training step (batch 128, gradient and update) and of
 evaluation (batch 64), for one network and, per network, for several at once. Medians, programs compiled. What
@@ -22,14 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax import training
+from prunegen_jax.networks import build
 from prunegen_jax.networks.convolutions import CONVOLUTIONS
 from prunegen_jax.training import step
 from prunegen_jax.types import Dataset
 
-BATCH, IMAGES, UPDATES = 128, 1024, 2
+IMAGES, UPDATES = 1024, 2
 
 
-def timed(call, repeats=5):
+def timed(call, repeats):
     """Median seconds of `call`, which blocks."""
     call()
     found = []
@@ -40,11 +42,11 @@ def timed(call, repeats=5):
     return statistics.median(found)
 
 
-def measure(conv, width, networks, data):
+def measure(conv, width, networks, data, *, batch, repeats):
     """Microseconds per image and network of (training, evaluation)."""
-    network = networks.build("nin", image_shape=(32, 32, 3), classes=10, depth=2, width=width, conv=conv)
+    network = build("nin", image_shape=(32, 32, 3), classes=10, depth=2, width=width, conv=conv)
     h = training.hyper(learning_rate=0.01, weight_decay=0.0, dropout=0.0, seed=0)
-    program = step.program(network, optimizer_name="momentum", batch_size=BATCH, augment=False, slots=networks)
+    program = step.program(network, optimizer_name="momentum", batch_size=batch, augment=False, slots=networks)
     one = (program.init(h.key), h)
     held = jax.tree.map(lambda x: jnp.stack([x] * networks), one)
     numbers = np.array([[0] * networks, [0] * networks, [UPDATES] * networks], np.int32)
@@ -54,19 +56,24 @@ def measure(conv, width, networks, data):
         state, _ = program.run(*held, data, *numbers)
         held = (jax.block_until_ready(state), held[1])
 
-    training_time = timed(train) / (UPDATES * BATCH * networks)
+    training_time = timed(train, repeats) / (UPDATES * batch * networks)
     images, (state, _) = data.inputs(data.images[:64]), held
     apply = network.apply if networks == 1 else jax.vmap(network.apply, in_axes=(0, 0, None))
     trees = jax.tree.map(lambda x: x[0], (state.stats, state.params)) if networks == 1 else (state.stats, state.params)
     evaluate = jax.jit(apply)
-    return training_time * 1e6, timed(lambda: evaluate(*trees, images).block_until_ready()) / (64 * networks) * 1e6
+    evaluation_time = timed(lambda: evaluate(*trees, images).block_until_ready(), repeats) / (64 * networks)
+    return training_time * 1e6, evaluation_time * 1e6
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", type=int, nargs="+", default=[24, 96])
     parser.add_argument("--networks", type=int, default=4)
+    parser.add_argument("--smoke", action="store_true", help="width 4 and one repeat: that it runs, not how fast")
     arguments = parser.parse_args()
+    size = {"batch": 8, "repeats": 1} if arguments.smoke else {"batch": 128, "repeats": 5}
+    if arguments.smoke:
+        arguments.widths, arguments.networks = [4], 2
     random = np.random.default_rng(0)
     images = jnp.asarray(random.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8))
     labels = jnp.asarray(random.integers(0, 10, IMAGES), dtype=jnp.int32)
@@ -75,7 +82,7 @@ def main():
     worse = {}
     for width in arguments.widths:
         for networks in (1, arguments.networks):
-            found = {conv: measure(conv, width, networks, data) for conv in CONVOLUTIONS}
+            found = {conv: measure(conv, width, networks, data, **size) for conv in CONVOLUTIONS}
             for i, what in enumerate(("training", "evaluation")):
                 best = min(row[i] for row in found.values())
                 label = f"width {width}, {networks} network{'s' * (networks > 1)}, {what}"

@@ -10,18 +10,18 @@ def run_here(config, workdir, stage="train"):
     pipeline.run(config, workdir, stages=(stage,))
 
 
-def single(folder, networks=64, width=48, slots=0, epochs=20):
+def single(folder, networks=64, width=48, slots=0, epochs=20, attempts=2):
     """Seconds to train networks of one shape one at a time over those in an ensemble; prints the utilisation too."""
-    from configs import sweep
+    from prunegen_jax import get_config
 
     seconds = {}
     for count in (1, slots):
-        config = sweep.get_config()
+        config = get_config("sweep")
         config.model.width, config.run.slots, config.run.group = width, count, networks
         config.train.max_epochs = epochs
         config.sweep.axes = (("train.learning_rate", (0.02, 0.05, 0.1, 0.2)), ("seed", tuple(range(networks // 4))))
         for stage in ("train", "measure"):
-            for attempt in range(2):  # the first compiles
+            for attempt in range(attempts):  # the first compiles
                 workdir = folder / f"single-{count}-{attempt}"
                 begin = time.perf_counter()
                 run_here(config, workdir, stage)

@@ -1,7 +1,7 @@
 """How long judging takes: 10,000 models, 324 models with everything, and against the obvious loop over pairs in Python.
 
     python benchmarks/judging.py          # all three, about three minutes on two cores
-    python benchmarks/judging.py --small  # a tenth of the models, to see that it runs
+    python benchmarks/judging.py --smoke  # few models: that it runs, not how fast
 
 The last line is one JSON object: {"seconds_10000": s, "seconds_324": s, "vs_python": r}.
 """
@@ -118,14 +118,17 @@ def timed(function, *args, **kwargs):
 
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--small", action="store_true", help="a tenth of the models")
-    small = options.parse_args().small
-    large = sweep((5, 5, 4, 5, 2) if small else (5, 5, 4, 10, 10), 1, 0)
+    options.add_argument("--smoke", action="store_true", help="few models: that it runs, not how fast")
+    smoke = options.parse_args().smoke
+    large = sweep((5, 5, 4, 2, 2) if smoke else (5, 5, 4, 10, 10), 1, 0)
     none = {"draws": 0, "permutations": 0, "added_permutations": 0, "baseline_draws": 0}
     _, seconds_large = timed(judge, large, targets=["gap"], **none)
-    middle = sweep((2, 2, 3, 3) if small else (3, 2, 2, 3, 3, 3), 40, 1, coarse=6, counts=4)
-    _, seconds_middle = timed(judge, middle)
-    table = sweep((5, 5, 4, 2) if small else (5, 5, 4, 5, 2), 1, 2, counts=1)
+    measures = 5 if smoke else 40
+    middle = sweep(
+        (2, 2, 3) if smoke else (3, 2, 2, 3, 3, 3), measures, 1, coarse=1 if smoke else 6, counts=1 if smoke else 4
+    )
+    _, seconds_middle = timed(judge, middle, draws=100 if smoke else 1000)
+    table = sweep((5, 4, 4, 2) if smoke else (5, 5, 4, 5, 2), 1, 2, counts=1)
     codes = np.stack([grid.encode(v) for v in table.hyperparameters.values()], axis=1)
     (measure,), target = table.measures.values(), table.targets["gap"]
     loop, seconds_loop = timed(in_python, [tuple(c) for c in codes.tolist()], measure.tolist(), target.tolist())
@@ -136,7 +139,8 @@ def main():
     what = f"one measure, {len(large)} models, {len(large.hyperparameters)} axes, every statistic"
     print(f"{'what':<66}{'seconds':>9}")
     print(f"{what:<66}{seconds_large:>9.2f}")
-    print(f"{f'40 measures, {len(middle)} models, 3 targets, 1,000 draws, nulls, matrices':<66}{seconds_middle:>9.2f}")
+    what = f"{measures} measures, {len(middle)} models, 3 targets, {100 if smoke else 1000} draws, nulls, matrices"
+    print(f"{what:<66}{seconds_middle:>9.2f}")
     print(f"{f'tau, Psi and K of {len(table)} models: loop over pairs in Python':<66}{seconds_loop:>9.2f}")
     print(f"{'the same, vectorised: the same numbers to 1e-10':<66}{fast:>9.4f}")
     print(json.dumps({"seconds_10000": seconds_large, "seconds_324": seconds_middle, "vs_python": seconds_loop / fast}))

@@ -2,6 +2,7 @@
 
     python benchmarks/prunability.py --dir ~/tensorflow_datasets   # CIFAR-10 as TFDS prepared it; twenty minutes
     python benchmarks/prunability.py --data digits --widths 8 16   # the digits of scikit-learn; two minutes
+    python benchmarks/prunability.py --smoke                       # seconds: that it runs, not how fast
 
 The user's way: for each point of the grid, upward from nothing kept, prune a copy of the network with
 `torch.nn.utils.prune.global_unstructured` and evaluate the training set, until the first point that passes. Both sides
@@ -19,20 +20,18 @@ import time
 
 import jax
 import numpy as np
-import torch
-from torch import nn
-from torch.nn.utils import prune
+import peers
 
 from prunegen_jax import data, prunability, training
 from prunegen_jax.networks import as_trained_model, build
 
 
 def trained(arguments, width):
-    """A network trained to the target, batch norm folded."""
+    """A network trained to `arguments.target`, batch norm folded."""
     split = data.split(data.load(arguments.data, dir=arguments.dir), train_size=arguments.examples)
     network = build("nin", image_shape=split.train.images.shape[1:], classes=split.classes, width=width)
     h = training.hyper(learning_rate=0.03, weight_decay=0.0, dropout=0.0, seed=0)
-    for snapshot in training.train(network, split.train, h, training.Recipe()):
+    for snapshot in training.train(network, split.train, h, training.Recipe(target=arguments.target)):
         last = snapshot
     if last.status != "converged":
         raise SystemExit(f"width {width}: {last.status}, {last.reason}")
@@ -41,6 +40,10 @@ def trained(arguments, width):
 
 def in_torch(model, memory_format):
     """The network and its examples in PyTorch; convolutions in the order of our leaves, so that ties break alike."""
+    import torch
+    from torch import nn
+
+    memory_format = getattr(torch, memory_format)
     layers = []
     for name in sorted(model.params):
         kernel = np.asarray(model.params[name]["kernel"]).transpose(3, 2, 0, 1).copy()
@@ -54,17 +57,23 @@ def in_torch(model, memory_format):
     return nn.Sequential(*layers).eval(), images, torch.tensor(np.asarray(model.train.labels)).long()
 
 
-@torch.no_grad()
 def training_loss(network, images, labels):
-    parts = [
-        nn.functional.cross_entropy(network(x), y, reduction="sum").double()
-        for x, y in zip(images.split(500), labels.split(500), strict=True)
-    ]
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    with torch.no_grad():
+        parts = [
+            cross_entropy(network(x), y, reduction="sum").double()
+            for x, y in zip(images.split(500), labels.split(500), strict=True)
+        ]
     return float(sum(parts)) / len(labels)
 
 
 def peer(network, images, labels, answer, every):
     """(first passing fraction, seconds it takes, points evaluated) of the user's way."""
+    from torch import nn
+    from torch.nn.utils import prune
+
     limit = 1.1 * training_loss(network, images, labels)
     p = sum(m.weight.numel() for m in network if isinstance(m, nn.Conv2d))
     spent, evaluated = 0.0, 0
@@ -82,14 +91,33 @@ def peer(network, images, labels, answer, every):
     raise SystemExit("no point of the grid passes, not even the whole network")
 
 
+def against_torch(model, answer, every):
+    """What `peer` returns for the faster of PyTorch's two memory layouts."""
+    layouts = [in_torch(model, layout) for layout in ("contiguous_format", "channels_last")]
+    for layout in layouts:
+        training_loss(*layout)
+    costs = []
+    for layout in layouts:
+        begin = time.perf_counter()
+        training_loss(*layout)
+        costs.append(time.perf_counter() - begin)
+    return peer(*layouts[int(np.argmin(costs))], answer, every)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--dir", default=None)
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--widths", type=int, nargs="+", default=[48, 96])
+    parser.add_argument("--target", type=float, default=0.01)
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--smoke", action="store_true", help="200 digits and width 4, PyTorch only if installed")
     arguments = parser.parse_args()
+    left_out = peers.missing("torch", smoke=arguments.smoke)
+    if arguments.smoke:
+        arguments.data, arguments.examples, arguments.widths, arguments.every = "digits", 200, [4], 100
+        arguments.target = 0.5
     ratios, columns = {}, ("width", "fraction", "passes", "compile s", "ours s", "torch s", "points", "ratio")
     print("".join(f"{column:>11}" for column in columns))
     for width in arguments.widths:
@@ -100,23 +128,21 @@ def main():
             found = prunability(model.apply, model.params, model.train)
             seconds.append(time.perf_counter() - begin)
         ours = float(np.median(seconds[1:]))
-        layouts = [in_torch(model, layout) for layout in (torch.contiguous_format, torch.channels_last)]
-        for layout in layouts:
-            training_loss(*layout)
-        costs = []
-        for layout in layouts:
-            begin = time.perf_counter()
-            training_loss(*layout)
-            costs.append(time.perf_counter() - begin)
-        fraction, theirs, points = peer(*layouts[int(np.argmin(costs))], round(1000 * found.fraction), arguments.every)
+        passes, compiling = found.examples / len(model.train), seconds[0] - ours
+        if left_out:
+            print("".join(f"{value:11.5g}" for value in (width, found.fraction, passes, compiling, ours)), flush=True)
+            continue
+        fraction, theirs, points = against_torch(model, round(1000 * found.fraction), arguments.every)
         if fraction != found.fraction:
             raise SystemExit(f"width {width}: ours says {found.fraction}, PyTorch {fraction}")
         ratios[str(width)] = round(theirs / ours, 2)
-        passes, compiling = found.examples / len(model.train), seconds[0] - ours
         row = (width, fraction, passes, compiling, ours, theirs, points, ratios[str(width)])
         print("".join(f"{value:11.5g}" for value in row), flush=True)
-    print(f"JAX {jax.__version__}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(json.dumps({"vs_torch": ratios}))
+    if not left_out:
+        import torch
+
+        print(f"JAX {jax.__version__}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(json.dumps({"vs_torch": ratios, "left_out": left_out}))
 
 
 if __name__ == "__main__":

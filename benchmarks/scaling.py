@@ -1,6 +1,7 @@
 """One sweep on one and on two single-threaded workers, local and Ray: the speed-up, and what the driver costs a model.
 
     python benchmarks/scaling.py [--epochs=E] [--networks=N]
+    python benchmarks/scaling.py --smoke    # seconds: that it runs, not how fast
 
 The networks differ in their seeds alone and train for the same number of epochs, so that all groups are equal work. The
 cache of compiled programs is warm on all sides, and each time is that of the whole command, its start included (that of
@@ -19,19 +20,18 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 MEASURES = ("parameter_norm", "inverse_margin", "prunability_prefix")
 WORK = "--stage=train,measure"
 GROUP = 4
 LOOP = """
 import pathlib, sys
-from prunegen_jax import executors, processes, sweeps
-from prunegen_jax.executors import Job, Unit
 from benchmarks import scaling
+from prunegen_jax.runs import executors, points
+from prunegen_jax.runs.executors import Job, Unit
 
 config = scaling.get_config(sys.argv[1])
-for group in sweeps.groups(sweeps.points(config), size=config.run.group):
+for group in points.groups(points.points(config), size=config.run.group):
     outcome = executors.attempt(Job(sys.argv[2], config), Unit(tuple(group), scaling.MEASURES, ("train", "measure")))
     assert outcome.status == "done", outcome
 """
@@ -39,10 +39,10 @@ for group in sweeps.groups(sweeps.points(config), size=config.run.group):
 
 def get_config(variant: str):
     """`NETWORKS-EPOCHS`: that many networks of one shape, trained for that many epochs each."""
-    from configs import sweep
+    from prunegen_jax import get_config as shipped
 
     networks, epochs = map(int, variant.split("-"))
-    config = sweep.get_config()
+    config = shipped("sweep")
     config.measures.names = MEASURES
     config.train.target = 1e-30  # never reached
     config.train.max_epochs = epochs
@@ -52,12 +52,28 @@ def get_config(variant: str):
 
 
 def main():
+    import peers  # here, because run.py reads this file as a config
+
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--networks", type=int, default=16)
     options.add_argument("--epochs", type=int, default=1200)
+    options.add_argument("--smoke", action="store_true", help="4 networks for an epoch: that it runs, not how fast")
     given = options.parse_args()
+    left_out = peers.missing("ray", smoke=given.smoke)
     with tempfile.TemporaryDirectory() as folder:
-        bench(pathlib.Path(folder), f"{given.networks}-{given.epochs}", given.networks)
+        if given.smoke:
+            smoke(Runner(pathlib.Path(folder)), left_out)
+        else:
+            bench(pathlib.Path(folder), f"{given.networks}-{given.epochs}", given.networks)
+
+
+def smoke(run, left_out):
+    """Runs each way of `bench` once, in short."""
+    variant = f"{GROUP}-1"
+    seconds = {"local": run.driver(variant, "--config.run.workers=2"), "loop": run.loop(variant)}
+    if not left_out:
+        seconds["ray"] = run.on_ray(variant, nodes=1)
+    print(json.dumps({"seconds": seconds, "left_out": left_out}))
 
 
 def bench(folder, variant, networks):

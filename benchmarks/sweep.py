@@ -2,6 +2,7 @@
 
     python benchmarks/sweep.py                          # the default sweep and how cost grows; about ten minutes
     python benchmarks/sweep.py --before REVISION        # and the same sweep by an earlier revision of this package
+    python benchmarks/sweep.py --smoke                  # 4 networks for 3 epochs: that it runs, not how fast
 
 Both sides train the 48 networks of `configs/sweep.py` on the same 500 digits, with the same batches per epoch, target,
 caps and moments of evaluating the whole set (`prunegen_jax.training.stopping`, plain arithmetic), and are timed by the
@@ -22,21 +23,22 @@ import sys
 import tempfile
 import time
 
+import ensemble
+import peers
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import ensemble  # noqa: E402 - the checkout is not installed
+SHORT = {"train.max_epochs": 3, "model.width": 4, "sweep.axes": (("seed", (0, 1)), ("train.dropout", (0.0, 0.2)))}
 
 
-def points():
+def points(smoke):
     """The default sweep's points and data, as plain numbers."""
     import numpy as np
 
-    from configs import sweep
-    from prunegen_jax import data
+    from prunegen_jax import data, get_config
     from prunegen_jax.runs import points as sweeps
 
-    config = sweep.get_config()
+    config = get_config("sweep")
+    config.update_from_flattened_dict(SHORT if smoke else {})
     train = data.split(data.load(config.data.name), train_size=config.data.train_size).train
     return [p.fields for p in sweeps.points(config)], np.array(train.inputs(train.images)), np.array(train.labels)
 
@@ -132,13 +134,17 @@ def time_torch(folder, processes, threads):
     return time.perf_counter() - begin, reached
 
 
-def time_ours(root, folder):
-    """Seconds, and networks at the target, of the command line in the checkout `root`, its cache of programs empty."""
+def time_ours(root, folder, smoke):
+    """Seconds, networks at the target and records of the command line in the checkout `root`, its cache empty.
+
+    PYTHONPATH names `root`, so that each side imports its own package and not the one in the environment.
+    """
     workdir = folder / f"work-{time.monotonic_ns()}"
     command = [sys.executable, "run.py", "--config=configs/sweep.py", f"--workdir={workdir}", "--stage=train"]
+    command += [f"--config.{name}={value}" for name, value in SHORT.items()] if smoke else []
     environment = os.environ | {
         "XDG_CACHE_HOME": str(workdir / "cache"),
-        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "PYTHONPATH": str(root),
     }
     begin = time.perf_counter()
     subprocess.run(command, cwd=root, env=environment, check=True, stderr=subprocess.DEVNULL)
@@ -163,15 +169,17 @@ def compare_records(old, new):
     )
 
 
-def grow(folder, counts):
+def grow(folder, counts, smoke):
     """Networks per hour, and the shares of compiling and checks, of sweeps of `counts` points."""
-    from configs import sweep
+    from prunegen_jax import get_config
 
     rows = []
     for count in counts:
-        config = sweep.get_config()
+        config = get_config("sweep")
         seeds = tuple(range(count // 4))
         config.sweep.axes = (("model.width", (8, 16)), ("train.learning_rate", (0.05, 0.1)), ("seed", seeds))
+        if smoke:
+            config.train.max_epochs = SHORT["train.max_epochs"]
         config.run.compilation_cache = str(folder / f"cache-{count}")
         workdir, begin = folder / f"grow-{count}", time.perf_counter()
         ensemble.run_here(config, workdir)
@@ -209,27 +217,32 @@ def main():
     parser.add_argument("--before", help="a git revision of this package to time as well")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--grow", type=int, nargs="*", default=[8, 32, 128])
+    parser.add_argument("--smoke", action="store_true", help="few networks and epochs, PyTorch only if installed")
     parser.add_argument("--torch", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.torch:
         path, *numbers = arguments.torch
         return torch_worker(path, *map(int, numbers))
+    left_out = peers.missing("torch", smoke=arguments.smoke)
+    if arguments.smoke:
+        arguments.grow = [4]
     import numpy as np
 
     cores = os.cpu_count()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        fields, images, labels = points()
+        fields, images, labels = points(arguments.smoke)
         (folder / "points.json").write_text(json.dumps(fields))
         np.savez(folder / "data.npz", images=images, labels=labels)
         if arguments.before:
             old = folder / "before"
             subprocess.run(["git", "worktree", "add", "-q", "--detach", old, arguments.before], cwd=ROOT, check=True)
-        sides = {"ours": lambda: time_ours(ROOT, folder)}
+        sides = {"ours": lambda: time_ours(ROOT, folder, arguments.smoke)}
         if arguments.before:
-            sides["before"] = lambda: time_ours(old, folder)
-        sides[f"torch, 1 process of {cores} threads"] = lambda: time_torch(folder, 1, cores)
-        sides[f"torch, {cores} processes of 1 thread"] = lambda: time_torch(folder, cores, 1)
+            sides["before"] = lambda: time_ours(old, folder, arguments.smoke)
+        if not left_out:
+            sides[f"torch, 1 process of {cores} threads"] = lambda: time_torch(folder, 1, cores)
+            sides[f"torch, {cores} processes of 1 thread"] = lambda: time_torch(folder, cores, 1)
         seconds, last = {side: [] for side in sides}, {}
         for _ in range(arguments.rounds):
             for side, run in sides.items():
@@ -246,15 +259,20 @@ def main():
                 + compare_records(last["before"][2], last["ours"][2])
             )
             subprocess.run(["git", "worktree", "remove", "--force", old], cwd=ROOT, check=True)
-        for count, value, compiling, checks in grow(folder, arguments.grow):
+        for count, value, compiling, checks in grow(folder, arguments.grow, arguments.smoke):
             told = f"compiling {compiling:.0%} of training, checks {checks:.1%} of the rest"
             print(f"{count:4d} points {value:7.1f} s  {3600 * count / value:7.0f} networks/hour  {told}", flush=True)
         print("memory of a slot:", ", ".join(f"width {w} {b / 2**20:.1f} MiB" for w, b in slot_memory().items()))
         import jax
 
-        alone = None if jax.default_backend() == "cpu" else ensemble.single(folder)  # on a CPU an ensemble has one slot
-        peer = min(value for side, value in medians.items() if side.startswith("torch"))
-        print(json.dumps({"vs_torch": round(peer / medians["ours"], 2), "vs_single": alone and round(alone, 2)}))
+        alone = None  # on a CPU an ensemble has one slot
+        if arguments.smoke:
+            alone = ensemble.single(folder, networks=4, width=4, slots=2, epochs=1, attempts=1)
+        elif jax.default_backend() != "cpu":
+            alone = ensemble.single(folder)
+        peer = min((value for side, value in medians.items() if side.startswith("torch")), default=None)
+        ratios = {"vs_torch": peer and round(peer / medians["ours"], 2), "vs_single": alone and round(alone, 2)}
+        print(json.dumps(ratios | {"left_out": left_out}))
 
 
 if __name__ == "__main__":
