@@ -112,7 +112,7 @@ def main():
 
     block = hessian.hessian(goal, moved.weights)
     one_gradient, one, shared, alone = products_over_gradients(goal, moved.weights, block)
-    row = measures.MEASURES
+    row, budget = measures.MEASURES, 48 if arguments.smoke else 500
     top_reference = row["hessian_top_eigenvalue"](model, jax.random.key(9), tolerance=1e-7, budget=200).value
     trace_reference = row["hessian_trace"](model, jax.random.key(9), **({"budget": 48} if arguments.smoke else LONG))
     thirds = {"thirds": (2,)} if arguments.smoke else {}
@@ -122,9 +122,7 @@ def main():
         return row["hessian_top_eigenvalue"](model, jax.random.key(0), tolerance=1e-3)
 
     def trace():
-        return row["hessian_trace"](
-            model, jax.random.key(0), relative_error=arguments.error, budget=48 if arguments.smoke else 500
-        )
+        return row["hessian_trace"](model, jax.random.key(0), relative_error=arguments.error, budget=budget)
 
     compiling = timed(top)[1] + timed(trace)[1]
     ours_top, ours_top_seconds = timed(top)

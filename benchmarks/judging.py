@@ -123,11 +123,12 @@ def main():
     large = sweep((5, 5, 4, 2, 2) if smoke else (5, 5, 4, 10, 10), 1, 0)
     none = {"draws": 0, "permutations": 0, "added_permutations": 0, "baseline_draws": 0}
     _, seconds_large = timed(judge, large, targets=["gap"], **none)
-    measures = 5 if smoke else 40
-    middle = sweep(
-        (2, 2, 3) if smoke else (3, 2, 2, 3, 3, 3), measures, 1, coarse=1 if smoke else 6, counts=1 if smoke else 4
-    )
-    _, seconds_middle = timed(judge, middle, draws=100 if smoke else 1000)
+    measures, draws = (5, 100) if smoke else (40, 1000)
+    if smoke:
+        middle = sweep((2, 2, 3), measures, 1, coarse=1, counts=1)
+    else:
+        middle = sweep((3, 2, 2, 3, 3, 3), measures, 1, coarse=6, counts=4)
+    _, seconds_middle = timed(judge, middle, draws=draws)
     table = sweep((5, 4, 4, 2) if smoke else (5, 5, 4, 5, 2), 1, 2, counts=1)
     codes = np.stack([grid.encode(v) for v in table.hyperparameters.values()], axis=1)
     (measure,), target = table.measures.values(), table.targets["gap"]
@@ -139,7 +140,7 @@ def main():
     what = f"one measure, {len(large)} models, {len(large.hyperparameters)} axes, every statistic"
     print(f"{'what':<66}{'seconds':>9}")
     print(f"{what:<66}{seconds_large:>9.2f}")
-    what = f"{measures} measures, {len(middle)} models, 3 targets, {100 if smoke else 1000} draws, nulls, matrices"
+    what = f"{measures} measures, {len(middle)} models, 3 targets, {draws:,} draws, nulls, matrices"
     print(f"{what:<66}{seconds_middle:>9.2f}")
     print(f"{f'tau, Psi and K of {len(table)} models: loop over pairs in Python':<66}{seconds_loop:>9.2f}")
     print(f"{'the same, vectorised: the same numbers to 1e-10':<66}{fast:>9.4f}")
