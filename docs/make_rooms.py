@@ -16,14 +16,21 @@ from collections.abc import Iterator
 ROOT = pathlib.Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "images" / "rooms.svg"
 NAME = "prunegen_jax"
-# Each row imports from the rows below it, seldom from its own.
-ROWS = (("cli",), ("report",), ("runs",), ("measures", "judging"), ("pruning", "training"), ("networks", "data"),
-        ("compute",), ("types",))  # fmt: skip
+# Each row imports from the rows below it.
+ROWS = (
+    ("cli",),
+    ("report",),
+    ("runs",),
+    ("measures", "judging", "data"),
+    ("pruning", "training"),
+    ("compute", "networks"),
+    ("types",),
+)
 NUMERICS = {"types", "compute", "networks", "training", "pruning", "measures", "judging"}
 WHAT = {
     "cli": "run, judge, report: the commands",
     "report": "the page, figures, tables",
-    "runs": "points, workdir, records, checkpoints, driver, executors",
+    "runs": "points, records, driver, executors",
     "measures": "MEASURES: one file per family",
     "judging": "statistics, intervals, verdict",
     "pruning": "masks, scan, prunability",
@@ -33,7 +40,7 @@ WHAT = {
     "compute": "evaluation, lockstep, trees",
     "types": "Dataset, TrainedModel, Estimate",
 }
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 230, 46, 40, 34, 16
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 210, 46, 30, 34, 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,19 +103,27 @@ def edges(root: pathlib.Path = ROOT) -> set[tuple[str, str]]:
     return {(a, b) for a, b in pairs if a != b and a in WHAT and b in WHAT}
 
 
+def upward(pair: tuple[str, str]) -> bool:
+    """Whether the importing room stands below the imported one in `ROWS`."""
+    row = {name: y for y, names in enumerate(ROWS) for name in names}
+    return row[pair[0]] > row[pair[1]]
+
+
 def essential(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """The pairs without those that a longer way says too. A pair whose reverse is there stays."""
+    """The pairs without those that a longer way says too; all that lead upward."""
+    down = {pair for pair in pairs if not upward(pair)}
 
-    def reachable(a: str, b: str, without: tuple[str, str], seen: frozenset[str] = frozenset()) -> bool:
-        steps = [y for x, y in pairs if x == a and (x, y) != without and y not in seen]
-        return any(y == b or reachable(y, b, without, seen | {a}) for y in steps)
+    def reachable(a: str, b: str) -> bool:
+        return (a, b) in down or any(reachable(y, b) for x, y in down if x == a)
 
-    return {pair for pair in pairs if (pair[1], pair[0]) in pairs or not reachable(*pair, pair)}
+    return {
+        (a, b) for a, b in pairs if (a, b) not in down or not any(reachable(y, b) for x, y in down - {(a, b)} if x == a)
+    }
 
 
 def svg(pairs: set[tuple[str, str]]) -> str:
     """The picture of these (importing, imported) rooms."""
-    width = 2 * WIDTH + GAP_X + 2 * MARGIN
+    width = 3 * WIDTH + 2 * GAP_X + 2 * MARGIN
     places = {}
     for y, row in enumerate(ROWS):
         left = (width - len(row) * WIDTH - (len(row) - 1) * GAP_X) // 2

@@ -83,7 +83,8 @@ class _Moved(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         package, _, module = name.partition(".")
         if package == __name__ and module in _MOVED:
-            raise ModuleNotFoundError(f"{name} is now {__name__}.{_MOVED[module]}", name=name)
+            # Without name=, or `from prunegen_jax import records` would hide the sentence.
+            raise ModuleNotFoundError(f"{name} is now {__name__}.{_MOVED[module]}")
 
 
 sys.meta_path.append(_Moved())
