@@ -32,21 +32,22 @@ from prunegen_jax.runs.executors import Job, Unit
 
 config = scaling.get_config(sys.argv[1])
 for group in points.groups(points.points(config), size=config.run.group):
-    outcome = executors.attempt(Job(sys.argv[2], config), Unit(tuple(group), scaling.MEASURES, ("train", "measure")))
+    unit = Unit(tuple(group), config.measures.names, ("train", "measure"))
+    outcome = executors.attempt(Job(sys.argv[2], config), unit)
     assert outcome.status == "done", outcome
 """
 
 
 def get_config(variant: str):
-    """`NETWORKS-EPOCHS`: that many networks of one shape, trained for that many epochs each."""
+    """`NETWORKS-EPOCHS`: that many networks of one shape, trained for that many epochs each; `-short`: one measure."""
     from prunegen_jax import get_config as shipped
 
-    networks, epochs = map(int, variant.split("-"))
+    networks, epochs, *short = variant.split("-")
     config = shipped("sweep")
-    config.measures.names = MEASURES
+    config.measures.names = ("parameter_norm",) if short else MEASURES
     config.train.target = 1e-30  # never reached
-    config.train.max_epochs = epochs
-    config.sweep.axes = (("seed", tuple(range(networks))),)
+    config.train.max_epochs = int(epochs)
+    config.sweep.axes = (("seed", tuple(range(int(networks)))),)
     config.run.group = GROUP
     return config
 
@@ -69,7 +70,7 @@ def main():
 
 def smoke(run, left_out):
     """Runs each way of `bench` once, in short."""
-    variant = f"{GROUP}-1"
+    variant = f"{GROUP}-1-short"
     seconds = {"local": run.driver(variant, "--config.run.workers=2"), "loop": run.loop(variant)}
     if not left_out:
         seconds["ray"] = run.on_ray(variant, nodes=1)
