@@ -35,7 +35,7 @@ _HOME = {
 _MOVED = {
     "checkpoints": "runs.checkpoints",
     "cluster": "runs.executors.ray",
-    "columns": "runs.columns",
+    "columns": "runs.tables.columns",
     "compilation": "runs.compilation",
     "console": "cli.main",
     "costs": "runs.costs",
@@ -57,7 +57,7 @@ _MOVED = {
     "slots": "runs.slots",
     "snapshots": "runs.snapshots",
     "sweeps": "runs.points",
-    "table_files": "runs.table_files",
+    "table_files": "runs.tables.text_files",
     "tables": "runs.tables",
     "together": "compute.lockstep",
     "trees": "compute.trees",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from prunegen_jax.judging.composition import judge
 from prunegen_jax.judging.verdict import format_table, write
-from prunegen_jax.runs.table_files import readable
 from prunegen_jax.runs.tables import Table, read_csv, read_pgdl
+from prunegen_jax.runs.tables.text_files import readable
 
 _EXAMPLES = """examples:
   python -m prunegen_jax.judging results.csv --target=gap --hyperparameters='hp*' --out=verdict

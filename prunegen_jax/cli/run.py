@@ -106,7 +106,7 @@ def _run(argv: list[str]) -> None:
 
 
 def _fail(sentence: str, *, status: int = 2) -> None:
-    from prunegen_jax.runs.table_files import readable  # noqa: PLC0415 - it may quote a file, whose text is not for terminals
+    from prunegen_jax.runs.tables.text_files import readable  # noqa: PLC0415 - it may quote a file, whose text is not for terminals
 
     print(readable(" ".join(sentence.split())), file=sys.stderr)
     sys.exit(status)

@@ -1,6 +1,19 @@
-"""How well each measure predicts generalization, how sure that is, and what it adds to the others (NumPy, SciPy)."""
+"""How well each measure predicts generalization, how certain that is, and what it adds to the others (NumPy, SciPy)."""
 
-from .composition import judge
-from .verdict import Matrix, Verdict, format_table, write
+from typing import Any
 
-__all__ = ["Matrix", "Verdict", "format_table", "judge", "write"]
+from prunegen_jax.judging.composition import judge
+from prunegen_jax.judging.format import format_table
+from prunegen_jax.judging.statistics import STATISTICS, Statistic
+from prunegen_jax.judging.table import Table
+from prunegen_jax.judging.verdict import Matrix, Verdict
+
+__all__ = ["STATISTICS", "Matrix", "Statistic", "Table", "Verdict", "format_table", "judge", "write"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "write":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from prunegen_jax.runs.tables.verdict_files import write  # noqa: PLC0415 - numerics import nothing that has files
+
+    return write

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import scipy.cluster.hierarchy
 
-from .case import Case
-from .information import Information, above, fixed, from_counts, information
-from .nulls import Null, almost_untied, null_of_information, tie_pattern
-from .verdict import Matrix, Row
+from prunegen_jax.judging.case import Case
+from prunegen_jax.judging.information import Information, above, fixed, from_counts, information
+from prunegen_jax.judging.nulls import Null, almost_untied, null_of_information, tie_pattern
+from prunegen_jax.judging.statistics import RANKED_BY
+from prunegen_jax.judging.verdict import Matrix, Row
 
 _SMALL = 2048  # models for which n^2 numbers are kept
 _EMPTY = "S empty"
@@ -19,8 +20,12 @@ _LEAST = "least over |S| <= 2"
 
 
 def shared(case: Case, names: list[str]) -> dict[str, Matrix]:
-    """Information that every two measures share: I(V_row; V_column | U_S) / H(V_column | U_S), a share of the
-    column's, in [0, 1], for the empty S, its symmetric form divided by min(H_row, H_column), and the least over S."""
+    """Information that every two measures share: I(V_row; V_column | U_S) / H(V_column | U_S), in [0, 1].
+
+    Returns:
+        "shared" for the empty S, "shared_least" the least over S, and "shared_symmetric" for the empty S with
+        min(H_row, H_column) in the denominator.
+    """
     n = len(names)
     plain, least, symmetric = np.full((3, n, n), np.nan)
     for i, j in itertools.combinations_with_replacement(range(n), 2):
@@ -42,10 +47,21 @@ def shared(case: Case, names: list[str]) -> dict[str, Matrix]:
 
 
 def added(case: Case, target: str, names: list[str], *, permutations: int, seed: int) -> dict[str, Matrix]:
-    """What each measure adds, to every other measure and to the confounders, about a target:
-    I(V_row; V_g | V_column, U_S) / H(V_g | V_column, U_S), with the mean of its permutation null and a p-value.
+    """What each measure adds about a target to every other measure and to the confounders.
 
+    That is I(V_row; V_g | V_column, U_S) / H(V_g | V_column, U_S), with the mean of its permutation null and a p-value.
     The null permutes the row's measure among all models.
+
+    Args:
+        case: the table.
+        target: the target's name.
+        names: the measures.
+        permutations: draws of a null; 0 for no null.
+        seed: of the permutations.
+
+    Returns:
+        "added_TARGET" for the empty S and "added_least_TARGET" for the least over S; their nulls' means
+        "added_null_TARGET" and "added_least_null_TARGET", and p-values "added_p_TARGET" and "added_least_p_TARGET".
     """
     g = case.table.targets[target]
     columns = {name: case.table.measures[name] for name in names}
@@ -59,9 +75,9 @@ def added(case: Case, target: str, names: list[str], *, permutations: int, seed:
             if label == name:
                 continue
             m = case.table.measures[name]
-            found = compare(m)
-            values[""][i, j], values["_least"][i, j] = found.normalised[0], found.minimum[0]
-            if not permutations or found.pairs == 0:
+            both = compare(m)
+            values[""][i, j], values["_least"][i, j] = both.normalised[0], both.minimum[0]
+            if not permutations or both.pairs == 0:
                 continue
             stand_in = almost_untied(m)
             key = tie_pattern(stand_in)
@@ -107,8 +123,8 @@ def _own(m: np.ndarray, case: Case) -> Information:
     return from_counts(np.stack([agree, np.zeros_like(agree)]), conditions)
 
 
-def relatives_together(names: list[str], families: dict[str, str], symmetric: np.ndarray) -> list[int]:
-    """An order of the measures: families stand together, and within a family those that share most."""
+def family_order(names: list[str], families: dict[str, str], symmetric: np.ndarray) -> list[int]:
+    """Indices of the measures family by family, and within a family by how much they share."""
     order = []
     for family in dict.fromkeys(sorted(families.get(n, "") for n in names)):
         members = [i for i, n in enumerate(names) if families.get(n, "") == family]
@@ -121,8 +137,8 @@ def relatives_together(names: list[str], families: dict[str, str], symmetric: np
     return order
 
 
-def arranged(matrix: Matrix, names: list[str]) -> Matrix:
-    """The matrix with its measures in the order of `names`; other columns stay behind them."""
+def reorder(matrix: Matrix, names: list[str]) -> Matrix:
+    """The matrix with its measures in the order of `names`, and its other columns behind them."""
     rest = [c for c in matrix.columns if c not in names]
     columns = [n for n in names if n in matrix.columns] + rest
     values = matrix.values[np.ix_([matrix.rows.index(n) for n in names], [matrix.columns.index(c) for c in columns])]
@@ -132,29 +148,41 @@ def arranged(matrix: Matrix, names: list[str]) -> Matrix:
 def by_family(
     rows: list[Row], target: str, families: dict[str, str], symmetric: Matrix, gain: Matrix, bias: Matrix | None
 ) -> list[Row]:
-    """One row per family and target: its best measure, what its members share among themselves and with the others,
-    and what they add to each other family, on average over members and less the null's mean."""
+    """What each family of measures shares and adds, one row per family.
+
+    Args:
+        rows: the verdict's rows.
+        target: the target's name.
+        families: family by measure.
+        symmetric: the matrix "shared_symmetric".
+        gain: the matrix "added_TARGET".
+        bias: the matrix "added_null_TARGET", whose entries are subtracted; None for none.
+
+    Returns:
+        Per family its best measure, what its members share with each other and with the rest, and what they add to
+        each family, on average over members.
+    """
     label = {row["measure"]: families.get(row["measure"], "") or "no family" for row in rows}
     kinds = sorted(set(label.values()))
     surplus = gain.values - (0.0 if bias is None else bias.values)
-    found = []
+    result = []
     for kind in kinds:
-        own = [row for row in rows if row["target"] == target and label[row["measure"]] == kind]
-        judged = [row for row in own if not np.isnan(row["tau_b"])]
-        best = max(judged, key=lambda row: row["sign"] * row["tau_b"], default=None)
+        members = [row for row in rows if row["target"] == target and label[row["measure"]] == kind]
+        judged = [row for row in members if not np.isnan(row[RANKED_BY])]
+        best = max(judged, key=lambda row: row["sign"] * row[RANKED_BY], default=None)
         inside = [i for i, n in enumerate(symmetric.rows) if label[n] == kind]
         outside = [i for i, n in enumerate(symmetric.rows) if label[n] != kind]
-        row: Row = {"family": kind, "target": target, "measures": len(own)}
-        row |= {"best": best["measure"] if best else "", "tau_b": best["tau_b"] if best else float("nan")}
+        row: Row = {"family": kind, "target": target, "measures": len(members)}
+        row |= {"best": best["measure"] if best else "", RANKED_BY: best[RANKED_BY] if best else float("nan")}
         block = symmetric.values[np.ix_(inside, inside)]
         row["shared_within"] = _mean(block[~np.eye(len(inside), dtype=bool)])
         row["shared_with_others"] = _mean(symmetric.values[np.ix_(inside, outside)])
         for other in kinds:
-            mine = [i for i, n in enumerate(gain.rows) if label[n] == kind]
-            theirs = [j for j, n in enumerate(gain.columns) if label.get(n) == other]
-            row[f"adds_to.{other}"] = _mean(surplus[np.ix_(mine, theirs)])
-        found.append(row)
-    return found
+            adding = [i for i, n in enumerate(gain.rows) if label[n] == kind]
+            known = [j for j, n in enumerate(gain.columns) if label.get(n) == other]
+            row[f"adds_to.{other}"] = _mean(surplus[np.ix_(adding, known)])
+        result.append(row)
+    return result
 
 
 def _mean(values: np.ndarray) -> float:

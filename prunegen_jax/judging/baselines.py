@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from . import kendall
-from .grid import Grid
+from prunegen_jax.judging import kendall
+from prunegen_jax.judging.grid import Grid
 
 ORACLES = (0.01, 0.02, 0.05)  # standard deviations, in the target's unit
 

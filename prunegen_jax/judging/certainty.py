@@ -1,4 +1,4 @@
-"""How sure the judge is of a case: intervals, paired differences, nulls, and the price of many comparisons."""
+"""How certain the statistics of a case are: intervals, paired differences, nulls, corrections for many measures."""
 
 from __future__ import annotations
 
@@ -7,43 +7,41 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from . import kendall, regression, robustness, uncertainty
-from .case import Case
-from .nulls import Null, almost_untied, null_of_k, tie_pattern
-from .verdict import Row
+from prunegen_jax.judging import uncertainty
+from prunegen_jax.judging.comparison import Comparison, Resample, pair_variance
+from prunegen_jax.judging.nulls import Null, almost_untied, nulls_of_k_and_pgdl, tie_pattern
+from prunegen_jax.judging.statistics import STATISTICS, Statistic
+from prunegen_jax.judging.verdict import Row
 
-COMPARED = ("tau_b", "tau_a", "psi", "adjusted_r2", "sign_error", "sign_error_90", "sign_error_worst")
-_LOWER_IS_BETTER = ("sign_error", "sign_error_90", "sign_error_worst")
-
-
-def bootstrap(case: Case, name: str, target: str, size: int | None, *, draws: int, seed: int) -> dict[str, np.ndarray]:
-    """Bootstrap draws `[draws]` of every compared statistic, the same weights for every measure and target."""
-    m, g = case.table.measures[name], case.table.targets[target]
-    if (~(np.isnan(m) | np.isnan(g))).sum() < 4:
-        return {s: np.full(draws, np.nan) for s in COMPARED}
-    everyone = np.arange(case.models_grid.configurations.max() + 1)
-    by_configuration = uncertainty.bootstrap_weights(everyone, draws=draws, seed=seed)
-    weights = by_configuration[:, case.grid.configurations]
-    tau_a, tau_b = kendall.weighted_tau(m, g, weights)
-    psi = kendall.weighted_granulated(m, g, case.pairs, weights)
-    terms = kendall.granulated_terms(m, g, case.pairs)
-    value = kendall.granulated(m, g, case.pairs).value
-    psi = np.clip(uncertainty.rescaled(psi, value, _variance(case, terms)), -1, 1)
-    oriented = case.models.signs.get(name, 1) * case.models.measures[name]
-    models = case.models.targets[target]
-    kept = ~np.isnan(
-        robustness.sign_error(oriented, models, case.plan, axes=len(case.grid.axes), test_size=size).losses
-    )
-    errors = robustness.weighted_sign_error(oriented, models, case.plan, by_configuration, kept=kept, test_size=size)
-    r2 = regression.weighted_adjusted_r2(m, g, weights)
-    return dict(zip(COMPARED, (tau_b, tau_a, psi, r2, *errors), strict=True))
+Draws = Mapping[str, np.ndarray]  # statistic -> [draws]
 
 
-def _variance(case: Case, terms: kendall.Terms) -> float:
-    return uncertainty.pair_variance(terms.first, terms.second, terms.residual, case.grid.configurations)
+def bootstrap(data: Comparison, *, draws: int, seed: int) -> Draws:
+    """Bootstrap draws of every statistic that has a bootstrap, by name.
+
+    The weights are the same for every measure and target, so that differences are paired.
+
+    Args:
+        data: the measure and the target.
+        draws: number of draws.
+        seed: of the weights.
+    """
+    resampled = {name: s.bootstrap for name, s in STATISTICS.items() if s.bootstrap}
+    if data.known.sum() < 4:
+        return {name: np.full(draws, np.nan) for name in resampled}
+    everyone = np.arange(data.case.models_grid.configurations.max() + 1)
+    sample = Resample(data, uncertainty.bootstrap_weights(everyone, draws=draws, seed=seed))
+    return {name: function(sample) for name, function in resampled.items()}
 
 
-def add_intervals(rows: list[Row], samples: Mapping[str, Mapping[str, np.ndarray]], level: float) -> None:
+def add_intervals(rows: list[Row], samples: Mapping[str, Draws], level: float) -> None:
+    """Adds the interval of every statistic to the rows of a target, as `NAME_low` and `NAME_high`.
+
+    Args:
+        rows: one row per measure.
+        samples: the draws of each measure.
+        level: of the intervals.
+    """
     for row in rows:
         for statistic, values in samples[row["measure"]].items():
             low, high = uncertainty.interval(values, level=level, count=row["n"])
@@ -51,70 +49,81 @@ def add_intervals(rows: list[Row], samples: Mapping[str, Mapping[str, np.ndarray
 
 
 def differences(
-    case: Case, rows: list[Row], samples: Mapping[str, Mapping[str, np.ndarray]], reference: str, level: float
+    data: Mapping[str, Comparison], rows: Sequence[Row], samples: Mapping[str, Draws], reference: str, level: float
 ) -> list[Row]:
-    """Reference minus rival, each turned by its believed sign so that larger is better, with paired intervals.
+    """By how much a reference is better than each other measure, with paired intervals.
 
-    Sign errors are better when smaller: there it is rival minus reference.
+    Values are turned so that larger is better: by the measures' believed signs for a statistic that has one, and for
+    errors by -1. The p-values of one statistic are corrected for the number of measures (Holm).
+
+    Args:
+        data: the comparison of each measure with the target.
+        rows: the rows of the target, one per measure.
+        samples: the draws of each measure.
+        reference: the measure that the others are compared with; without it there is nothing to compare.
+        level: of the intervals.
     """
     by_name = {row["measure"]: row for row in rows}
     if reference not in by_name:
         return []
-    found: list[Row] = []
-    for statistic in COMPARED:
-        turned = statistic in ("tau_b", "tau_a", "psi")
+    result: list[Row] = []
+    for name, statistic in STATISTICS.items():
+        if not statistic.bootstrap:
+            continue
         group: list[Row] = []
         for rival in (n for n in by_name if n != reference):
-            signs = [
-                by_name[n]["sign"] if turned else -1 if statistic in _LOWER_IS_BETTER else 1 for n in (reference, rival)
-            ]
-            value = signs[0] * by_name[reference][statistic] - signs[1] * by_name[rival][statistic]
-            drawn = signs[0] * samples[reference][statistic] - signs[1] * samples[rival][statistic]
-            if statistic == "psi":
-                drawn = uncertainty.rescaled(
-                    drawn, value, _variance_of_difference(case, rows[0]["target"], reference, rival, signs)
-                )
-            count = min(by_name[n]["n"] for n in (reference, rival))
-            low, high = uncertainty.interval(drawn, level=level, count=count)
-            row: Row = {"measure": rival, "target": rows[0]["target"], "reference": reference, "statistic": statistic}
-            row |= {"better_by": value, "low": low, "high": high, "p": uncertainty.two_sided(drawn)}
-            row["p"] = float("nan") if np.isnan(value) else row["p"]
-            group.append(row)
+            both = (reference, rival)
+            ours, theirs = (statistic.direction(by_name[n]["sign"]) for n in both)
+            value = ours * by_name[reference][name] - theirs * by_name[rival][name]
+            drawn = ours * samples[reference][name] - theirs * samples[rival][name]
+            if statistic.terms:
+                drawn = uncertainty.rescaled(drawn, value, _variance(statistic, [data[n] for n in both], ours, theirs))
+            low, high = uncertainty.interval(drawn, level=level, count=min(by_name[n]["n"] for n in both))
+            row: Row = {"measure": rival, "target": rows[0]["target"], "reference": reference, "statistic": name}
+            row |= {"better_by": value, "low": low, "high": high}
+            group.append(row | {"p": float("nan") if np.isnan(value) else uncertainty.two_sided(drawn)})
         for row, p in zip(group, uncertainty.holm(np.array([row["p"] for row in group])), strict=True):
             row["p_holm"] = float(p)
-        found += group
-    return found
+        result += group
+    return result
 
 
-def _variance_of_difference(case: Case, target: str, reference: str, rival: str, signs: Sequence[int]) -> float:
-    g = case.table.targets[target]
-    one, two = (kendall.granulated_terms(case.table.measures[n], g, case.pairs) for n in (reference, rival))
-    return _variance(case, dataclasses.replace(one, residual=signs[0] * one.residual - signs[1] * two.residual))
+def _variance(statistic: Statistic, both: Sequence[Comparison], ours: int, theirs: int) -> float:
+    """Sampling variance of a difference of two sums over the same pairs of configurations."""
+    one, two = map(statistic.terms, both)
+    terms = dataclasses.replace(one, residual=ours * one.residual - theirs * two.residual)
+    return pair_variance(both[0].case, terms)
 
 
-def add_nulls(case: Case, rows: list[Row], *, permutations: int, seed: int) -> None:
-    """Bias, 95 % limit and p-value of K and of the PGDL score, shared by measures with one pattern of ties."""
-    nulls: dict[tuple[bytes, bool], tuple[Null, Null]] = {}
+def add_nulls(data: Mapping[str, Comparison], rows: list[Row], *, permutations: int, seed: int) -> None:
+    """Adds bias, 95 % limit, p-value and value less bias of K and the PGDL score, against permuted measures.
+
+    Measures with one pattern of ties share their null.
+
+    Args:
+        data: the comparison of each measure with the target.
+        rows: the rows of the target, one per measure.
+        permutations: draws of a null.
+        seed: of the permutations.
+    """
+    nulls: dict[tuple[bytes, bool], dict[str, Null]] = {}
     for row in rows:
-        m, g = case.table.measures[row["measure"]], case.table.targets[row["target"]]
-        scored = not np.isnan(row["pgdl"])
-        stand_in = almost_untied(np.where(np.isnan(g), np.nan, m))
-        key = (tie_pattern(stand_in), scored)
+        each = data[row["measure"]]
+        is_scored = not np.isnan(row["pgdl"])
+        stand_in = almost_untied(np.where(np.isnan(each.target), np.nan, each.measure))
+        key = (tie_pattern(stand_in), is_scored)
         if key not in nulls:
-            nulls[key] = null_of_k(
-                stand_in, g, case.given, permutations=permutations, seed=seed, pgdl=case.pgdl if scored else None
-            )
-        for statistic, null in zip(("k", "pgdl"), nulls[key], strict=True):
-            row |= {f"{statistic}_null": null.bias, f"{statistic}_null_95": null.limit}
-            row |= {
-                f"{statistic}_p": null.p_value(row[statistic]),
-                f"{statistic}_corrected": null.corrected(row[statistic]),
-            }
+            scored = each.case.pgdl if is_scored else None
+            options = {"permutations": permutations, "seed": seed, "pgdl": scored}
+            nulls[key] = nulls_of_k_and_pgdl(stand_in, each.target, each.case.given, **options)
+        for name, null in nulls[key].items():
+            row |= {f"{name}_null": null.bias, f"{name}_null_95": null.limit}
+            row |= {STATISTICS[name].p_column: null.p_value(row[name]), f"{name}_corrected": null.corrected(row[name])}
 
 
 def add_corrections(rows: list[Row]) -> None:
-    """Holm's correction for the number of measures compared, for each kind of p-value."""
-    for kind in ("tau_p", "k_p", "pgdl_p"):
-        if kind in rows[0]:
-            for row, p in zip(rows, uncertainty.holm(np.array([row[kind] for row in rows])), strict=True):
-                row[f"{kind}_holm"] = float(p)
+    """Adds every p-value corrected for the number of measures compared (Holm), as `COLUMN_holm`."""
+    for column in (s.p_column for s in STATISTICS.values()):
+        if column in rows[0]:
+            for row, p in zip(rows, uncertainty.holm(np.array([row[column] for row in rows])), strict=True):
+                row[f"{column}_holm"] = float(p)

@@ -1,4 +1,4 @@
-"""The whole judgement of a table: every statistic of every measure, how sure it is, and what the measures add."""
+"""The whole judgement of a table: every statistic of every measure, how certain it is, and what the measures add."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from . import added, baselines, certainty, context, kendall, robustness
-from .case import Case, Repeats, chosen, prepare, statistics
-from .table import LARGEST_TEST, Table
-from .verdict import Matrix, Row, Verdict
+from prunegen_jax.judging import added, baselines, certainty, context, robustness, statistics
+from prunegen_jax.judging.case import Case, Repeats, prepare, select_names
+from prunegen_jax.judging.comparison import Comparison
+from prunegen_jax.judging.table import LARGEST_TEST, Table
+from prunegen_jax.judging.verdict import Matrix, Row, Verdict
 
 REFERENCE = "prunability"
 
@@ -34,26 +35,43 @@ def judge(
 ) -> Verdict:
     """Judges the measures of a table against its targets (larger = generalizes worse).
 
-    `targets` and `measures` are names, all by default. `repeats` of a configuration are averaged ("mean") or kept.
-    `reference` is compared with every other measure, in pairs. `signatures` are sets of measures fitted together, by
-    name. `orders` gives the believed order of an axis' values, from smallest to largest target. `environments`: see
-    `robustness.design`. `draws` bootstrap draws give intervals of `level`; `permutations` the nulls of K and of the
-    PGDL score, `added_permutations` those of the added information; 0 leaves any of them out, `baseline_draws` = 0
-    the baselines and the ceiling. Same `seed`, same verdict.
+    Every statistic of `STATISTICS` is computed for every measure and target. The intervals are over configurations:
+    they say what another sweep, of other configurations, might have given. Equal seeds give equal verdicts.
 
-    The intervals are over configurations: they say what another sweep, of other configurations, might have found.
-    Raises ValueError for a name or an option that is not there, and for a table without a model to judge.
+    Args:
+        table: the trained models, one per row.
+        targets: names of the targets to judge against; None for all.
+        measures: names of the measures to judge; None for all.
+        repeats: "mean" averages the repeats of a configuration first, "keep" judges every model.
+        reference: the measure that every other one is compared with, in pairs.
+        signatures: sets of measures that are fitted together, by name.
+        orders: the believed order of an axis' values, from the smallest to the largest target, by axis; values ascend
+            where none is given.
+        environments: of the sign error: "configurations", "values" or "auto", see `robustness.design`.
+        draws: bootstrap draws of the intervals; 0 for none.
+        permutations: permutations of the nulls of K and of the PGDL score; 0 for none.
+        added_permutations: permutations of the nulls of the added information; 0 for none.
+        baseline_draws: draws of each baseline; 0 for neither baselines nor the ceiling.
+        folds: folds of the k-fold R2, at least 2.
+        level: level of the intervals, between 0 and 1.
+        seed: of everything random.
+
+    Returns:
+        Rows with every statistic, comparisons, baselines, matrices of information, and notes on what was done.
+
+    Raises:
+        ValueError: for an unknown name or option, and for a table without a model to judge or too large to judge.
     """
-    targets = chosen("target", targets, table.targets)
-    names = chosen("measure", measures, table.measures)
+    targets = select_names("target", targets, table.targets)
+    names = select_names("measure", measures, table.measures)
     settings = {"draws": draws, "permutations": permutations, "added_permutations": added_permutations}
     settings |= {"baseline_draws": baseline_draws}
     _check(table.test_size, folds=folds, level=level, **settings)
     settings |= {"repeats": repeats, "reference": reference, "folds": folds, "level": level, "seed": seed}
     if reference != REFERENCE:
-        chosen("reference", [reference], table.measures)
+        select_names("reference", [reference], table.measures)
     for members in (signatures or {}).values():
-        chosen("measure", members, table.measures)
+        select_names("measure", members, table.measures)
     case = prepare(table, repeats=repeats, environments=environments, draws=draws, permutations=permutations)
     sensitivity = context.sensitivity_rows(table, case, targets, names)  # before the rest: it too may take too much
     baselines.canonical(case.models_grid, case.models.hyperparameters, orders=orders)  # a wrong order fails here
@@ -63,28 +81,28 @@ def judge(
     rows: list[Row] = []
     differences: list[Row] = []
     for target in targets:
-        size = table.test_size if target in ("gap", "test_error") else None
-        found = [_row(case, n, target, test_size=size, folds=folds, seed=seed) for n in names]
+        options = {"test_size": context.test_size_of(target, table.test_size), "folds": folds, "seed": seed}
+        data = {name: Comparison(case, name, target, **options) for name in names}
+        group = [_row(each) for each in data.values()]
         if draws:
-            samples = {n: certainty.bootstrap(case, n, target, size, draws=draws, seed=seed) for n in names}
-            certainty.add_intervals(found, samples, level)
-            differences += certainty.differences(case, found, samples, reference, level)
+            samples = {name: certainty.bootstrap(each, draws=draws, seed=seed) for name, each in data.items()}
+            certainty.add_intervals(group, samples, level)
+            differences += certainty.differences(data, group, samples, reference, level)
         if permutations:
-            certainty.add_nulls(case, found, permutations=permutations, seed=seed)
-        certainty.add_corrections(found)
-        rows += found
+            certainty.add_nulls(data, group, permutations=permutations, seed=seed)
+        certainty.add_corrections(group)
+        rows += group
     matrices, families = _matrices(case, rows, targets, names, permutations=added_permutations, seed=seed)
-    statistic = {"folds": folds, "seed": seed}
+    options = {"folds": folds, "seed": seed}
     base = {"test_size": table.test_size, "draws": baseline_draws}
+    fits = context.signature_rows(case, targets, signatures or {}, draws=draws, level=level, **options)
     return Verdict(
         rows=tuple(rows),
         differences=tuple(differences),
-        baselines=tuple(r for t in targets for r in context.baseline_rows(case, t, orders=orders, **base, **statistic)),
+        baselines=tuple(r for t in targets for r in context.baseline_rows(case, t, orders=orders, **base, **options)),
         ceilings=tuple(r for t in targets for r in context.ceiling_rows(case, t, **base, seed=seed)),
         sensitivity=tuple(sensitivity),
-        signatures=tuple(
-            context.signature_rows(case, targets, signatures or {}, draws=draws, level=level, **statistic)
-        ),
+        signatures=tuple(fits),
         families=tuple(families),
         matrices=matrices,
         notes=tuple(dict.fromkeys(notes)),
@@ -95,25 +113,25 @@ def judge(
     )
 
 
-def _row(case: Case, name: str, target: str, *, test_size: int | None, folds: int, seed: int) -> Row:
-    m, g = case.table.measures[name], case.table.targets[target]
-    known = ~(np.isnan(m) | np.isnan(g))
-    row: Row = {"measure": name, "target": target, "family": case.table.families.get(name, "")}
-    row |= {"sign": case.table.signs.get(name, 1), "n": int(known.sum()), "missing": int((~known).sum())}
-    row["infinite"] = int((known & ~(np.isfinite(m) & np.isfinite(g))).sum())
-    row |= statistics(case, name, target, test_size=test_size, folds=folds, seed=seed)
-    return row | {"tau_p": kendall.p_value(m, g)}
+def _row(data: Comparison) -> Row:
+    """A measure's row for a target: what it is, every statistic, and the p-values that need no permutation."""
+    row: Row = {"measure": data.name, "target": data.target_name, "family": data.case.table.families.get(data.name, "")}
+    row |= {"sign": data.sign, "n": int(data.known.sum()), "missing": int((~data.known).sum())}
+    row["infinite"] = int((data.known & ~(np.isfinite(data.measure) & np.isfinite(data.target))).sum())
+    row |= statistics.compute(data)
+    return row | {s.p_column: s.p_value(data) for s in statistics.STATISTICS.values() if s.p_value}
 
 
 def _matrices(
     case: Case, rows: list[Row], targets: Sequence[str], names: list[str], *, permutations: int, seed: int
 ) -> tuple[dict[str, Matrix], list[Row]]:
+    """Shared and added information, with the measures of a family next to each other; and what families share."""
     matrices = added.shared(case, names)
     for target in targets:
         matrices |= added.added(case, target, names, permutations=permutations, seed=seed)
     symmetric = matrices["shared_symmetric"]
-    order = [names[i] for i in added.relatives_together(names, case.table.families, symmetric.values)]
-    matrices = {key: added.arranged(matrix, order) for key, matrix in matrices.items()}
+    order = [names[i] for i in added.family_order(names, case.table.families, symmetric.values)]
+    matrices = {key: added.reorder(matrix, order) for key, matrix in matrices.items()}
     families = []
     for target in targets:
         gain, bias = matrices[f"added_{target}"], matrices.get(f"added_null_{target}")
@@ -123,34 +141,35 @@ def _matrices(
 
 def _remarks(case: Case, targets: Sequence[str], names: Sequence[str]) -> list[str]:
     """What was done with values that are not plain numbers."""
-    found = []
+    remarks = []
     columns = {name: case.table.measures[name] for name in names}
     columns |= {target: case.table.targets[target] for target in targets}
     for name, values in columns.items():
         missing, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
         if missing:
-            found.append(
+            remarks.append(
                 f"{name} has no value for {missing} of {len(values)} models: its statistics are over the others"
             )
         if infinite:
-            found.append(
+            remarks.append(
                 f"{name} is infinite for {infinite} models: they keep their place in the order, equal infinities tie, "
                 "and linear fits leave them out"
             )
         if len(np.unique(values[~np.isnan(values)])) == 1:
-            found.append(f"{name} is constant: tau-b, K and R2 are not defined, tau-a is 0")
+            remarks.append(f"{name} is constant: tau-b, K and R2 are not defined, tau-a is 0")
         elif len(np.unique(values[~np.isnan(values)])) < (~np.isnan(values)).sum():
-            found.append(f"{name} has ties: tau-b corrects for them, tau-a counts 0, information drops the pairs")
+            remarks.append(f"{name} has ties: tau-b corrects for them, tau-a counts 0, information drops the pairs")
     for target in targets:
-        why = "not an accuracy" if target not in ("gap", "test_error") else "the size of the test set is not known"
-        if target not in ("gap", "test_error") or case.table.test_size is None:
-            found.append(f"sign error on {target}: every pair has weight one, noise is not weighed ({why})")
+        if context.test_size_of(target, case.table.test_size) is None:
+            why = "the size of the test set is not known" if target in context.ACCURACIES else "not an accuracy"
+            remarks.append(f"sign error on {target}: every pair has weight one, noise is not weighed ({why})")
     kind = case.plan.kind
-    found.append(f"sign error: environments are pairs of {kind}, kept from 12 effective pairs of models on")
-    return found
+    remarks.append(f"sign error: environments are pairs of {kind}, kept from 12 effective pairs of models on")
+    return remarks
 
 
 def _check(test_size: int | None, *, folds: int, level: float, **counts: int) -> None:
+    """ValueError for a number out of its range."""
     if test_size is not None and not 1 <= test_size <= LARGEST_TEST:
         raise ValueError(f"test_size is {test_size}; it has to be a positive finite number of examples")
     for name, value in counts.items():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .table import Table
+from prunegen_jax.judging.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +31,16 @@ class Grid:
         )
 
     @property
+    def has_every_cell(self) -> bool:
+        """Whether every combination of the axes' values is there, once or more often."""
+        levels = [len(np.unique(self.codes[:, a])) for a in range(len(self.axes))]
+        return int(np.prod(levels)) == len(np.unique(self.configurations))
+
+    @property
     def is_complete(self) -> bool:
         """Whether every combination of the axes' values is there exactly once."""
-        levels = [len(np.unique(self.codes[:, a])) for a in range(len(self.axes))]
         once = len(np.unique(self.configurations)) == len(self.configurations)
-        return bool(levels) and once and int(np.prod(levels)) == len(self.configurations)
+        return bool(self.axes) and once and self.has_every_cell
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .grid import combine
+from prunegen_jax.judging.grid import combine
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import scipy.stats
 
-from .grid import Pairs
+from prunegen_jax.judging.grid import Pairs
 
 Kind = Literal["a", "b"]
 

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from .grid import Grid, combine
+from prunegen_jax.judging.grid import Grid, combine
 
 LIMIT = 4 * 2**30  # bytes
 

@@ -1,4 +1,4 @@
-"""What information a measure would seem to have if it had none: permutation nulls, and the bias they reveal.
+"""Permutation nulls of information: what a measure without any information seems to have.
 
 Permuting a measure among the models keeps its ties and loses everything else, so that the null depends on the pattern
 of ties and missing values alone: measures that share it (all those without ties) share their null.
@@ -10,13 +10,17 @@ import dataclasses
 
 import numpy as np
 
-from .information import Conditions, above, fixed, from_counts
-from .pgdl import score_by_pair
+from prunegen_jax.judging.information import Conditions, above, fixed, from_counts
+from prunegen_jax.judging.pgdl import score_by_pair
 
 
 @dataclasses.dataclass(frozen=True)
 class Null:
-    """Draws `[permutations]` of a statistic for permuted measures."""
+    """The distribution of a statistic over permuted measures.
+
+    Attributes:
+        draws: its values `[permutations]`.
+    """
 
     draws: np.ndarray
 
@@ -43,16 +47,16 @@ class Null:
 
 
 def tie_pattern(measure: np.ndarray) -> bytes:
-    """Equal for measures that differ by a permutation of equal patterns: which models lack a value, and how many
-    share each value, from the smallest to the largest."""
+    """Which models lack a value, and how many share each value, from the smallest to the largest value."""
     missing = np.isnan(measure)
     counts = np.unique(measure[~missing], return_counts=True)[1]
     return missing.tobytes() + counts.astype(np.int64).tobytes()
 
 
 def almost_untied(measure: np.ndarray) -> np.ndarray:
-    """The measure, or one without ties in its place where fewer than 1 % of its pairs are tied and none is missing:
-    its null differs by far less than the noise of few permutations, and many measures share it.
+    """The measure, or one without ties if fewer than 1 % of its pairs are tied and no value is missing.
+
+    The null of the latter differs by far less than the noise of few permutations, and many measures share it.
     """
     counts = np.unique(measure, return_counts=True)[1]
     tied, total = float((counts * (counts - 1)).sum()), max(len(measure) * (len(measure) - 1), 1)
@@ -61,14 +65,14 @@ def almost_untied(measure: np.ndarray) -> np.ndarray:
 
 
 def representative(measure: np.ndarray) -> np.ndarray:
-    """The measure's ranks in ascending order, at the places where it has values: the same for a whole tie pattern."""
+    """The measure's ranks in ascending order, where it has values: equal for measures of one tie pattern."""
     known = ~np.isnan(measure)
     ranks = np.full(len(measure), np.nan)
     ranks[known] = np.sort(np.unique(measure[known], return_inverse=True)[1])
     return ranks
 
 
-def null_of_k(
+def nulls_of_k_and_pgdl(
     measure: np.ndarray,
     target: np.ndarray,
     given: Conditions,
@@ -76,8 +80,17 @@ def null_of_k(
     permutations: int,
     seed: int,
     pgdl: Conditions | None = None,
-) -> tuple[Null, Null]:
-    """The nulls of K = min_S I / H and, with `pgdl` conditions (a complete grid), of the PGDL score."""
+) -> dict[str, Null]:
+    """The nulls of K = min_S I / H ("k") and of the PGDL score ("pgdl").
+
+    Args:
+        measure: its pattern of ties matters alone, `[n]`.
+        target: `[n]`.
+        given: the sets of axes of K.
+        permutations: draws.
+        seed: of the permutations.
+        pgdl: the sets of axes of the PGDL score, on a complete grid; None for a null of `nan`.
+    """
     known = ~(np.isnan(measure) | np.isnan(target))
     ranks, g = representative(np.where(known, measure, np.nan))[known], target[known]
     conditions = given.take(known)
@@ -91,7 +104,7 @@ def null_of_k(
         if pgdl is not None:  # its pairs of axes are the last of the sets
             last = slice(-len(pgdl.cells), None)
             scores[draw] = score_by_pair(counts[0, last], up[last], against.more_cells[last], pgdl).min()
-    return Null(k), Null(scores)
+    return {"k": Null(k), "pgdl": Null(scores)}
 
 
 def null_of_information(
@@ -103,13 +116,22 @@ def null_of_information(
     permutations: int,
     seed: int,
 ) -> tuple[Null, Null]:
-    """The nulls of I(V_m; V_o | V_3, U_S) / H(V_o | V_3, U_S), for the empty S and for the minimum over S."""
+    """The nulls of I(V_m; V_o | V_3, U_S) / H(V_o | V_3, U_S), for the empty S and for the minimum over S.
+
+    Args:
+        measure: its pattern of ties matters alone, `[n]`.
+        other: what the information is about, `[n]`.
+        given: the sets S of axes.
+        third: what is known already, `[n]`; None for nothing.
+        permutations: draws.
+        seed: of the permutations.
+    """
     known = ~(np.isnan(measure) | np.isnan(other))
     known &= True if third is None else ~np.isnan(third)
     conditions, generator = given.take(known), np.random.default_rng([seed, 2])
     against = fixed(other[known], conditions, third=third if third is None else third[known])
     ranks, empty, least = representative(measure[known]), np.empty(permutations), np.empty(permutations)
     for draw in range(permutations):
-        found = from_counts(against.counts(generator.permutation(ranks)), conditions)
-        empty[draw], least[draw] = found.normalised[0], found.minimum[0]
+        drawn = from_counts(against.counts(generator.permutation(ranks)), conditions)
+        empty[draw], least[draw] = drawn.normalised[0], drawn.minimum[0]
     return Null(empty), Null(least)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .information import Conditions, above, conditions, count_cells
+from prunegen_jax.judging.information import Conditions, above, conditions, count_cells
 
 
 def pgdl_score(

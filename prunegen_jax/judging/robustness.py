@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from .grid import Grid, combine, pairs_within
-from .kendall import sign
+from prunegen_jax.judging.grid import Grid, combine, pairs_within
+from prunegen_jax.judging.kendall import sign
 
 Environments = Literal["auto", "configurations", "values"]
 

@@ -8,12 +8,14 @@ from bokeh.core.properties import value
 from bokeh.models import ColumnDataSource, FactorRange, LinearColorMapper
 from bokeh.transform import transform
 
+from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS
 from prunegen_jax.report import colours
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.stored import Json
 from prunegen_jax.report.views import FONT, Data, View, hover, plot, text
 
 _ROW = 21
+_PSI, _K = STATISTICS["psi"].label, STATISTICS["k"].label
 
 
 def psi(material: Material) -> View:
@@ -22,7 +24,7 @@ def psi(material: Material) -> View:
     names = [text(name) for name in material.measures]
     views = {str(i): _psi_cells(material, target, axes) for i, target in enumerate(material.verdict.targets)}
     source = ColumnDataSource(views["0"], name="psi")
-    columns = FactorRange(*dict.fromkeys([text(axis) for axis in axes] + ["Ψ"]))
+    columns = FactorRange(*dict.fromkeys([text(axis) for axis in axes] + [_PSI]))
     shown = plot(
         x_range=columns, y_range=FactorRange(*reversed(names)), x_axis_location="above", name="psi",
         height=_ROW * len(names) + 60,
@@ -47,7 +49,7 @@ def information(material: Material) -> View:
     source = ColumnDataSource(views["0"], name="k")
     shown = plot(y_range=FactorRange(*reversed(names)), height=_ROW * len(names) + 90, name="k")
     shown.ygrid.grid_line_color = "#f1f3f6"
-    shown.xaxis.axis_label = "K, share of the target's information (0 to 1)"
+    shown.xaxis.axis_label = f"{_K}, share of the target's information (0 to 1)"
     band = {"fill_color": "#d9dee6", "line_color": None}
     shown.hbar(
         "measure", left="low", right="high", height=0.7, source=source, legend_label="null: mean to 95 %", **band
@@ -61,7 +63,7 @@ def information(material: Material) -> View:
             there, "measure", size=9, source=source, fill_color=fill, line_color="#0072B2", line_width=1.5,
             legend_label=words,
         )  # fmt: skip
-        rows = [("measure", "@measure"), ("K", "@k{0.0000}"), ("given", "@given"), ("null, mean", "@low{0.0000}"),
+        rows = [("measure", "@measure"), (_K, "@k{0.0000}"), ("given", "@given"), ("null, mean", "@low{0.0000}"),
                 ("null, 95 %", "@high{0.0000}"), ("p, Holm", "@p{0.000}")]  # fmt: skip
         shown.add_tools(hover(rows, renderers=[dots]))
     shown.add_layout(shown.legend[0], "above")
@@ -80,7 +82,7 @@ def _psi_cells(material: Material, target: str, axes: list[str]) -> Data:
             words = "–" if math.isnan(turned) else f"{round(turned, 2) + 0.0:.2f}"
             # adding zero makes of "-0.00" a "0.00"
             ink = "white" if abs(turned) > 0.62 else colours.INK
-            cells.append((text(name), "Ψ" if axis is None else text(axis), turned, words, ink))
+            cells.append((text(name), _PSI if axis is None else text(axis), turned, words, ink))
     columns = zip(*cells, strict=True) if cells else ([],) * 5
     return {key: list(c) for key, c in zip(("measure", "axis", "psi", "words", "ink"), columns, strict=True)}
 
@@ -88,8 +90,8 @@ def _psi_cells(material: Material, target: str, axes: list[str]) -> Data:
 def _k_columns(material: Material, target: str) -> Data:
     rows = _by_measure(material, target)
     ordered = [rows[name] for name in material.measures]
-    # K does not see a sign: which way the measure points is tau-b's
-    along = [row["sign"] * row["tau_b"] >= 0 for row in ordered]
+    # K does not see a sign: tau-b says which way the measure points
+    along = [row["sign"] * row[RANKED_BY] >= 0 for row in ordered]
     k = [row.get("k", math.nan) for row in ordered]
     return {
         "measure": [text(name) for name in material.measures],

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from prunegen_jax.judging import Verdict
-from prunegen_jax.judging.table import Table
+from prunegen_jax.judging import Table, Verdict
+from prunegen_jax.judging.statistics import best_first
 from prunegen_jax.report import stored
 from prunegen_jax.report.stored import Json
 from prunegen_jax.runs import files, tables
 from prunegen_jax.runs.record_form import is_number
+from prunegen_jax.runs.tables.verdict_files import read_verdict
 
 _NO_RUNS = "the report was made from a table alone, without the runs behind it"
 
@@ -70,12 +71,6 @@ class Material:
         return tuple(row["measure"] for row in sorted(rows, key=best_first))
 
 
-def best_first(row: Json) -> tuple[bool, float]:
-    """Sorts rows of a verdict by tau-b in the believed direction."""
-    value = row["sign"] * row["tau_b"]
-    return bool(np.isnan(value)), -value
-
-
 def from_table(table: Table, verdict: Verdict, *, title: str) -> Material:
     """What a table and its verdict alone have to show."""
     sections = ("pruning curves", "training curves", "costs", "config and versions")
@@ -99,7 +94,7 @@ def from_workdir(
     """
     if verdict is None:
         require_verdict(folder)
-        verdict = stored.read_verdict(folder / "verdict.json")
+        verdict = read_verdict(folder / "verdict.json")
     if table is None:
         table = tables.read_csv(folder / "results.csv")
     _check_columns(folder, verdict, table)

@@ -11,6 +11,7 @@ from bokeh.models import Select
 from bokeh.resources import Resources
 from markupsafe import Markup
 
+from prunegen_jax.judging.statistics import shown_statistics
 from prunegen_jax.report import colours, judgement, lines, points, ranking, rival, sharing, views
 from prunegen_jax.report.colours import Colouring
 from prunegen_jax.report.material import Material
@@ -33,6 +34,8 @@ def html(material: Material) -> str:
         costs=costs(material),
         left_out=_by_reason(material),
         names=views.text,
+        statistics=shown_statistics(),
+        correlations=shown_statistics(signed=True),
     )
 
 

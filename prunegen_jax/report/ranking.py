@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from bokeh.models import ColumnDataSource, DataTable, Div, HTMLTemplateFormatter, InlineStyleSheet, TableColumn
 from markupsafe import Markup
 
+from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS, best_first, shown_statistics
 from prunegen_jax.report import colours
-from prunegen_jax.report.material import Material, best_first
+from prunegen_jax.report.material import Material
 from prunegen_jax.report.stored import Json
 from prunegen_jax.report.views import FONT, Data, View, target_name
 
@@ -47,21 +49,38 @@ _STYLE = (
 .marked { font-weight: 700; }
 """
 )
-_COLUMNS = (  # field, heading, width, format
-    ("place", "#", 30, "0"),
-    ("measure", "measure", 216, "measure"),
-    ("family", "family", 74, "text"),
-    ("sign", "belief", 52, "text"),
-    ("tau_b", "τ-b, interval", 254, "interval"),
-    ("tau_p_holm", "p", 60, "p"),
-    ("psi", "Ψ, interval", 254, "interval"),
-    ("k_corrected", "K − bias", 66, "3"),
-    ("k_p_holm", "p", 60, "p"),
-    ("pgdl", "PGDL", 50, "3"),
-    ("adjusted_r2", "adj. R²", 54, "2"),
-    ("sign_error", "sign err.", 64, "2"),
-    ("sign_error_worst", "worst", 50, "2"),
+
+
+class _Column(NamedTuple):
+    """A column of the table: the data it shows, its heading, its width in pixels, and how its cells are drawn."""
+
+    field: str
+    title: str
+    width: int
+    kind: str
+
+
+_NAMES = (
+    _Column("place", "#", 30, "0"),
+    _Column("measure", "measure", 206, "measure"),
+    _Column("family", "family", 74, "text"),
+    _Column("sign", "belief", 52, "text"),
 )
+
+
+def _statistics() -> list[_Column]:
+    """The columns of the statistics that are shown."""
+    columns = []
+    for name, statistic in shown_statistics().items():
+        if statistic.is_signed:
+            columns.append(_Column(name, f"{statistic.label}, interval", 254, "interval"))
+        else:
+            title = f"{statistic.label} − bias" if statistic.less_bias else statistic.label
+            field = f"{name}_corrected" if statistic.less_bias else name
+            columns.append(_Column(field, title, max(6 * len(title) + 14, 50), str(statistic.digits - 1)))
+        if statistic.shows_p_value:
+            columns.append(_Column(f"{statistic.p_column}_holm", "p", 60, "p"))
+    return columns
 
 
 def table(material: Material) -> View:
@@ -69,18 +88,19 @@ def table(material: Material) -> View:
     targets = material.verdict.targets
     views = {str(place): _data(material, target) for place, target in enumerate(targets)}
     source = ColumnDataSource(views["0"], name="verdict")
-    there = [entry for entry in _COLUMNS if any(_says(value) for data in views.values() for value in data[entry[0]])]
+    every = [*_NAMES, *_statistics()]
+    defined = [c for c in every if any(_is_defined(value) for data in views.values() for value in data[c.field])]
     columns = [
-        TableColumn(field=field, title=title, width=width, formatter=_formatter(field, kind))
-        for field, title, width, kind in _widened(there)
+        TableColumn(field=c.field, title=c.title, width=c.width, formatter=_formatter(c.field, c.kind))
+        for c in _fill_width(defined)
     ]
     count = max(len(data["measure"]) for data in views.values())
-    shown = DataTable(
+    view = DataTable(
         source=source, columns=columns, index_position=None, row_height=_ROW, autosize_mode="none", selectable=False,
         height=min(count, _SHOWN) * _ROW + 30, sizing_mode="stretch_width", reorderable=False, name="verdict_table",
         stylesheets=[InlineStyleSheet(css=_STYLE)],
     )  # fmt: skip
-    return View(shown, [(source, views)])
+    return View(view, [(source, views)])
 
 
 def summary(material: Material) -> View:
@@ -97,7 +117,7 @@ def summary(material: Material) -> View:
 def sentences(material: Material, target: str) -> Markup:
     """The verdict on `target` as HTML; names are escaped."""
     rows = sorted((row for row in material.verdict.rows if row["target"] == target), key=best_first)
-    judged = [row for row in rows if not math.isnan(row["tau_b"])]
+    judged = [row for row in rows if not math.isnan(row[RANKED_BY])]
     if not judged:
         return Markup("<p>No measure could be judged on {}.</p>").format(target_name(target))
     lines = [
@@ -109,12 +129,13 @@ def sentences(material: Material, target: str) -> Markup:
     if place:
         row = judged[place]
         lines.append(Markup("<b>{}</b> comes {}: {}.").format(row["measure"], _ordinal(place + 1), _tau(row)))
-    sure = [row for row in judged if row.get("tau_p_holm", math.nan) < 0.05 and row["sign"] * row["tau_b"] > 0]
-    against = [row for row in judged if row.get("tau_p_holm", math.nan) < 0.05 and row["sign"] * row["tau_b"] < 0]
-    told = Markup("{} of {} measures point the believed way with a Holm-corrected p below 0.05").format(
-        len(sure), len(judged)
+    column = f"{STATISTICS[RANKED_BY].p_column}_holm"
+    significant = [row["sign"] * row[RANKED_BY] > 0 for row in judged if row.get(column, math.nan) < 0.05]
+    with_belief = Markup("{} of {} measures point the believed way with a Holm-corrected p below 0.05").format(
+        sum(significant), len(judged)
     )
-    lines.append(told + (f", {len(against)} the opposite way." if against else "."))
+    against = len(significant) - sum(significant)
+    lines.append(with_belief + (f", {against} the opposite way." if against else "."))
     ceilings = [row for row in material.verdict.ceilings if row["target"] == target and not math.isnan(row["tau_b"])]
     if ceilings:
         least = min(ceilings, key=lambda row: row["tau_b"])
@@ -140,21 +161,22 @@ def _data(material: Material, target: str) -> Data:
         "colour": [colour[row["family"]] for row in rows],
         "marked": [row["measure"] == material.reference for row in rows],
     }
-    for name in ("tau_p_holm", "k_corrected", "k_p_holm", "pgdl", "adjusted_r2", "sign_error", "sign_error_worst"):
-        data[name] = [row.get(name, math.nan) for row in rows]
-    for name in ("tau_b", "psi"):
-        turned = [believed(row, name) for row in rows]
-        data |= {key: [each[i] for each in turned] for i, key in enumerate((name, f"{name}_low", f"{name}_high"))}
+    for column in _statistics():
+        data[column.field] = [row.get(column.field, math.nan) for row in rows]
+        if column.kind == "interval":
+            turned = [believed(row, column.field) for row in rows]
+            for place, end in enumerate(("", "_low", "_high")):
+                data[column.field + end] = [each[place] for each in turned]
     return data
 
 
-def _widened(columns: list[tuple[str, str, int, str]]) -> list[tuple[str, str, int, str]]:
+def _fill_width(columns: list[_Column]) -> list[_Column]:
     """The columns, with the room that is left given to the names of the measures."""
-    spare = max(_WIDTH - sum(width for _, _, width, _ in columns), 0)
-    return [(field, title, width + spare * (field == "measure"), kind) for field, title, width, kind in columns]
+    spare = max(_WIDTH - sum(c.width for c in columns), 0)
+    return [c._replace(width=c.width + spare * (c.field == "measure")) for c in columns]
 
 
-def _says(value: object) -> bool:
+def _is_defined(value: object) -> bool:
     return not (isinstance(value, float) and math.isnan(value))
 
 
@@ -165,8 +187,10 @@ def believed(row: Json, statistic: str) -> tuple[float, float, float]:
 
 
 def _tau(row: Json) -> Markup:
-    value, low, high = believed(row, "tau_b")
-    return Markup("τ-b {:.2f}").format(value) + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
+    value, low, high = believed(row, RANKED_BY)
+    return Markup("{} {:.2f}").format(STATISTICS[RANKED_BY].label, value) + (
+        "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    )
 
 
 def _ordinal(place: int) -> str:

@@ -12,14 +12,13 @@ from bokeh.models import ColorBar, ColumnDataSource, CustomJS, Div, FactorRange,
 from bokeh.transform import transform
 from markupsafe import Markup
 
+from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS, shown_statistics
 from prunegen_jax.report import colours
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.points import written
 from prunegen_jax.report.ranking import believed
 from prunegen_jax.report.stored import Json
 from prunegen_jax.report.views import FONT, View, hover, label, plot, text
-
-_SAID = {"tau_b": "τ-b", "psi": "Ψ", "adjusted_r2": "adjusted R²"}
 
 _CHOOSE = """
 const r = rival.value, t = target.value
@@ -37,7 +36,7 @@ def is_there(material: Material) -> bool:
 
 
 def against(material: Material, target: Select) -> View:
-    """Both measures' ranks of every judged network, coloured by the target; tau-b, Psi and psi of both side by side.
+    """Both measures' ranks of every judged network, coloured by the target; the correlations of both side by side.
 
     The rival is chosen, at first the best other measure; `target` is the page's own choice. Ranks and correlations are
     turned by the believed signs, so that networks both hold to generalize worse lie top right.
@@ -119,11 +118,18 @@ def ranks(material: Material) -> dict[str, np.ndarray]:
 
 
 def compared(material: Material, measure: str, target: str) -> tuple[list[str], list[float], list[float]]:
-    """Labels, and by them tau-b, Psi and psi along each axis of the reference and of `measure`, as believed."""
+    """Correlations of the reference and of `measure`, turned by the believed signs.
+
+    Returns:
+        Labels of every signed statistic that is shown, and of psi along each axis; the values of the reference; those
+        of `measure`.
+    """
     axes = [str(axis) for axis in material.verdict.settings.get("axes", ())]
-    labels = ["τ-b", "Ψ", *(f"ψ, {text(axis)}" for axis in axes)]
-    ours, theirs = (_values(_row(material, name, target), axes) for name in (material.reference, measure))
-    return labels, ours, theirs
+    labels = {name: statistic.label for name, statistic in shown_statistics(signed=True).items()}
+    labels |= {f"psi.{axis}": f"ψ, {text(axis)}" for axis in axes}
+    rows = [_row(material, name, target) for name in (material.reference, measure)]
+    ours, theirs = ([each["sign"] * each.get(key, math.nan) for key in labels] for each in rows)
+    return list(labels.values()), ours, theirs
 
 
 def _columns(material: Material) -> dict[str, np.ndarray]:
@@ -138,11 +144,6 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
-def _values(found: Json, axes: list[str]) -> list[float]:
-    """tau-b, Psi and psi along each axis, turned by the believed sign."""
-    return [found["sign"] * found.get(key, math.nan) for key in ("tau_b", "psi", *(f"psi.{axis}" for axis in axes))]
-
-
 def _row(material: Material, measure: str, target: str) -> Json:
     return next(r for r in material.verdict.rows if r["measure"] == measure and r["target"] == target)
 
@@ -153,18 +154,19 @@ def _axis_name(name: str) -> str:
 
 def _sentence(material: Material, rival: str, target: str) -> Markup:
     """By how much the reference is better than `rival`, paired over configurations; without draws both values alone."""
-    told = []
+    labels = {name: statistic.label for name, statistic in shown_statistics().items() if statistic.shows_interval}
+    parts = []
     for each in material.verdict.differences:
-        if each["measure"] == rival and each["target"] == target and each["statistic"] in _SAID:
-            numbers = [_signed(each[key]) for key in ("better_by", "low", "high")]
-            if not math.isnan(each["better_by"]):
-                told.append(f"{_SAID[each['statistic']]} {numbers[0]} [{numbers[1]}, {numbers[2]}]")
-    if told:
+        is_asked = each["measure"] == rival and each["target"] == target and each["statistic"] in labels
+        if is_asked and not math.isnan(each["better_by"]):
+            value, low, high = (_signed(each[key]) for key in ("better_by", "low", "high"))
+            parts.append(f"{labels[each['statistic']]} {value} [{low}, {high}]")
+    if parts:
         lead = Markup("Paired over configurations, <b>{}</b> is ahead of <b>{}</b> by: ")
-        return lead.format(material.reference, rival) + ", ".join(told) + ". An interval that holds 0 decides nothing."
-    ours, theirs = (believed(_row(material, name, target), "tau_b")[0] for name in (material.reference, rival))
-    lead = Markup("τ-b of <b>{}</b> is {:.2f}, of <b>{}</b> {:.2f}; the verdict has no paired intervals.")
-    return lead.format(material.reference, ours, rival, theirs)
+        return lead.format(material.reference, rival) + ", ".join(parts) + ". An interval that holds 0 decides nothing."
+    ours, theirs = (believed(_row(material, name, target), RANKED_BY)[0] for name in (material.reference, rival))
+    lead = Markup("{} of <b>{}</b> is {:.2f}, of <b>{}</b> {:.2f}; the verdict has no paired intervals.")
+    return lead.format(STATISTICS[RANKED_BY].label, material.reference, ours, rival, theirs)
 
 
 def _signed(value: float) -> str:

@@ -15,7 +15,7 @@ from prunegen_jax.judging import Verdict
 from prunegen_jax.judging.table import Table
 from prunegen_jax.report import material, page
 from prunegen_jax.runs import files
-from prunegen_jax.runs.table_files import readable
+from prunegen_jax.runs.tables.text_files import readable
 
 _SHARE = 10.0  # a refresh waits at least this many times what the last one took: a tenth of a sweep's time at most
 _FEWEST = 2  # networks that can be compared

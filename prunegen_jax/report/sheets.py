@@ -6,79 +6,90 @@ import html
 import math
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from prunegen_jax.judging.verdict import file_stems
-from prunegen_jax.report.material import Material, best_first
+from prunegen_jax.judging.statistics import best_first, shown_statistics
+from prunegen_jax.report.material import Material
 from prunegen_jax.report.stored import Json
+from prunegen_jax.runs.tables.verdict_files import file_stems
 
-_NUMBERS = (  # column, heading in Markdown, heading in LaTeX, digits
-    ("n", "n", "$n$", 0),
-    ("tau_b", "τ-b", r"$\tau_b$", 3),
-    ("tau_p_holm", "p (Holm)", r"$p_{\mathrm{Holm}}$", 3),
-    ("psi", "Ψ", r"$\Psi$", 3),
-    ("k", "K", "$K$", 4),
-    ("k_null_95", "K null 95 %", r"$K_{0.95}^{\mathrm{null}}$", 4),
-    ("pgdl", "PGDL", "PGDL", 4),
-    ("adjusted_r2", "adj. R²", r"adj.\ $R^2$", 3),
-    ("sign_error", "sign error", "sign error", 3),
-    ("sign_error_worst", "worst", "worst", 3),
-)
-_INTERVALS = ("tau_b", "psi", "adjusted_r2")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
 
 
+class _Column(NamedTuple):
+    """A column of numbers: that of the verdict, its headings, and how it is written."""
+
+    name: str
+    markdown: str
+    latex: str
+    digits: int
+    shows_interval: bool = False
+
+    def text(self, row: Json) -> str:
+        """The value in a row, with its interval; empty if it is not defined."""
+        value = row.get(self.name)
+        if _is_absent(value):
+            return ""
+        text = f"{round(value, self.digits) + 0.0:.{self.digits}f}"  # adding zero makes of "-0.000" a "0.000"
+        low, high = row.get(f"{self.name}_low"), row.get(f"{self.name}_high")
+        if self.shows_interval and not (_is_absent(low) or _is_absent(high)):
+            text += f" [{low:.2f}, {high:.2f}]"
+        return text
+
+
 def sheets(material: Material) -> dict[str, str]:
     """File name -> content: `verdict_TARGET.md` and `.tex`, numbers as in verdict.csv, best measure first."""
-    stems = file_stems(material.verdict.targets)
-    found = {}
-    for target, stem in stems.items():
+    texts = {}
+    for target, stem in file_stems(material.verdict.targets).items():
         rows = sorted((row for row in material.verdict.rows if row["target"] == target), key=best_first)
-        columns = [entry for entry in _NUMBERS if any(not _absent(row.get(entry[0])) for row in rows)]
-        found[f"verdict_{stem}.md"] = _markdown(rows, columns)
-        found[f"verdict_{stem}.tex"] = _latex(rows, columns)
-    return found
+        columns = [column for column in _columns() if any(column.text(row) for row in rows)]
+        texts[f"verdict_{stem}.md"] = _markdown(rows, columns)
+        texts[f"verdict_{stem}.tex"] = _latex(rows, columns)
+    return texts
 
 
-def _markdown(rows: Sequence[Json], columns: Sequence[tuple[str, str, str, int]]) -> str:
-    lines = [["measure", "family", "belief", *(heading for _, heading, _, _ in columns)]]
+def _columns() -> list[_Column]:
+    """The statistics that are shown, each with its p-value or, if it has a bias, with the limit of its null."""
+    columns = [_Column("n", "n", "$n$", 0)]
+    for name, statistic in shown_statistics().items():
+        label, latex, digits = statistic.label, statistic.latex or latex_text(statistic.label), statistic.digits
+        columns.append(_Column(name, label, latex, digits, statistic.shows_interval))
+        if statistic.less_bias:
+            columns.append(_Column(f"{name}_null_95", f"{label} null 95 %", rf"{latex} null 95\,\%", digits))
+        elif statistic.shows_p_value:
+            columns.append(_Column(f"{statistic.p_column}_holm", "p (Holm)", r"$p_{\mathrm{Holm}}$", digits))
+    return columns
+
+
+def _markdown(rows: Sequence[Json], columns: Sequence[_Column]) -> str:
+    lines = [["measure", "family", "belief", *(column.markdown for column in columns)]]
     lines.append(["---", "---", "---", *("---:" for _ in columns)])
     for row in rows:
         words = [_markdown_text(row["measure"]), _markdown_text(row["family"]), "+" if row["sign"] > 0 else "−"]
-        lines.append([*words, *(_cell(row, name, digits) for name, _, _, digits in columns)])
+        lines.append([*words, *(column.text(row) for column in columns)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _latex(rows: Sequence[Json], columns: Sequence[tuple[str, str, str, int]]) -> str:
-    lines = [["measure", "family", "belief", *(heading for _, _, heading, _ in columns)]]
+def _latex(rows: Sequence[Json], columns: Sequence[_Column]) -> str:
+    lines = [["measure", "family", "belief", *(column.latex for column in columns)]]
     for row in rows:
         words = [latex_text(row["measure"]), latex_text(row["family"]), "$+$" if row["sign"] > 0 else "$-$"]
-        lines.append([*words, *(_cell(row, name, digits).replace("-", "$-$") for name, _, _, digits in columns)])
+        lines.append([*words, *(column.text(row).replace("-", "$-$") for column in columns)])
     body = [" & ".join(line) + r" \\" for line in lines]
     rule = [r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule"]
     begin = "% \\usepackage{booktabs}\n\\begin{tabular}{llc" + "r" * len(columns) + "}\n"
     return begin + "\n".join(rule) + "\n\\end{tabular}\n"
 
 
-def _cell(row: Json, name: str, digits: int) -> str:
-    value = row.get(name)
-    if _absent(value):
-        return ""
-    written = f"{round(value, digits) + 0.0:.{digits}f}"  # adding zero makes of "-0.000" a "0.000"
-    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    if name in _INTERVALS and not (_absent(low) or _absent(high)):
-        written += f" [{low:.2f}, {high:.2f}]"
-    return written
-
-
-def _absent(value: object) -> bool:
+def _is_absent(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _markdown_text(words: str) -> str:
-    """Text that Markdown shows as it is: no HTML, no cell's end, no emphasis."""
+    """Text that Markdown shows as it is, without HTML, the end of a cell, or emphasis."""
     escaped = html.escape(words.replace("\n", " "), quote=False)
     return re.sub(r"([\\`*\[\]|])", r"\\\1", escaped)
 

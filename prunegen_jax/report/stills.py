@@ -12,19 +12,22 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
-from prunegen_jax.judging.verdict import file_stems
+from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS, best_first
 from prunegen_jax.report import colours, lines, rival
 from prunegen_jax.report.colours import GREY, INK, OKABE_ITO
-from prunegen_jax.report.material import Material, best_first
+from prunegen_jax.report.material import Material
 from prunegen_jax.report.ranking import believed
 from prunegen_jax.report.stored import Json
 from prunegen_jax.report.views import target_name
+from prunegen_jax.runs.tables.verdict_files import file_stems
 
 _STYLE = {
     "text.parse_math": False,  # a measure may have a dollar in its name
     "svg.fonttype": "none", "svg.hashsalt": "prunegen_jax", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.edgecolor": GREY, "text.color": INK, "axes.labelcolor": INK,
 }  # fmt: skip
+_LABEL = STATISTICS[RANKED_BY].label
+_PSI, _K = STATISTICS["psi"].label, STATISTICS["k"].label
 _COLUMNS = 4  # of the scatters
 _PANELS = 100  # of the scatters
 _TITLE = 36  # letters of a scatter's title
@@ -77,11 +80,11 @@ def _intervals(rows: list[Json], target: str) -> Figure:
     figure, axes = _empty(7.5, 0.9 + 0.21 * len(rows))
     family = colours.of_families(row["family"] for row in rows)
     for place, row in enumerate(rows):
-        value, low, high = believed(row, "tau_b")
+        value, low, high = believed(row, RANKED_BY)
         axes.plot([low, high], [place, place], color=family[row["family"]], linewidth=1.6)
         axes.plot([value], [place], "o", color=family[row["family"]], markersize=4.5)
     axes.axvline(0, color=GREY, linewidth=0.7)
-    axes.set(xlim=(-1.02, 1.02), xlabel=f"τ-b in the believed direction, {_short(target_name(target))}")
+    axes.set(xlim=(-1.02, 1.02), xlabel=f"{_LABEL} in the believed direction, {_short(target_name(target))}")
     for name in dict.fromkeys(row["family"] for row in rows if row["family"]):
         axes.plot([], [], "o-", color=family[name], label=_short(name))
     if any(row["family"] for row in rows):
@@ -95,9 +98,9 @@ def _information(rows: list[Json], target: str) -> Figure:
         low, high = row.get("k_null", math.nan), row.get("k_null_95", math.nan)
         if not (math.isnan(low) or math.isnan(high)):
             axes.barh(place, high - low, left=low, height=0.7, color="#d9dee6")
-        fill = OKABE_ITO[1] if row["sign"] * row["tau_b"] >= 0 else "white"
+        fill = OKABE_ITO[1] if row["sign"] * row[RANKED_BY] >= 0 else "white"
         axes.plot([row.get("k", math.nan)], [place], "o", color=OKABE_ITO[1], markerfacecolor=fill, markersize=4.5)
-    axes.set(xlabel=f"K, {_short(target_name(target))}; grey: null, mean to 95 %; open: against the belief")
+    axes.set(xlabel=f"{_K}, {_short(target_name(target))}; grey: null, mean to 95 %; open: against the belief")
     return _named_rows(figure, axes, rows)
 
 
@@ -108,7 +111,7 @@ def _psi(rows: list[Json], axes_names: list[str]) -> Figure:
     palette = mpl.colors.LinearSegmentedColormap.from_list("psi", colours.DIVERGING)
     image = axes.imshow(values, vmin=-1, vmax=1, cmap=palette, aspect="auto")
     axes.set_xticks(
-        range(values.shape[1]), [*map(_short, axes_names), "Ψ"], rotation=30, ha="left", rotation_mode="anchor"
+        range(values.shape[1]), [*map(_short, axes_names), _PSI], rotation=30, ha="left", rotation_mode="anchor"
     )
     axes.xaxis.tick_top()
     figure.colorbar(image, ax=axes, shrink=0.6)
@@ -161,7 +164,7 @@ def _scatters(material: Material, rows: list[Json], target: str) -> Figure:
         values = material.table.measures[row["measure"]]
         finite = np.where(np.isfinite(values), values, np.nan)
         axes.scatter(finite, material.table.targets[target], s=9, c=colouring.colours if colouring else OKABE_ITO[1])
-        axes.set_title(f"{_short(row['measure'], _TITLE)}\nτ-b {row['tau_b']:.2f}", fontsize=7)
+        axes.set_title(f"{_short(row['measure'], _TITLE)}\n{_LABEL} {row[RANKED_BY]:.2f}", fontsize=7)
         axes.tick_params(labelsize=6)
         axes.ticklabel_format(axis="x", scilimits=(-3, 4))
         axes.xaxis.get_offset_text().set_fontsize(6)

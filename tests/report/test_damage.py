@@ -95,7 +95,7 @@ VERDICTS = {
 @pytest.mark.parametrize("change", VERDICTS.values(), ids=VERDICTS)
 def test_a_verdict_of_another_making_is_one_sentence(whole, tmp_path, change):
     folder = damaged(whole, tmp_path, "verdict", change)
-    with pytest.raises(ValueError, match="is not a verdict of ours|of the verdict; judge again") as told:
+    with pytest.raises(ValueError, match="is not a valid verdict|of the verdict; judge again") as told:
         page.html(material.from_workdir(folder))
     assert len(str(told.value).splitlines()) == 1
 
@@ -103,7 +103,7 @@ def test_a_verdict_of_another_making_is_one_sentence(whole, tmp_path, change):
 def test_a_verdict_without_a_bottom(whole, tmp_path):
     folder = damaged(whole, tmp_path, "verdict", dict)
     (folder / "verdict.json").write_text("[" * 100_000)
-    with pytest.raises(ValueError, match="is not a verdict of ours"):
+    with pytest.raises(ValueError, match="is not a valid verdict"):
         material.from_workdir(folder)
 
 

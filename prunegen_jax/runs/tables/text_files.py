@@ -1,4 +1,4 @@
-"""What stands in the files that tables are read from, before anyone says what it means."""
+"""The files that tables are read from, as text: bounded, decoded, and safe to show."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from etils.epath import Path
 
 from prunegen_jax.runs.files import in_bucket
 
-_BYTES = 2**27  # of a file: its cells take some thirty times as much
-_MODELS = 1_000_000
-_COLUMNS = 10_000
-_LETTERS = 200  # of a name: figures and tables are drawn with it
-_DIGITS = 300  # of an integer in JSON: no float is larger
+_MOST_BYTES = 2**27  # of a file: its cells take some thirty times as much
+_MOST_MODELS = 1_000_000
+_MOST_COLUMNS = 10_000
+_MOST_LETTERS = 200  # of a name: figures and tables are drawn with it
+_MOST_DIGITS = 300  # of an integer in JSON: no float is larger
 
 
 def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of a CSV, as `readable` gives them. Raises ValueError when it is missing, empty, ragged, or
-    larger than a table of models can be."""
+    """Header and lines of a CSV, as `readable` gives them.
+
+    Raises:
+        ValueError: if the file is missing, empty, ragged, or larger than a table of models can be.
+    """
     file = os.fspath(path)
     lines = _lines(file, _text(path, "; give the path of a CSV"))
     if len(lines) < 2:
@@ -43,8 +46,11 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The object in a JSON file, its words as `readable` gives them. Raises ValueError when it is not there or holds
-    anything else."""
+    """The object in a JSON file, its texts as `readable` gives them.
+
+    Raises:
+        ValueError: if the file is missing, or holds anything but an object.
+    """
     file = os.fspath(path)
     text = _text(path)
     try:
@@ -61,27 +67,35 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def readable(text: str) -> str:
-    """The text on one line, with what a terminal takes for a command, or cannot show, replaced."""
+    """The text on one line, without characters that a terminal takes for a command or cannot show."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
 
 
 def _text(path: str | os.PathLike[str], advice: str = "") -> str:
-    """The content of a file of text. Raises ValueError when there is none, or no end of it."""
+    """The content of a text file.
+
+    Args:
+        path: the file.
+        advice: the end of the message if there is no such file.
+
+    Raises:
+        ValueError: if there is no regular file, it cannot be read, is too large, or is not UTF-8.
+    """
     file = os.fspath(path)
     try:
-        # of a folder's file the system is asked: to `epath` a pipe is a file, and reading it may never end
+        # `pathlib` for local files: to `epath` a pipe is a file, and reading it may never end
         if not (Path(path) if in_bucket(path) else pathlib.Path(path)).is_file():
             if Path(path).exists():
                 raise ValueError(f"{file!r} is not a regular file{advice}")
             raise ValueError(f"there is no file {file!r}{advice}")
         with Path(path).open("rb") as opened:
-            raw = opened.read(_BYTES + 1)
+            raw = opened.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ValueError(f"{file!r} cannot be read: {error.strerror or error}") from error
-    if len(raw) > _BYTES:
-        raise ValueError(f"{file!r} is larger than {_BYTES >> 20} MB; a table of models has to be smaller")
+    if len(raw) > _MOST_BYTES:
+        raise ValueError(f"{file!r} is larger than {_MOST_BYTES >> 20} MB; a table of models has to be smaller")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -92,15 +106,15 @@ def _text(path: str | os.PathLike[str], advice: str = "") -> str:
 
 
 def _lines(file: str, text: str) -> list[list[str]]:
-    """The lines of a CSV that are not empty, refused at the first that is too much."""
+    """The lines of a CSV that are not empty. ValueError at the first line that is too much."""
     lines: list[list[str]] = []
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
         for line in reader:
-            if len(line) > _COLUMNS:
-                raise ValueError(f"line {reader.line_num} of {file!r} has {len(line)} cells; {_COLUMNS} are the most")
-            if len(lines) > _MODELS:
-                raise ValueError(f"{file!r} has more than {_MODELS} lines; a table has one per model")
+            if len(line) > _MOST_COLUMNS:
+                raise ValueError(f"line {reader.line_num} of {file!r} has {len(line)} cells; {_MOST_COLUMNS} are the most")
+            if len(lines) > _MOST_MODELS:
+                raise ValueError(f"{file!r} has more than {_MOST_MODELS} lines; a table has one per model")
             if line:
                 lines.append([readable(cell) for cell in line])
     except csv.Error as error:
@@ -110,27 +124,31 @@ def _lines(file: str, text: str) -> list[list[str]]:
 
 def _check_names(names: Iterable[str], where: str) -> None:
     for name in names:
-        if len(name) > _LETTERS:
-            raise ValueError(f"{where}, {name[:20]!r}..., has {len(name)} letters; {_LETTERS} are the most")
+        if len(name) > _MOST_LETTERS:
+            raise ValueError(f"{where}, {name[:20]!r}..., has {len(name)} letters; {_MOST_LETTERS} are the most")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON file, its names and words made readable."""
-    found = {readable(name): readable(value) if isinstance(value, str) else value for name, value in pairs}
-    _check_names(found, "the name")
-    if len(found) < len({name for name, _ in pairs}):
-        raise ValueError("two of its names differ in letters alone that cannot be shown")
-    return found
+    """An object of a JSON file, its names and texts made readable."""
+    content = {readable(name): readable(value) if isinstance(value, str) else value for name, value in pairs}
+    _check_names(content, "the name")
+    if len(content) < len({name for name, _ in pairs}):
+        raise ValueError("two of its names differ only in characters that cannot be shown")
+    return content
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _DIGITS:
+    if len(digits) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits is too large")
     return int(digits)
 
 
 def read_prediction(path: str | os.PathLike[str], names: Sequence[str]) -> np.ndarray:
-    """The values `[n]` of one `.predict` file for the models `names`. Raises ValueError when one lacks a number."""
+    """The values `[n]` of one `.predict` file for the models `names`.
+
+    Raises:
+        ValueError: if a model lacks a number.
+    """
     values = {k if "model" in k else f"model_{k}": v for k, v in read_json(path).items()}
     missing = [name for name in names if name not in values]
     if missing:

@@ -1,4 +1,4 @@
-"""Which column of somebody's table plays which part, and what its cells mean."""
+"""The part that each column of a CSV plays, and what its cells mean."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from prunegen_jax.judging.table import LARGEST_TEST, REPLICATES
+from prunegen_jax.judging.verdict import cell
 
 TARGETS = ("gap", "test_error", "test_loss")
 CONFOUNDERS = ("train_loss", "parameters", "batch_size")
@@ -21,8 +22,8 @@ ALIASES = {  # how others call our columns, lower case, without the prefixes bel
     "parameters": ("parameters", "params", "num_params", "n_params", "num_parameters", "parameter_count"),
     "batch_size": ("batch_size", "train_batch_size"),
 }
-_LETTERS = 60  # of a cell in a message, and of one in an array of text
-_NAMED = 40  # columns in a message
+_LONGEST_CELL = 60  # letters of a cell in a message, and in an array of text
+_MOST_NAMES = 40  # columns in a message
 _HYPERPARAMETER = re.compile(r"(hp|hparams?|hyperparameters?)[._](?=.)", re.IGNORECASE)
 _NUMBERED = re.compile(r"(hp|hparam)\d+$", re.IGNORECASE)
 _MEASURE = re.compile(r"(complexity|measures?)\.(?=.)", re.IGNORECASE)
@@ -48,19 +49,28 @@ def assign(
     measures: str | None,
     numeric: Sequence[str],
 ) -> dict[str, Any]:
-    """The part that each column plays: {"hyperparameters": {axis: column}, "measures": ..., "targets": ...,
-    "confounders": ..., "name": column or None, "status": column or None, "unused": [column]}.
+    """The part that each column plays.
 
-    Patterns are shell patterns separated by commas; a part without a pattern is found by the columns' names.
-    `numeric` names the columns that hold any number. Raises ValueError when a pattern matches no
-    column, or no target or no measure is found.
+    Args:
+        header: the columns' names.
+        target: shell patterns of the targets, separated by commas; None to find them by name, as the others.
+        hyperparameters: patterns of the hyperparameters.
+        measures: patterns of the measures.
+        numeric: the columns that hold any number.
+
+    Returns:
+        {"hyperparameters": {axis: column}, "measures": ..., "targets": ..., "confounders": ..., "name": column or
+        None, "status": column or None, "unused": [column]}.
+
+    Raises:
+        ValueError: if a pattern matches no column, or no target or no measure is found.
     """
     free = list(header)
 
-    def claim(found: Mapping[str, str]) -> dict[str, str]:
-        for column in found.values():
+    def claim(columns: Mapping[str, str]) -> dict[str, str]:
+        for column in columns.values():
             free.remove(column)
-        return dict(found)
+        return dict(columns)
 
     parts: dict[str, Any] = {}
     if target is not None:
@@ -74,24 +84,24 @@ def assign(
     if target is None:
         parts["targets"] = claim({_short(c): c for c in free if _short(c) in TARGETS})
     if hyperparameters is None:
-        own = [c for c in free if _HYPERPARAMETER.match(c) or _NUMBERED.match(c) or c.lower() in REPLICATES]
-        parts["hyperparameters"] = claim({_axis(c): c for c in own})
-    else:  # a seed beside the named columns still tells repeats apart
+        named = [c for c in free if _HYPERPARAMETER.match(c) or _NUMBERED.match(c) or c.lower() in REPLICATES]
+        parts["hyperparameters"] = claim({_axis(c): c for c in named})
+    else:  # a seed still tells repeats apart
         parts["hyperparameters"] |= claim({_axis(c): c for c in free if _axis(c).lower() in REPLICATES})
     for part, choices in (("name", _NAMES), ("status", _STATUS)):
         parts[part] = next((c for choice in choices for c in free if c.lower() == choice), None)
         if parts[part] is not None:
             free.remove(parts[part])
-    for column in list(free):  # the other targets are no measures, whichever is judged
+    for column in list(free):  # another target is not a measure, even if it is not judged
         if _short(column) in TARGETS or column.lower() in _BOOKKEEPING:
             free.remove(column)
             parts.setdefault("unused", []).append(column)
-    # a confounder that is a measure too stays a measure, so that it is judged like the rest
+    # a confounder that is a measure too stays a measure, and is judged
     prefixed = claim({_CONFOUNDER.sub("", c): c for c in free if _CONFOUNDER.match(c)})
     if measures is None:
         foreign = any(_MEASURE.match(c) and not c.startswith("measure.") for c in free)
-        own = [c for c in free if _MEASURE.match(c) or (c in numeric and not foreign)]
-        parts["measures"] = claim({_measure(c): c for c in own})
+        named = [c for c in free if _MEASURE.match(c) or (c in numeric and not foreign)]
+        parts["measures"] = claim({_measure(c): c for c in named})
     plain = {_confounder(c): c for c in header if _confounder(c) in CONFOUNDERS and c in numeric}
     parts["confounders"] = prefixed | {k: c for k, c in plain.items() if k not in prefixed}
     parts["unused"] = parts.get("unused", []) + [c for c in free if c not in plain.values()]
@@ -118,32 +128,44 @@ def levels(cells: Sequence[Any]) -> np.ndarray:
     if is_numeric(texts):
         return np.array([number(text) for text in texts])
     # an array of text keeps room for its longest cell in every place
-    return np.array(texts, dtype=str if max(map(len, texts), default=0) <= _LETTERS else object)
+    return np.array(texts, dtype=str if max(map(len, texts), default=0) <= _LONGEST_CELL else object)
 
 
 def numbers(column: str, cells: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """The cells of a column of numbers, float64 `[n]`, `nan` where empty. Raises ValueError for text, and for a size
-    of a test set that is none."""
+    """The cells of a column of numbers, float64 `[n]`, `nan` where empty.
+
+    Args:
+        column: the column's name.
+        cells: its cells.
+        labels: the models' names, for messages.
+
+    Raises:
+        ValueError: for text, and in the column "test_size" for what is no number of examples.
+    """
     values = np.empty(len(cells))
     for i, text in enumerate(cells):
         try:
             values[i] = number(text)
         except ValueError as error:
             raise ValueError(
-                f"column {column!r} has to hold numbers, but model {_shown(labels[i])} (line {i + 2}) "
-                f"has {_shown(text)}; leave the cell empty if the value is missing"
+                f"column {column!r} has to hold numbers, but model {_quote(labels[i])} (line {i + 2}) "
+                f"has {_quote(text)}; leave the cell empty if the value is missing"
             ) from error
     if column == "test_size":
         for i in np.flatnonzero(~np.isnan(values) & ~((values >= 1) & (values <= LARGEST_TEST))):
             raise ValueError(
-                f"column 'test_size' has {_shown(cells[i])} for model {_shown(labels[i])} (line {i + 2}); "
+                f"column 'test_size' has {_quote(cells[i])} for model {_quote(labels[i])} (line {i + 2}); "
                 "test_size has to be a positive finite number of examples"
             )
     return values
 
 
 def number(value: Any) -> float:
-    """A cell or a record's value as a float; `nan` for None and the empty cell. Raises ValueError for text."""
+    """A cell or a record's value as a float; `nan` for None and the empty cell.
+
+    Raises:
+        ValueError: for text.
+    """
     if value is None or (isinstance(value, str) and not value.strip()):
         return float("nan")
     return float(value)
@@ -160,18 +182,8 @@ def has_numbers(texts: Sequence[str]) -> bool:
     return any(_reads_as_number(text) and not np.isnan(float(text)) for text in texts)
 
 
-def cell(value: Any) -> str:
-    """A value as a CSV cell, in full: `repr` of a float (the shortest text that reads back equal), empty for `nan`."""
-    if isinstance(value, (bool, np.bool_, str)) or value is None:
-        return str(value)
-    if not isinstance(value, (float, np.floating)):
-        return str(value)
-    return "" if np.isnan(value) else repr(float(value))
-
-
 def header_of_measure(name: str, values: np.ndarray) -> str:
-    """The CSV column of a measure: its name, prefixed where the bare name would be taken for something else, or the
-    lack of any number for a column of text."""
+    """The CSV column of a measure: its name, prefixed where `assign` would not take it for a measure."""
     return f"measure.{name}" if _is_special(name) or np.isnan(values).all() else name
 
 
@@ -181,14 +193,14 @@ def _is_special(name: str) -> bool:
     return _short(name) in special or name.lower() in special or any(p.match(name) for p in patterns)
 
 
-def _shown(text: str) -> str:
+def _quote(text: str) -> str:
     """A cell in a message: a file may hold cells of any length."""
-    return repr(text if len(text) <= _LETTERS else f"{text[:_LETTERS]}...")
+    return repr(text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}...")
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list(names: Sequence[str]) -> str:
     """The names of columns in a message, of many the first."""
-    return ", ".join(names[:_NAMED]) + (f", ... ({len(names)} in all)" if len(names) > _NAMED else "")
+    return ", ".join(names[:_MOST_NAMES]) + (f", ... ({len(names)} in all)" if len(names) > _MOST_NAMES else "")
 
 
 def _reads_as_number(text: str) -> bool:
@@ -219,24 +231,24 @@ def _confounder(column: str) -> str:
 
 
 def _matching(patterns: str, free: Sequence[str], header: Sequence[str], option: str) -> list[str]:
-    found: list[str] = []
+    columns: list[str] = []
     for pattern in (p.strip() for p in patterns.split(",")):
-        matches = [c for c in free if fnmatch.fnmatchcase(c, pattern) and c not in found]
+        matches = [c for c in free if fnmatch.fnmatchcase(c, pattern) and c not in columns]
         # `gap` also finds the column that we would call so
-        matches = matches or [c for c in free if option == "--target" and _short(c) == pattern and c not in found]
+        matches = matches or [c for c in free if option == "--target" and _short(c) == pattern and c not in columns]
         if not matches:
-            raise ValueError(f"{option}: no column matches {pattern!r}; the columns are {_listed(header)}")
-        found += matches
-    return found
+            raise ValueError(f"{option}: no column matches {pattern!r}; the columns are {_list(header)}")
+        columns += matches
+    return columns
 
 
 def _check(parts: Mapping[str, Any], header: Sequence[str]) -> None:
     if not parts["targets"]:
         raise ValueError(
-            f"no target column found among {_listed(header)}; name one with --target, "
+            f"no target column found among {_list(header)}; name one with --target, "
             f"or call it {', '.join(TARGETS)} or gen.gap"
         )
     if not parts["measures"]:
         raise ValueError(
-            f"no measure column found among {_listed(header)}; name some with --measures, or call them complexity.*"
+            f"no measure column found among {_list(header)}; name some with --measures, or call them complexity.*"
         )

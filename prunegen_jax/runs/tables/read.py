@@ -1,0 +1,118 @@
+"""Tables read from anyone's CSV, or from the files of the PGDL competition."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prunegen_jax.judging.table import PARTS, Table
+from prunegen_jax.runs.tables import columns as parse
+from prunegen_jax.runs.tables import text_files as files
+
+SUCCESSES = ("converged", "ok", "true", "1", "1.0")  # statuses of models to judge
+
+
+def read_csv(
+    path: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    hyperparameters: str | None = None,
+    measures: str | None = None,
+    test_size: int | None = None,
+) -> Table:
+    """The table in a CSV with one header line and one model per line.
+
+    Without patterns, columns are found by name: `hp.*` (or hp0, hp1, ...) are hyperparameters, `gap`, `gen.gap`,
+    `test_error`, `test_loss` targets, `complexity.*` or `measure.*` measures (without any, every other column of
+    numbers), `train_loss`, `parameters`, `batch_size` or `confounder.*` confounders; `status` or `is.converged` says
+    which models are left out. Empty cells and "nan" are missing values.
+
+    Args:
+        path: the file.
+        target: shell patterns of the columns to predict (larger = worse), separated by commas.
+        hyperparameters: shell patterns of the columns that the sweep varied.
+        measures: shell patterns of the columns to judge.
+        test_size: number of test examples behind the targets; None for the column of that name, if there is one.
+
+    Returns:
+        The table; its `notes` say what each column was taken as.
+
+    Raises:
+        ValueError: if the file is not a table, a pattern matches nothing, there is no target or no measure, or a column
+            that has to hold numbers holds text.
+    """
+    header, rows = files.read_rows(path)
+    columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
+    numeric = [name for name, cells in columns.items() if parse.has_numbers(cells)]
+    parts = parse.assign(header, target=target, hyperparameters=hyperparameters, measures=measures, numeric=numeric)
+    label, status = parts["name"], parts["status"]
+    names = columns[label] if label is not None else [str(i) for i in range(len(rows))]
+    if test_size is None and "test_size" in numeric:
+        test_size = int(np.nanmin(parse.numbers("test_size", columns["test_size"], names)))
+    table = Table(
+        names=tuple(names),
+        hyperparameters={k: parse.levels(columns[c]) for k, c in parts["hyperparameters"].items()},
+        test_size=test_size,
+        notes=tuple(parse.explain(parts)),
+        **{part: {k: parse.numbers(c, columns[c], names) for k, c in parts[part].items()} for part in PARTS[1:]},
+    )
+    return leave_out(table, ["converged"] * len(rows) if status is None else columns[status])
+
+
+def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str | os.PathLike[str]]) -> Table:
+    """The table of one task of the PGDL competition: its `model_configs.json` and one `.predict` file per measure.
+
+    Targets are gap = train_acc - test_acc, unrounded, as in the official scorer, and test_error = 1 - test_acc.
+
+    Args:
+        model_configs: the task's model_configs.json.
+        predictions: .predict files; a measure is named after its file.
+
+    Raises:
+        ValueError: if a file is not what it should be, or a prediction lacks models or is not a number.
+    """
+    configs = {k if "model" in k else f"model_{k}": v for k, v in files.read_json(model_configs).items()}
+    try:
+        axes = list(next(iter(configs.values()))["hparams"])
+        columns = {a: [c["hparams"][a]["current_value"] for c in configs.values()] for a in axes}
+        train, test = (np.array([float(c["metrics"][k]) for c in configs.values()]) for k in ("train_acc", "test_acc"))
+    except (LookupError, TypeError, ValueError, StopIteration) as error:
+        raise ValueError(
+            f"{model_configs} is not a PGDL model_configs.json: every model needs hparams with a current_value "
+            f"and metrics with train_acc and test_acc ({error!r})"
+        ) from error
+    stems = [Path(p).stem for p in predictions]
+    if not stems:
+        raise ValueError("no .predict file was given; name at least one, it holds one measure")
+    measures = {
+        stem if stems.count(stem) == 1 else str(Path(path).with_suffix("")): files.read_prediction(path, list(configs))
+        for path, stem in zip(predictions, stems, strict=True)
+    }
+    return Table(
+        names=tuple(configs),
+        hyperparameters={a: parse.levels(column) for a, column in columns.items()},
+        measures=measures,
+        targets={"gap": train - test, "test_error": 1 - test},
+        notes=(f"PGDL task with {len(configs)} models, axes {', '.join(axes)}; measures {', '.join(measures)}",),
+    )
+
+
+def leave_out(table: Table, statuses: Sequence[str]) -> Table:
+    """The table with models moved to `left_out` if their status is no success or they lack a hyperparameter."""
+    reasons = ["" if s.partition(":")[0].strip().lower() in SUCCESSES else s.strip() or "no status" for s in statuses]
+    for axis, values in table.hyperparameters.items():
+        missing = np.isnan(values) if values.dtype.kind == "f" else values == ""
+        reasons = [
+            r or (f"no value of hyperparameter {axis}" if m else "") for r, m in zip(reasons, missing, strict=True)
+        ]
+    out = np.array([bool(r) for r in reasons])
+    if not out.any():
+        return table
+    left_out = tuple((n, r) for n, r in zip(table.names, reasons, strict=True) if r)
+    return dataclasses.replace(table.take(~out), left_out=left_out, left_out_rows=table.take(out))
+
+
