@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunegen_jax.judging.composition import judge
-from prunegen_jax.judging.verdict import format_table, write
-from prunegen_jax.runs.tables import Table, read_csv, read_pgdl
+from prunegen_jax.judging import Table, format_table, judge
+from prunegen_jax.runs.tables import read_csv, read_pgdl
 from prunegen_jax.runs.tables.text_files import readable
+from prunegen_jax.runs.tables.verdict_files import write
 
 _EXAMPLES = """examples:
   python -m prunegen_jax.judging results.csv --target=gap --hyperparameters='hp*' --out=verdict
@@ -66,7 +66,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judges, prints and writes; returns the exit status. A wrong input is one sentence on stderr and status 2."""
+    """Judges a table, prints and writes the verdict.
+
+    Args:
+        arguments: the command line; None for the process's own.
+
+    Returns:
+        The exit status: 0, or 2 after one sentence on stderr about a wrong input.
+    """
     options = parser().parse_args(arguments)
     try:
         if options.report and not options.out:
@@ -78,9 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             repeats=options.repeats,
             reference=options.reference,
             signatures={
-                k: _matching(k, v, table.measures, "--signature") for k, v in _named(options.signature, "--signature")
+                name: _match_measures(name, patterns, table.measures, "--signature")
+                for name, patterns in _split_entries(options.signature, "--signature")
             },
-            orders={axis: values.split(",") for axis, values in _named(options.order, "--order")},
+            orders={axis: values.split(",") for axis, values in _split_entries(options.order, "--order")},
             environments=options.environments,
             draws=options.draws,
             permutations=options.permutations,
@@ -96,9 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         print(f"judging takes more memory than there is ({error}); judge fewer models or measures", file=sys.stderr)
         return 2
-    _say("\n".join(f"note: {note}" for note in verdict.notes))
+    _print("\n".join(f"note: {note}" for note in verdict.notes))
     for target in verdict.targets:
-        _say("\n" + format_table(verdict, target=target))
+        _print("\n" + format_table(verdict, target=target))
     if options.out:
         paths = write(verdict, options.out)
         print(f"\nwrote {len(paths)} files to {options.out}, verdict.csv and verdict.json first")
@@ -110,12 +118,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _say(text: str) -> None:
-    """Prints text that holds names from a file: a terminal obeys none of them."""
+def _print(text: str) -> None:
+    """Prints text that holds names from a file, without characters that a terminal takes for commands."""
     print("\n".join(readable(line) for line in text.split("\n")))
 
 
 def _table(options: argparse.Namespace) -> Table:
+    """The table that the command line names, with families and signs."""
     if (options.table is None) == (options.pgdl is None):
         raise ValueError("give either a CSV or --pgdl with --predictions; see --help")
     if options.pgdl is None:
@@ -126,35 +135,39 @@ def _table(options: argparse.Namespace) -> Table:
     else:
         table = read_pgdl(options.pgdl, [p for p in options.predictions.split(",") if p])
         if options.target is not None:
-            wanted = options.target.split(",")
-            absent = [t for t in wanted if t not in table.targets]
-            if absent:
+            names = options.target.split(",")
+            missing = [t for t in names if t not in table.targets]
+            if missing:
                 raise ValueError(
-                    f"--target: a PGDL task has no {absent[0]!r}; its targets are {', '.join(table.targets)}"
+                    f"--target: a PGDL task has no {missing[0]!r}; its targets are {', '.join(table.targets)}"
                 )
-            table = dataclasses.replace(table, targets={t: table.targets[t] for t in wanted})
+            table = dataclasses.replace(table, targets={t: table.targets[t] for t in names})
         table = dataclasses.replace(table, test_size=options.test_size)
     families = {
-        m: k for k, v in _named(options.family, "--family") for m in _matching(k, v, table.measures, "--family")
+        measure: family
+        for family, patterns in _split_entries(options.family, "--family")
+        for measure in _match_measures(family, patterns, table.measures, "--family")
     }
-    negative = _matching("", options.negative, table.measures, "--negative") if options.negative else []
+    negative = _match_measures("", options.negative, table.measures, "--negative") if options.negative else []
     return dataclasses.replace(table, families=families, signs=dict.fromkeys(negative, -1))
 
 
-def _named(entries: Sequence[str], option: str) -> list[tuple[str, str]]:
+def _split_entries(entries: Sequence[str], option: str) -> list[tuple[str, str]]:
+    """The entries of an option that may be given several times, split at "="."""
     for entry in entries:
         if "=" not in entry:
             raise ValueError(f"{option} is {entry!r}; it has to look like NAME=VALUES")
     return [(name, values) for name, _, values in (entry.partition("=") for entry in entries)]
 
 
-def _matching(name: str, patterns: str, there: Sequence[str], option: str) -> list[str]:
-    found = [m for m in there if any(fnmatch.fnmatchcase(m, p.strip()) for p in patterns.split(","))]
-    if not found:
-        raise ValueError(f"{option} {name}: no measure matches {patterns!r}; the measures are {', '.join(there)}")
-    return found
+def _match_measures(name: str, patterns: str, measures: Sequence[str], option: str) -> list[str]:
+    """The measures that match one of some patterns."""
+    matches = [m for m in measures if any(fnmatch.fnmatchcase(m, p.strip()) for p in patterns.split(","))]
+    if not matches:
+        raise ValueError(f"{option} {name}: no measure matches {patterns!r}; the measures are {', '.join(measures)}")
+    return matches
 
 
 def _check_out(out: str | None) -> None:
     if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"--out is {out!r}, which is a file; give a directory, it is made if it is not there")
+        raise ValueError(f"--out is {out!r}, which is a file; give a directory, it is made if it does not exist")

@@ -66,7 +66,7 @@ def test_a_random_measure_is_called_significant_at_the_stated_rate():
     calls, corrected = [], []
     for _ in range(4):
         target = codes @ [1, 0.5, 0] + rng.normal(size=27)
-        null, _ = nulls.null_of_k(np.arange(27.0), target, given, permutations=399, seed=1)
+        null = nulls.nulls_of_k_and_pgdl(np.arange(27.0), target, given, permutations=399, seed=1)["k"]
         for _ in range(250):
             k = information.information(rng.normal(size=27), target, given).minimum[0]
             calls.append(null.p_value(k) <= 0.05)
@@ -83,7 +83,7 @@ def test_the_null_is_that_of_permuting_the_measure_itself():
     rng, codes = np.random.default_rng(3), grid_codes(3, 2, 2)
     given, m = information.conditions(codes), np.round(rng.normal(size=12))
     g = rng.normal(size=12)
-    null, _ = nulls.null_of_k(m, g, given, permutations=600, seed=0)
+    null = nulls.nulls_of_k_and_pgdl(m, g, given, permutations=600, seed=0)["k"]
     own = [information.information(rng.permutation(m), g, given).minimum[0] for _ in range(600)]
     error = math.hypot(np.std(own), np.std(null.draws)) / math.sqrt(600)
     assert abs(null.bias - np.mean(own)) <= 4 * error
@@ -93,7 +93,7 @@ def test_the_null_is_that_of_permuting_the_measure_itself():
 
 def test_a_perfect_measure_stays_perfect():
     codes, g = grid_codes(3, 3), np.random.default_rng(4).normal(size=9)
-    null, _ = nulls.null_of_k(g, g, information.conditions(codes), permutations=99, seed=0)
+    null = nulls.nulls_of_k_and_pgdl(g, g, information.conditions(codes), permutations=99, seed=0)["k"]
     assert null.corrected(1.0) == 1
     assert null.p_value(1.0) == pytest.approx(0.01)
 

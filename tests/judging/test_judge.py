@@ -12,7 +12,8 @@ import pytest
 
 from prunegen_jax.cli.judge import main
 from prunegen_jax.judging import format_table, grid, information, judge, kendall, write
-from prunegen_jax.runs.tables import Table, write_csv
+from prunegen_jax.judging.table import Table
+from prunegen_jax.runs.tables import write_csv
 
 QUICK = {"draws": 100, "permutations": 19, "baseline_draws": 3}
 

@@ -18,8 +18,10 @@ import pytest
 from PIL import Image
 
 from prunegen_jax import judging, report
-from prunegen_jax.report import colours, lines, material, page, ranking, rival, sheets, stored
+from prunegen_jax.judging.statistics import best_first
+from prunegen_jax.report import colours, lines, material, page, ranking, rival
 from prunegen_jax.runs import files, tables
+from prunegen_jax.runs.tables.verdict_files import file_stems, read_verdict
 from tests.support import report_cases
 
 QUICK = {"draws": 60, "permutations": 19, "added_permutations": 3, "baseline_draws": 2}

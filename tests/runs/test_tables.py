@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from prunegen_jax.runs import table_files
 from prunegen_jax.judging.grid import grid_of
-from prunegen_jax.runs.tables import Table, from_records, read_csv, read_pgdl, write_csv
+from prunegen_jax.judging.table import Table
+from prunegen_jax.runs.tables import from_records, read_csv, read_pgdl, text_files, write_csv
 
 PARTS = ("hyperparameters", "measures", "targets", "confounders")
 
@@ -252,8 +252,8 @@ def test_csv_of_a_stranger(tmp_path, content, message):
 
 
 def test_no_bound_on_a_file_is_passed(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_files, "_BYTES", 40)
-    monkeypatch.setattr(table_files, "_MODELS", 3)
+    monkeypatch.setattr(text_files, "_MOST_BYTES", 40)
+    monkeypatch.setattr(text_files, "_MOST_MODELS", 3)
     with pytest.raises(ValueError, match=r"is larger than 0 MB"):
         read_csv(write(tmp_path / "t.csv", "m,gap\n" + "1,2\n" * 20))
     with pytest.raises(ValueError, match=r"has more than 3 lines"):
@@ -297,7 +297,7 @@ def test_one_long_level_is_kept_once(tmp_path):
         ('{"0": ' + "9" * 5000 + "}", r"m\.predict' cannot be read: a number of 5000 digits is too large"),
         ('{"0": ' + "[" * 500 + "]" * 500 + ', "1": 1, "2": 1, "3": 1}', r"for 'model_0'; it has to be a number"),
         (json.dumps({"m" * 201: 1}), r"the name, 'm{20}'\.\.\., has 201 letters"),
-        ('{"a\\u001b": 1, "a\\ud800": 2}', r"two of its names differ in letters alone that cannot be shown"),
+        ('{"a\\u001b": 1, "a\\ud800": 2}', r"two of its names differ only in characters that cannot be shown"),
         ("\ufeff{}".encode("utf-16"), r"is not text in UTF-8"),
     ],
 )
