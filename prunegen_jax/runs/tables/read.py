@@ -114,5 +114,3 @@ def leave_out(table: Table, statuses: Sequence[str]) -> Table:
         return table
     left_out = tuple((n, r) for n, r in zip(table.names, reasons, strict=True) if r)
     return dataclasses.replace(table.take(~out), left_out=left_out, left_out_rows=table.take(out))
-
-

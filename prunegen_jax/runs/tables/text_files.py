@@ -112,7 +112,9 @@ def _lines(file: str, text: str) -> list[list[str]]:
     try:
         for line in reader:
             if len(line) > _MOST_COLUMNS:
-                raise ValueError(f"line {reader.line_num} of {file!r} has {len(line)} cells; {_MOST_COLUMNS} are the most")
+                raise ValueError(
+                    f"line {reader.line_num} of {file!r} has {len(line)} cells; {_MOST_COLUMNS} are the most"
+                )
             if len(lines) > _MOST_MODELS:
                 raise ValueError(f"{file!r} has more than {_MOST_MODELS} lines; a table has one per model")
             if line:

@@ -1,0 +1,8 @@
+"""Tables and verdicts in files: read from records, from anyone's CSV, from the PGDL competition; written as CSV, JSON."""
+
+from prunegen_jax.judging.table import Table
+from prunegen_jax.runs.tables.read import read_csv, read_pgdl
+from prunegen_jax.runs.tables.records import from_records
+from prunegen_jax.runs.tables.write import to_rows, write_csv
+
+__all__ = ["Table", "from_records", "read_csv", "read_pgdl", "to_rows", "write_csv"]

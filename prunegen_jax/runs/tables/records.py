@@ -1,0 +1,95 @@
+"""The table of a sweep's records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prunegen_jax.judging.table import Table
+from prunegen_jax.judging.verdict import cell
+from prunegen_jax.runs.tables import columns as parse
+from prunegen_jax.runs.tables.read import leave_out
+
+
+def from_records(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    families: Mapping[str, str] | None = None,
+    signs: Mapping[str, int] | None = None,
+) -> Table:
+    """The table of a sweep's records, in the records' order.
+
+    Targets are gap = train - test accuracy and test error = 1 - test accuracy (fractions), and the test loss (nats).
+    Hyperparameters are the records' axes, and every other field that varies unless the axes determine it. Models whose
+    status is not "converged" are left out, with the reason. A measure without a value is `nan`.
+
+    Args:
+        records: the records.
+        families: family by measure, for those that the records have.
+        signs: believed sign by measure, for those that the records have.
+
+    Raises:
+        ValueError: if there are no records.
+    """
+    if not records:
+        raise ValueError("there are no records; train at least one model before judging")
+    notes: list[str] = []
+    hyperparameters = _axes(records, notes)
+    estimates = [r.get("measures") or {} for r in records]
+    names = sorted(set().union(*estimates))
+    measures = {m: np.array([parse.number((e.get(m) or {}).get("value")) for e in estimates]) for m in names}
+    train, test = ([r.get(split) or {} for r in records] for split in ("train", "test"))
+    train_accuracy, test_accuracy = (_column(split, "accuracy") for split in (train, test))
+    targets = {  # accuracies are ratios of integers: 12 digits keep their differences, and their ties
+        "gap": np.round(train_accuracy - test_accuracy, 12),
+        "test_error": np.round(1 - test_accuracy, 12),
+        "test_loss": _column(test, "loss"),
+    }
+    confounders = {"train_loss": _column(train, "loss")}
+    for alias in parse.ALIASES["parameters"]:
+        confounders |= {"parameters": measures[alias]} if alias in measures else {}
+    confounders["batch_size"] = np.array([parse.number(_batch_size(r.get("point") or {})) for r in records])
+    sizes = sorted({int(s["size"]) for s in test if s.get("size")})
+    if len(sizes) > 1:
+        notes.append(f"test sets have {sizes[0]} to {sizes[-1]} examples; the smallest is used for the noise")
+    table = Table(
+        names=tuple(str(r["name"]) for r in records),
+        hyperparameters=hyperparameters,
+        measures=measures,
+        targets={k: v for k, v in targets.items() if not np.isnan(v).all()},
+        confounders={k: v for k, v in confounders.items() if not np.isnan(v).all()},
+        families={k: v for k, v in (families or {}).items() if k in measures},
+        signs={k: int(v) for k, v in (signs or {}).items() if k in measures},
+        notes=tuple(notes),
+        test_size=sizes[0] if sizes else None,
+    )
+    return leave_out(table, [": ".join(filter(None, (str(r["status"]), str(r.get("reason") or "")))) for r in records])
+
+
+def _axes(records: Sequence[Mapping[str, Any]], notes: list[str]) -> dict[str, np.ndarray]:
+    """The swept axes, and the other fields that vary without being determined by the axes; adds notes on them."""
+    points = [r.get("point") or {} for r in records]
+    axes = list(dict.fromkeys(a for r in records for a in r.get("axes") or ()))
+    for field in sorted(set().union(*points) - set(axes)):
+        values = [cell(p.get(field)) for p in points]
+        if len(set(values)) == 1:
+            continue
+        swept = [tuple(cell(p.get(a)) for a in axes) for p in points]
+        if len(set(zip(swept, values, strict=True))) == len(set(swept)):
+            notes.append(
+                f"{field} varies with the axes {', '.join(axes)}, which determine it; it is no axis of its own"
+            )
+        else:
+            axes.append(field)
+            notes.append(f"{field} varies between records and is taken as an axis")
+    return {a: parse.levels(["" if p.get(a) is None else p[a] for p in points]) for a in axes}
+
+
+def _column(splits: Sequence[Mapping[str, Any]], field: str) -> np.ndarray:
+    return np.array([parse.number(split.get(field)) for split in splits])
+
+
+def _batch_size(point: Mapping[str, Any]) -> Any:
+    return next((value for field, value in point.items() if field.rpartition(".")[2] == "batch_size"), None)
