@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import html
-import json
 import math
 import pathlib
 import re
@@ -23,6 +22,7 @@ from prunegen_jax.report import colours, lines, material, page, ranking, rival
 from prunegen_jax.runs import files, tables
 from prunegen_jax.runs.tables.verdict_files import file_stems, read_verdict
 from tests.support import report_cases
+from tests.support.pages import model, source
 
 QUICK = {"draws": 60, "permutations": 19, "added_permutations": 3, "baseline_draws": 2}
 
@@ -56,36 +56,8 @@ def written(workdir) -> pathlib.Path:
     return report.write(workdir, make_curves=False).parent
 
 
-def _documents(text: str) -> list[dict]:
-    """The plotting library's documents in a page, as it will read them: entities resolved by its own rule."""
-    found = re.search(r"const docs_json = '(.*?)';\n", text, flags=re.DOTALL)
-    assert found, "the page holds no document"
-    raw = found[1].replace("\\\\", "\\").replace("&#x27;", "'")
-    return list(json.loads(html.unescape(raw)).values())
-
-
-def _model(text: str, kind: str, name: str) -> dict:
-    """The attributes of the model of a kind called `name` in a page."""
-    stack: list = list(_documents(text))
-    while stack:
-        item = stack.pop()
-        if isinstance(item, dict):
-            attributes = item.get("attributes", {})
-            if item.get("name") == kind and attributes.get("name") == name:
-                return attributes
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
-    raise AssertionError(f"no {kind} {name!r}")
-
-
-def _source(text: str, name: str) -> dict[str, list]:
-    """The columns of the data source called `name` in a page."""
-    return dict(_model(text, "ColumnDataSource", name)["data"]["entries"])
-
-
 def test_table_says_what_verdict_csv_says(written, workdir):
-    shown = _source((written / "index.html").read_text(), "verdict")
+    shown = source((written / "index.html").read_text(), "verdict")
     with (workdir / "verdict.csv").open(newline="") as file:
         rows = {row["measure"]: row for row in csv.DictReader(file) if row["target"] == "gap"}
     assert sorted(shown["measure"]) == sorted(rows) and len(rows) == 5
@@ -117,7 +89,7 @@ def test_the_rival_is_the_best_other_measure_and_stands_beside_the_reference(wri
     text = (written / "index.html").read_text()
     rows = sorted((row for row in verdict.rows if row["target"] == "gap"), key=best_first)
     best = next(row for row in rows if row["measure"] != "prunability")
-    shown, axes = _source(text, "compared"), verdict.settings["axes"]
+    shown, axes = source(text, "compared"), verdict.settings["axes"]
     assert shown["row"] == ["τ-b", "Ψ", *(f"ψ, {axis}" for axis in axes)]
     for column, row in (("ours", verdict.row("prunability", "gap")), ("theirs", best)):
         expected = [row["sign"] * row[key] for key in ("tau_b", "psi", *(f"psi.{axis}" for axis in axes))]
@@ -129,7 +101,7 @@ def test_the_rival_is_the_best_other_measure_and_stands_beside_the_reference(wri
     told = next(
         d for d in verdict.differences if (d["measure"], d["target"], d["statistic"]) == (best["measure"], "gap", "psi")
     )
-    words = _model(text, "Div", "difference")["text"]
+    words = model(text, "Div", "difference")["text"]
     assert f"Ψ {told['better_by']:+.2f}".replace("-", "−") in words and words.count("Ψ") == 1
 
 
@@ -195,7 +167,7 @@ def test_left_out_networks_are_told():
     text = page.html(material.from_table(table, judging.judge(table, **QUICK), title="some left out"))
     assert "4 not_converged" in text and "cross-entropy 0.2 after 5 epochs" in text
     assert "The verdict with those networks put back" in text
-    markers = _source(text, "points")["marker"]
+    markers = source(text, "points")["marker"]
     assert markers.count("x") == 4 and markers.count("circle") == 16
 
 
@@ -218,7 +190,7 @@ def test_what_came_from_outside_stays_text(tmp_path):
     text = path.read_text()
     library = page._library()
     assert bad not in text.replace(library, "") and html.escape(bad) in text
-    assert "$$" not in "".join(_source(text, "points")["h0"])
+    assert "$$" not in "".join(source(text, "points")["h0"])
     written = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()]
     assert all(re.fullmatch(r"report/(index\.html|(figures|tables)/\w+\.(png|svg|md|tex))", name) for name in written)
     assert bad not in (path.parent / "tables" / "verdict_gap.md").read_text()

@@ -1,4 +1,7 @@
-"""Tables and verdicts in files: read from records, from anyone's CSV, from the PGDL competition; written as CSV, JSON."""
+"""Tables and verdicts in files.
+
+Tables come from records, from anyone's CSV or from the PGDL competition; verdicts are CSV and JSON.
+"""
 
 from prunegen_jax.judging.table import Table
 from prunegen_jax.runs.tables.read import read_csv, read_pgdl
