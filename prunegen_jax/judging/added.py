@@ -9,8 +9,9 @@ import numpy as np
 import scipy.cluster.hierarchy
 
 from prunegen_jax.judging.case import Case
-from prunegen_jax.judging.information import Information, above, fixed, from_counts, information
+from prunegen_jax.judging.information import Information, above, from_counts, information
 from prunegen_jax.judging.nulls import Null, almost_untied, null_of_information, tie_pattern
+from prunegen_jax.judging.prepared import prepare_order
 from prunegen_jax.judging.statistics import RANKED_BY
 from prunegen_jax.judging.verdict import Matrix, Row
 
@@ -106,7 +107,7 @@ def _against(g: np.ndarray, third: np.ndarray, case: Case) -> Callable[[np.ndarr
     """A measure's information about `g` given `third`, with what does not depend on the measure done once."""
     known = ~(np.isnan(g) | np.isnan(third))
     conditions = case.given.take(known)
-    prepared = fixed(g[known], conditions, third=third[known]) if known.sum() <= _SMALL else None
+    prepared = prepare_order(g[known], conditions, third=third[known]) if known.sum() <= _SMALL else None
 
     def compare(m: np.ndarray) -> Information:
         if prepared is None or np.isnan(m[known]).any():

@@ -1,4 +1,4 @@
-"""What any measure could reach, and what none should be proud of: oracles, canonical orders, noise, and the ceiling."""
+"""What to compare measures with: oracles, canonical orders of the hyperparameters, noise, and the ceiling."""
 
 from __future__ import annotations
 
@@ -31,8 +31,13 @@ def canonical(
 ) -> dict[str, list[np.ndarray]]:
     """For each axis, the index of its value `[n]` in the believed order, from smallest to largest target.
 
-    `orders` gives the believed order of an axis; otherwise the values ascend. Raises ValueError when an order is for
-    an axis that is not there or lacks a value.
+    Args:
+        grid: the grid.
+        values: the values of each axis.
+        orders: the believed order of an axis' values, by axis; the values ascend where none is given.
+
+    Raises:
+        ValueError: if an order is for an unknown axis or lacks a value.
     """
     orders = dict(orders or {})
     for axis in orders:
@@ -40,31 +45,38 @@ def canonical(
             raise ValueError(
                 f"an order is given for axis {axis!r}; the axes that vary are {', '.join(grid.axes) or 'none'}"
             )
-    found = {}
+    columns = {}
     for place, axis in enumerate(grid.axes):
         index = grid.codes[:, place].astype(np.float64)
         if axis in orders:
             believed = [str(v) for v in orders[axis]]
             own = [f"{v:g}" if isinstance(v, float) else str(v) for v in values[axis].tolist()]
-            absent = sorted(set(own) - set(believed))
-            if absent:
+            missing = sorted(set(own) - set(believed))
+            if missing:
                 raise ValueError(
-                    f"the order of axis {axis!r} lacks its value {absent[0]!r}; it has {', '.join(believed)}"
+                    f"the order of axis {axis!r} lacks its value {missing[0]!r}; it has {', '.join(believed)}"
                 )
             index = np.array([float(believed.index(v)) for v in own])
-        found[f"order of {axis}"] = [index]
-    return found
+        columns[f"order of {axis}"] = [index]
+    return columns
 
 
 def noise_levels(
     target: np.ndarray, error: np.ndarray | None, configurations: np.ndarray, *, test_size: int | None
 ) -> dict[str, float]:
-    """Standard deviations of the noise in a configuration's mean target, by source; sources unknown are absent.
+    """Standard deviations of the noise in a configuration's mean target, by source.
 
-    "test set": sqrt(mean e (1 - e) / test_size), e the test errors `error [n]` (None when the target is no accuracy),
-    as if the models' test sets were independent; they are one, so that this is an upper estimate. "seeds":
-    s / sqrt(R), with s^2 the pooled variance among the R repeats of a configuration. "both": the test set's, and of
-    the variance among seeds the part that it does not explain.
+    Args:
+        target: the target of every model, `[n]`.
+        error: the test errors, `[n]`; None if the target is no accuracy.
+        configurations: the configuration of each model, `[n]`.
+        test_size: number of test examples; None if it is not known.
+
+    Returns:
+        "test set": sqrt(mean e (1 - e) / test_size), e the test errors, as if the models' test sets were independent;
+        they are one, so that this is an upper estimate. "seeds": s / sqrt(R), with s^2 the pooled variance among the R
+        repeats of a configuration. "both": the test set's, and the part of the variance among seeds that it does not
+        explain. An unknown source is left out.
     """
     known = np.isfinite(target)
     levels, sampling = {}, 0.0
@@ -86,8 +98,14 @@ def noise_levels(
 def ceiling(target: np.ndarray, level: float, *, draws: int, seed: int) -> np.ndarray:
     """tau-b `[draws]` between what a perfect measure would know and what is observed, under noise of sd `level`.
 
-    The true values behind `target [n]` are not known; in their place stand the observed ones, shrunk to their mean
-    until their variance is what the noise leaves. A perfect measure is the truth, the target is the truth plus noise.
+    The true values behind the target are not known; the observed ones are used instead, shrunk to their mean until
+    their variance is what the noise leaves. A perfect measure is the truth, the target is the truth plus noise.
+
+    Args:
+        target: `[n]`.
+        level: standard deviation of the noise.
+        draws: number of draws.
+        seed: of the noise.
     """
     known = target[np.isfinite(target)]
     variance = float(np.var(known, ddof=1)) if len(known) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""The sweep as the statistics see it: codes of the axes, repeats of a configuration, pairs that differ in one axis."""
+"""The grid of a sweep: codes of its axes, repeats of a configuration, pairs of models that differ in one axis."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from prunegen_jax.judging.table import Table
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Where `n` models stand on `k` axes that vary.
+    """The places of `n` models on `k` axes that vary.
 
-    `codes [n, k]` are integers 0..levels-1 in ascending order of the values (strings in alphabetical order),
-    `configurations [n]` tells models apart by their axes alone, `repeats [n]` numbers the models of one configuration
-    so that equal numbers belong together (the seed, where there is one).
+    Attributes:
+        axes: names of the axes.
+        codes: integers 0..levels-1 in ascending order of the values (strings in alphabetical order), `[n, k]`.
+        configurations: integers `[n]`, equal for models that agree on all axes.
+        repeats: numbers `[n]` of the models of one configuration; equal numbers belong together (the seed, if any).
     """
 
     axes: tuple[str, ...]
@@ -45,7 +47,14 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Unordered pairs of models, `first [e]`, `second [e]`, and the `cell [e]` (0..cells-1) that each lies in."""
+    """Unordered pairs of models, by cells.
+
+    Attributes:
+        first: one model of each pair, `[e]`.
+        second: the other, `[e]`.
+        cell: the cell of each pair, 0..cells-1, `[e]`.
+        cells: how many cells there are.
+    """
 
     first: np.ndarray
     second: np.ndarray
@@ -54,7 +63,7 @@ class Pairs:
 
 
 def encode(values: np.ndarray) -> np.ndarray:
-    """Integers `[n]` in the order of the values, equal where they are. Floats that agree to 10 digits are equal."""
+    """Integers `[n]` in the order of the values, equal for equal values; floats are equal if 10 digits agree."""
     different, place = np.unique(values, return_inverse=True)
     if different.dtype.kind == "f":
         different = np.array([float(f"{value:.9e}") for value in different])
@@ -62,7 +71,7 @@ def encode(values: np.ndarray) -> np.ndarray:
 
 
 def combine(codes: np.ndarray) -> np.ndarray:
-    """One integer per row of `codes [n, k]`, equal where all of the row is; 0 for all when `k` = 0."""
+    """One integer per row of `codes [n, k]`, equal for equal rows; 0 for all if `k` = 0."""
     if codes.shape[1] == 0:
         return np.zeros(len(codes), dtype=np.int64)
     return np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
@@ -91,9 +100,12 @@ def grid_of(table: Table) -> tuple[Grid, list[str]]:
 
 
 def average(table: Table, grid: Grid) -> tuple[Table, Grid, list[str]]:
-    """One row per configuration: the mean of measures, targets and confounders over its repeats that have a value.
+    """Averages measures, targets and confounders over the repeats of a configuration that have a value.
 
     A mean is rounded to 13 digits of the column's scale, so that the order of summation breaks no tie.
+
+    Returns:
+        The table and the grid with one row per configuration, and notes on what was averaged.
     """
     first = np.unique(grid.configurations, return_index=True)[1]
     first = np.sort(first)  # configurations in order of appearance
@@ -103,20 +115,20 @@ def average(table: Table, grid: Grid) -> tuple[Table, Grid, list[str]]:
     place[grid.configurations[first]] = np.arange(len(first))
     rows = place[grid.configurations]
     notes = [f"repeats averaged: {len(table)} models are {len(first)} configurations"]
-    replaced = {}
+    means = {}
     for part in ("measures", "targets", "confounders"):
-        replaced[part] = {}
+        means[part] = {}
         for name, values in getattr(table, part).items():
-            replaced[part][name], partial = _mean(values, rows, len(first))
+            means[part][name], partial = _mean(values, rows, len(first))
             if partial:
                 notes.append(f"{name} is averaged over the repeats that have it in {partial} configurations")
     kept = {a: v for a, v in table.hyperparameters.items() if a.lower() not in table.replicates}
     short = dataclasses.replace(table, hyperparameters=kept).take(first)
-    return dataclasses.replace(short, **replaced), grid.take(first), notes
+    return dataclasses.replace(short, **means), grid.take(first), notes
 
 
 def drop_duplicates(table: Table) -> tuple[Table, list[str]]:
-    """The table without rows that repeat an earlier one in every hyperparameter, measure and target."""
+    """The table without rows that repeat an earlier one in every hyperparameter, measure and target; and a note."""
     if not len(table):
         return table, []
     axes = [encode(v) for v in table.hyperparameters.values()]
@@ -125,8 +137,8 @@ def drop_duplicates(table: Table) -> tuple[Table, list[str]]:
     dropped = len(table) - len(first)
     if not dropped:
         return table, []
-    gone = sorted(set(range(len(table))) - set(first.tolist()))
-    names = ", ".join(table.names[i] for i in gone[:5]) + (", ..." if dropped > 5 else "")
+    duplicates = sorted(set(range(len(table))) - set(first.tolist()))
+    names = ", ".join(table.names[i] for i in duplicates[:5]) + (", ..." if dropped > 5 else "")
     return table.take(np.sort(first)), [f"{dropped} duplicated rows are judged once: {names}"]
 
 

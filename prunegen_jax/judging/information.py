@@ -18,11 +18,14 @@ from prunegen_jax.judging.grid import combine
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """The sets S of axes to condition on.
+    """The sets S of axes to condition on. A cell of a set is an ordered pair of combinations of its values.
 
-    `indicators [n, groups]` has, for each set, one column per combination of its values. A cell of a set is an ordered
-    pair of its combinations: `cells` are the places of all cells in a flattened `[groups, groups]`, one set after the
-    other, `starts [sets]` where each set begins, and `mirror` the cell with the two combinations swapped.
+    Attributes:
+        sets: the axes of each set.
+        indicators: for each set, one column per combination of its values, `[n, groups]`.
+        cells: the places of all cells in a flattened `[groups, groups]`, one set after the other, `[cells]`.
+        mirror: for each cell the one with the two combinations swapped, `[cells]`.
+        starts: the first cell of each set, `[sets]`.
     """
 
     sets: tuple[tuple[int, ...], ...]
@@ -60,7 +63,14 @@ def conditions(codes: np.ndarray, *, smallest: int = 0, largest: int = 2) -> Con
 
 @dataclasses.dataclass(frozen=True)
 class Information:
-    """Per set S, `[sets]`, in bits: I(V_1; V_2 | U_S), H(V_1 | U_S), H(V_2 | U_S); and the pairs that entered."""
+    """Information in bits, per set S.
+
+    Attributes:
+        shared: I(V_1; V_2 | U_S), `[sets]`.
+        entropy_first: H(V_1 | U_S), `[sets]`.
+        entropy_second: H(V_2 | U_S), `[sets]`.
+        pairs: ordered pairs of models that were counted.
+    """
 
     shared: np.ndarray
     entropy_first: np.ndarray
@@ -74,7 +84,7 @@ class Information:
 
     @property
     def minimum(self) -> tuple[float, int]:
-        """K: the smallest of `normalised`, and the index of the set that attains it (-1 when all are `nan`)."""
+        """K: the smallest of `normalised`, and the index of the set that attains it (-1 if all are `nan`)."""
         ratios = self.normalised
         if np.isnan(ratios).all():
             return float("nan"), -1
@@ -84,10 +94,13 @@ class Information:
 def information(
     first: np.ndarray, second: np.ndarray, given: Conditions, *, third: np.ndarray | None = None
 ) -> Information:
-    """Shared information of the orders of `first [n]` and `second [n]`, given each set of axes.
+    """Shared information of two orders, given each set of axes; costs O(n^2 groups), in blocks of rows.
 
-    With `third [n]` it is also given the order by `third`: I(V_1; V_2 | V_3, U_S). Models where a value is `nan` are
-    left out. Costs O(n^2 groups), in blocks of rows.
+    Args:
+        first: `[n]`; models with a value that is `nan` are left out.
+        second: `[n]`.
+        given: the sets of axes.
+        third: a third order that is given too, I(V_1; V_2 | V_3, U_S), `[n]`; None for none.
     """
     known = ~(np.isnan(first) | np.isnan(second))
     known &= True if third is None else ~np.isnan(third)
@@ -100,10 +113,17 @@ def information(
 def pair_counts(
     first: np.ndarray, second: np.ndarray, given: Conditions, *, third: np.ndarray | None = None
 ) -> np.ndarray:
-    """Ordered pairs of models without `nan` by cell, `[2 or 4, cells]`: V_1, V_2 = (+, +) and (+, -), and with a third
-    order, among the pairs that it puts as i > j, also (-, +) and (-, -). Without it these are the mirrored ones.
+    """Counts of the ordered pairs of models by cell. Without ties some of them follow from others.
 
-    Where nothing is tied, some tables of pairs follow from others and are not counted.
+    Args:
+        first: `[n]`, without `nan`.
+        second: `[n]`, without `nan`.
+        given: the sets of axes.
+        third: a third order, `[n]`; None for none.
+
+    Returns:
+        `[2, cells]`, the pairs with V_1, V_2 = (+, +) and (+, -); with a third order `[4, cells]`, among the pairs that
+        it puts as i > j, with (-, +) and (-, -) too. Without it these are the mirrored ones.
     """
     untied, n = len(np.unique(second)) == len(second), len(first)
 
@@ -158,61 +178,11 @@ def above(values: np.ndarray, given: Conditions) -> np.ndarray:
     return (z.T.astype(np.float64) @ below).ravel()[given.cells]
 
 
-@dataclasses.dataclass(frozen=True)
-class Fixed:
-    """What many measures are compared with: the order by one column, maybe given a third, of models without `nan`.
-
-    `more` and `less [n, n]` are 1 for pairs that the column puts so (and the third as i > j), `more_cells` and
-    `less_cells [cells]` their counts.
-    """
-
-    more: np.ndarray
-    less: np.ndarray
-    more_cells: np.ndarray
-    less_cells: np.ndarray
-    given: Conditions
-    is_third: bool
-    is_tied: bool
-
-    def counts(self, first: np.ndarray, *, above_first: np.ndarray | None = None) -> np.ndarray:
-        """Counts `[2 or 4, cells]` for `from_counts`, of a measure `first [n]` without `nan`.
-
-        Where nothing is tied, one table of pairs in two follows from the other and the totals.
-        """
-        up, n = first[:, None] > first, len(first)
-
-        def cells(*tables: np.ndarray) -> np.ndarray:
-            return count_cells(lambda rows: np.stack([t[rows] for t in tables]), n, self.given)
-
-        if not self.is_third and not self.is_tied:
-            (pp,) = cells(self.more * up)
-            total = above(first, self.given) if above_first is None else above_first
-            return np.stack([pp, total - pp])
-        if not self.is_third:
-            return cells(self.more * up, self.less * up)
-        if len(np.unique(first)) == n:
-            pp, pm = cells(self.more * up, self.less * up)
-            return np.stack([pp, pm, self.more_cells - pp, self.less_cells - pm])
-        down = first[:, None] < first
-        return cells(self.more * up, self.less * up, self.more * down, self.less * down)
-
-
-def fixed(second: np.ndarray, given: Conditions, *, third: np.ndarray | None = None) -> Fixed:
-    """Prepares `second [n]`, and `third [n]`, for many measures; keeps n^2 numbers: for up to some thousand models."""
-    more, less = second[:, None] > second, second[:, None] < second
-    if third is not None:
-        above_third = third[:, None] > third
-        more, less = more & above_third, less & above_third
-    tables = more.astype(np.float32), less.astype(np.float32)
-    totals = count_cells(lambda rows: np.stack([t[rows] for t in tables]), len(second), given)
-    return Fixed(*tables, *totals, given, third is not None, len(np.unique(second)) < len(second))
-
-
 def from_counts(counts: np.ndarray, given: Conditions) -> Information:
     """The information of counts `[2 or 4, cells]` of the outcomes of `pair_counts`.
 
-    I = (1/n) sum_u [sum_ab f(n_abu) - sum_a f(n_au) - sum_b f(n_bu) + f(n_u)] with f(x) = x log2 x. The counts that
-    are not there are the mirrored ones, and add the same to every sum over cells.
+    I = (1/n) sum_u [sum_ab f(n_abu) - sum_a f(n_au) - sum_b f(n_bu) + f(n_u)] with f(x) = x log2 x. Of two counts the
+    other two are the mirrored ones, and add the same to every sum over cells.
     """
     pp, pm = counts[:2]
     mp, mm = counts[2:] if len(counts) == 4 else (pm[given.mirror], pp[given.mirror])

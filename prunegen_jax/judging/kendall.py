@@ -1,4 +1,4 @@
-"""Rank correlation: Kendall's tau over all pairs of models, and granulated over the sweep's axes.
+"""Rank correlation: Kendall's tau over all pairs of models, and granulated over the axes of a sweep.
 
 Larger means that the measure grows with the target. Infinite values keep their place in the order, two equal
 infinities tie. Models without a value (`nan`) are left out of the statistic.
@@ -24,11 +24,18 @@ def sign(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def tau(measure: np.ndarray, target: np.ndarray, *, kind: Kind = "b") -> float:
-    """Kendall's tau of `measure [n]` and `target [n]` over the models that have both, in O(n log n).
+    """Kendall's tau over the models that have both values, in O(n log n).
 
     tau-a = sum_{i != j} sgn(m_i - m_j) sgn(g_i - g_j) / (n (n - 1)), with sgn(0) = 0 (Jiang et al. 2020); tau-b divides
-    by sqrt((n0 - n1)(n0 - n2)) instead, where n1 and n2 count the tied pairs among all n0 (Kendall 1945). `nan` with
-    fewer than two models, and for tau-b when measure or target is constant.
+    by sqrt((n0 - n1)(n0 - n2)) instead, where n1 and n2 count the tied pairs among all n0 (Kendall 1945).
+
+    Args:
+        measure: `[n]`.
+        target: `[n]`.
+        kind: "a" or "b".
+
+    Returns:
+        tau; `nan` with fewer than two models, and for tau-b if measure or target is constant.
     """
     known = ~(np.isnan(measure) | np.isnan(target))
     x, y = (np.unique(v[known], return_inverse=True)[1] for v in (measure, target))
@@ -68,8 +75,16 @@ def spearman(measure: np.ndarray, target: np.ndarray) -> float:
 def weighted_tau(
     measure: np.ndarray, target: np.ndarray, weights: np.ndarray, *, block: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
-    """tau-a and tau-b, each `[draws]`, of models that count `weights [draws, n]` times, pairs with oneself excluded:
-    sum_{i != j} w_i w_j s_ij / sum_{i != j} w_i w_j. With all weights one these are `tau`.
+    """tau-a and tau-b of models that count w times: sum_{i != j} w_i w_j s_ij / sum_{i != j} w_i w_j.
+
+    Args:
+        measure: `[n]`.
+        target: `[n]`.
+        weights: `[draws, n]`.
+        block: rows of pairs in memory at once.
+
+    Returns:
+        tau-a and tau-b, each `[draws]`; of weights that are all one they are `tau`.
     """
     known = ~(np.isnan(measure) | np.isnan(target))
     x, y, w = measure[known], target[known], weights[:, known]
@@ -87,7 +102,14 @@ def weighted_tau(
 
 @dataclasses.dataclass(frozen=True)
 class Granulated:
-    """Psi, and per axis `[k]`: psi (`nan` for an axis without cells), the cells used and those skipped."""
+    """The granulated Kendall coefficient.
+
+    Attributes:
+        value: Psi.
+        per_axis: psi of each axis `[k]`, `nan` for an axis without cells.
+        cells: cells used, per axis `[k]`.
+        skipped: cells skipped, per axis `[k]`.
+    """
 
     value: float
     per_axis: np.ndarray
@@ -96,11 +118,17 @@ class Granulated:
 
 
 def granulated(measure: np.ndarray, target: np.ndarray, pairs: Sequence[Pairs], *, kind: Kind = "a") -> Granulated:
-    """Granulated Kendall coefficient Psi (Jiang et al. 2020), of pairs from `grid.pairs_along`.
+    """Granulated Kendall coefficient Psi (Jiang et al. 2020).
 
     psi_a is the mean, over all settings of the other hyperparameters, of tau among the models where only axis `a`
     varies; Psi is the mean of the psi_a, each axis with equal weight. Cells with fewer than two models that have both
     values are skipped and counted, so are constant cells under tau-b.
+
+    Args:
+        measure: `[n]`.
+        target: `[n]`.
+        pairs: the pairs of models along each axis, of `grid.pairs_along`.
+        kind: the tau of a cell, "a" or "b".
     """
     per_axis, used, skipped = [], [], []
     for axis in pairs:
@@ -146,10 +174,17 @@ def _tied_weight(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def weighted_granulated(
     measure: np.ndarray, target: np.ndarray, pairs: Sequence[Pairs], weights: np.ndarray, *, block: int = 10_000_000
 ) -> np.ndarray:
-    """Psi, `[draws]`, of models that count `weights [draws, n]` times (tau-a in the cells).
+    """Psi `[draws]` of models that count `weights [draws, n]` times, with tau-a in the cells.
 
     A pair counts w_i w_j times, and so does its share of the cell: psi_a = sum_e c_e w_i w_j s_e / sum_e c_e w_i w_j
     over the pairs e along axis a, with c_e = 1 / (pairs in its cell), so that equal weights give `granulated`.
+
+    Args:
+        measure: `[n]`.
+        target: `[n]`.
+        pairs: the pairs of models along each axis.
+        weights: `[draws, n]`.
+        block: pairs times draws in memory at once.
     """
     total, axes = np.zeros(len(weights)), 0
     for axis in pairs:
@@ -179,7 +214,13 @@ def granulated_terms(measure: np.ndarray, target: np.ndarray, pairs: Sequence[Pa
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """A statistic's deviations pair by pair, `residual [e]`, of the pairs of models `first [e]` and `second [e]`."""
+    """The deviations of a statistic that is a sum over pairs of models.
+
+    Attributes:
+        first: one model of each pair, `[e]`.
+        second: the other, `[e]`.
+        residual: the pair's deviation, `[e]`.
+    """
 
     first: np.ndarray
     second: np.ndarray
@@ -187,7 +228,7 @@ class Terms:
 
 
 def _shares(measure: np.ndarray, target: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Per pair `[e]`: 1 / (known pairs in its cell), 0 for a pair that is not known, and sgn . sgn."""
+    """Per pair `[e]`: 1 / (known pairs in its cell), or 0 if it is not known; and sgn(m - m') sgn(g - g')."""
     missing = np.isnan(measure) | np.isnan(target)
     known = (~(missing[pairs.first] | missing[pairs.second])).astype(np.float64)
     in_cell = np.bincount(pairs.cell, weights=known, minlength=pairs.cells)[pairs.cell]

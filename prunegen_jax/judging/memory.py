@@ -1,4 +1,4 @@
-"""Whether a case can be judged in memory: what grows with the square of its models is weighed before it is made."""
+"""Whether a table can be judged in memory: arrays that grow with the square of its models are estimated first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ LIMIT = 4 * 2**30  # bytes
 
 
 def check(grid: Grid, models_grid: Grid, *, measures: int, draws: int = 0, permutations: int = 0) -> None:
-    """Raises ValueError when judging on these grids would take more than `LIMIT`."""
+    """Checks the memory that judging takes.
+
+    Args:
+        grid: the grid of what is judged.
+        models_grid: the grid of the single models.
+        measures: number of measures.
+        draws: bootstrap draws.
+        permutations: permutations of the nulls.
+
+    Raises:
+        ValueError: if it is more than `LIMIT`.
+    """
     needed = estimate(grid, models_grid, measures=measures, draws=draws, permutations=permutations)
     if needed > LIMIT:
         raise ValueError(
@@ -23,9 +34,9 @@ def check(grid: Grid, models_grid: Grid, *, measures: int, draws: int = 0, permu
 
 
 def estimate(grid: Grid, models_grid: Grid, *, measures: int, draws: int = 0, permutations: int = 0) -> float:
-    """Bytes that judging takes at its peak, by what tables of several kinds were seen to take.
+    """Bytes that judging takes at its peak, fitted to measurements on several kinds of tables.
 
-    Once it passes `LIMIT` the rest is not counted.
+    The arguments are those of `check`. Once the sum passes `LIMIT` the rest is not counted.
     """
     n, axes = len(grid.codes), range(len(grid.axes))
     sets = [s for size in (1, 2) for s in itertools.combinations(axes, size)]

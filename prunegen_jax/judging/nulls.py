@@ -10,8 +10,9 @@ import dataclasses
 
 import numpy as np
 
-from prunegen_jax.judging.information import Conditions, above, fixed, from_counts
+from prunegen_jax.judging.information import Conditions, above, from_counts
 from prunegen_jax.judging.pgdl import score_by_pair
+from prunegen_jax.judging.prepared import prepare_order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def nulls_of_k_and_pgdl(
     known = ~(np.isnan(measure) | np.isnan(target))
     ranks, g = representative(np.where(known, measure, np.nan))[known], target[known]
     conditions = given.take(known)
-    against, generator = fixed(g, conditions), np.random.default_rng([seed, 1])
+    against, generator = prepare_order(g, conditions), np.random.default_rng([seed, 1])
     k, scores = np.full(permutations, np.nan), np.full(permutations, np.nan)
     for draw in range(permutations):
         m = generator.permutation(ranks)
@@ -129,7 +130,7 @@ def null_of_information(
     known = ~(np.isnan(measure) | np.isnan(other))
     known &= True if third is None else ~np.isnan(third)
     conditions, generator = given.take(known), np.random.default_rng([seed, 2])
-    against = fixed(other[known], conditions, third=third if third is None else third[known])
+    against = prepare_order(other[known], conditions, third=third if third is None else third[known])
     ranks, empty, least = representative(measure[known]), np.empty(permutations), np.empty(permutations)
     for draw in range(permutations):
         drawn = from_counts(against.counts(generator.permutation(ranks)), conditions)

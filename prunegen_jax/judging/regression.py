@@ -1,4 +1,4 @@
-"""Linear fits of a target by one measure or several: adjusted R2, in and out of sample."""
+"""Linear fits of a target by one measure or several: adjusted R2, and R2 out of sample."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ def complete(features: np.ndarray, target: np.ndarray) -> np.ndarray:
 def adjusted_r2(features: np.ndarray, target: np.ndarray) -> float:
     """Adjusted R2 = 1 - (1 - R2)(n - 1)/(n - q - 1) of the least-squares fit target = a . features + b.
 
-    `features` is `[n]` or `[n, q]`, `target` `[n]`; models with values that are not finite are left out. `nan` when
-    n <= q + 1 or the target is constant (Jiang et al. 2019).
+    Models with values that are not finite are left out (Jiang et al. 2019).
+
+    Args:
+        features: `[n]` or `[n, q]`.
+        target: `[n]`.
+
+    Returns:
+        Adjusted R2; `nan` if n <= q + 1 or the target is constant.
     """
     return float(weighted_adjusted_r2(features, target, np.ones((1, len(target))))[0])
 
 
 def weighted_adjusted_r2(features: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`adjusted_r2`, `[draws]`, of models that count `weights [draws, n]` times in the fit; n stays their number."""
+    """`adjusted_r2` `[draws]` of models that count `weights [draws, n]` times in the fit; n stays their number."""
     x, y = _standard(features, target)
     w = weights[:, complete(features, target)]
     n, q = x.shape
@@ -42,7 +48,7 @@ def weighted_adjusted_r2(features: np.ndarray, target: np.ndarray, weights: np.n
 
 
 def logarithm(features: np.ndarray) -> np.ndarray:
-    """Natural logarithm of the features, `nan` where a value is not positive."""
+    """Natural logarithm of the features, `nan` for a value that is not positive."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(features > 0, np.log(features), np.nan)
 
@@ -53,8 +59,18 @@ def k_fold_r2(
     """Out-of-sample R2 = 1 - sum (y - y_hat)^2 / sum (y - y_bar)^2, y_hat from the fit to the other folds and y_bar
     their mean, so that 0 is no better than predicting a constant, and below 0 is worse.
 
-    Models of one group (`[n]`, repeats of a configuration) stay in one fold; the split is drawn from `seed`. `nan`
-    with fewer groups than folds or fewer than q + 2 models in a fit.
+    Args:
+        features: `[n]` or `[n, q]`.
+        target: `[n]`.
+        folds: number of folds.
+        groups: models of one group stay in one fold, as repeats of a configuration do, `[n]`; None for no groups.
+        seed: of the split.
+
+    Returns:
+        R2; `nan` with fewer groups than folds or fewer than q + 2 models in a fit.
+
+    Raises:
+        ValueError: if `folds` is below 2.
     """
     if folds < 2:
         raise ValueError(f"folds is {folds}; it has to be at least 2")

@@ -1,4 +1,4 @@
-"""Robust sign error: how often a measure orders two models wrongly when one hyperparameter changes (Dziugaite 2020)."""
+"""Robust sign error: the share of pairs ordered wrongly when one hyperparameter changes (Dziugaite et al. 2020)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ Environments = Literal["auto", "configurations", "values"]
 
 
 def noise_weight(difference: np.ndarray, test_size: int) -> np.ndarray:
-    """How far a difference of two test accuracies (fractions), each from `test_size` examples, can be trusted:
+    """The weight of a pair of models, from the difference of their test accuracies.
+
     max(0, max(0, 1 - phi)^2 - 1/2) with phi = 2 exp(-2 n (difference / 2)^2) (Hoeffding). 0 = ignored, 1/2 = certain.
+
+    Args:
+        difference: of two test accuracies, as fractions.
+        test_size: n, the test examples behind each.
     """
     phi = 2 * np.exp(-2 * test_size * (np.asarray(difference, dtype=np.float64) / 2) ** 2)
     return np.maximum(0.0, np.maximum(0.0, 1 - phi) ** 2 - 0.5)
@@ -25,8 +30,14 @@ def noise_weight(difference: np.ndarray, test_size: int) -> np.ndarray:
 class Design:
     """The pairs of models in which one hyperparameter changes, and the environments that they make up.
 
-    `first [e]`, `second [e]` are the pairs, `link [e]` the pair of configurations of each, `ends [links, 2]` those
-    configurations, `environment [links]` and `axis [environments]` where they belong, `kind` how they were grouped.
+    Attributes:
+        first: one model of each pair, `[e]`.
+        second: the other, `[e]`.
+        link: the pair of configurations that each pair belongs to, `[e]`.
+        ends: the two configurations of each link, `[links, 2]`.
+        environment: the environment of each link, `[links]`.
+        axis: the hyperparameter that changes in each environment, `[environments]`.
+        kind: how links were grouped, "configurations" or "values".
     """
 
     first: np.ndarray
@@ -41,9 +52,15 @@ class Design:
 def design(grid: Grid, *, environments: Environments = "auto", minimum: float = 12.0) -> Design:
     """The environments of a grid, all repeats included.
 
-    "configurations": two configurations that differ in one hyperparameter, over all pairs of their repeats. "values":
-    two values of one hyperparameter, over all settings of the others, for sweeps with few repeats. "auto" takes
-    configurations when some two of them have at least `minimum` pairs of repeats.
+    Args:
+        grid: the grid of the single models.
+        environments: "configurations": two configurations that differ in one hyperparameter, over all pairs of their
+            repeats. "values": two values of one hyperparameter, over all settings of the others, for sweeps with few
+            repeats. "auto": configurations if some two of them have at least `minimum` pairs of repeats.
+        minimum: see "auto".
+
+    Raises:
+        ValueError: if `environments` is unknown.
     """
     if environments not in ("auto", "configurations", "values"):
         raise ValueError(f"environments is {environments!r}; choose 'auto', 'configurations' or 'values'")
@@ -78,9 +95,16 @@ def design(grid: Grid, *, environments: Environments = "auto", minimum: float = 
 
 @dataclasses.dataclass(frozen=True)
 class SignError:
-    """Mean, 90th percentile and worst loss over the environments kept; per axis `[k]` the mean and the worst.
+    """The robust sign error.
 
-    `losses [environments]` is `nan` where an environment was not kept; `kept` counts the others.
+    Attributes:
+        mean: the mean loss over the environments kept.
+        percentile: the 90th percentile.
+        worst: the largest.
+        axis_mean: the mean per axis, `[k]`.
+        axis_worst: the largest per axis, `[k]`.
+        losses: the loss of each environment, `nan` if it was not kept, `[environments]`.
+        kept: how many were kept.
     """
 
     mean: float
@@ -101,12 +125,20 @@ def sign_error(
     test_size: int | None = None,
     minimum: float = 12.0,
 ) -> SignError:
-    """Robust sign error of `measure [n]`, oriented so that larger predicts larger, for `target [n]`.
+    """Robust sign error of a measure.
 
     A pair has the error (1 - sgn(m - m') sgn(g - g')) / 2: 0 for the right order, 1 for the wrong one, 1/2 for a tie.
     An environment's loss is the mean over its pairs weighted by `noise_weight` (by one without `test_size`); it is
     kept when its effective size (sum w)^2 / sum w^2 is at least `minimum`. 1/2 is a coin. Every environment enters
     in both directions, which matters for the percentile (linear interpolation) alone.
+
+    Args:
+        measure: turned so that larger predicts larger, `[n]`.
+        target: `[n]`.
+        plan: the environments.
+        axes: how many hyperparameters vary.
+        test_size: number of test examples behind the target; None for equal weights.
+        minimum: smallest effective size of an environment.
     """
     errors, trust, squares = _links(measure, target, plan, test_size)
     count = len(plan.axis)
@@ -136,10 +168,22 @@ def weighted_sign_error(
     test_size: int | None = None,
     block: int = 30_000_000,
 ) -> np.ndarray:
-    """Mean, 90th percentile and worst, `[3, draws]`, of configurations that count `weights [draws, c]` times.
+    """Mean, 90th percentile and worst sign error under weights.
 
-    `kept [environments]` are those that `sign_error` kept. Where an environment is one pair of configurations, its
-    loss does not depend on the weights: then they weigh the mean, and the other two are `nan`.
+    Where an environment is one pair of configurations, its loss does not depend on the weights: then they weigh the
+    mean, and the other two are `nan`.
+
+    Args:
+        measure: turned so that larger predicts larger, `[n]`.
+        target: `[n]`.
+        plan: the environments.
+        weights: how often each configuration counts, `[draws, c]`.
+        kept: the environments that `sign_error` kept, `[environments]`.
+        test_size: number of test examples behind the target; None for equal weights.
+        block: pairs times draws in memory at once.
+
+    Returns:
+        `[3, draws]`.
     """
     if not kept.any():
         return np.full((3, len(weights)), np.nan)
@@ -154,7 +198,7 @@ def weighted_sign_error(
 def _of_draws(
     errors: np.ndarray, trust: np.ndarray, plan: Design, links: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """`weighted_sign_error` of some draws, over the `links` that are kept, in the order of their environments."""
+    """`weighted_sign_error` of some draws, over the links that are kept, in the order of their environments."""
     products = weights[:, plan.ends[links, 0]] * weights[:, plan.ends[links, 1]]
     if plan.kind == "configurations":
         mean = (products @ (errors / trust)) / products.sum(axis=1)

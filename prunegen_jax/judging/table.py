@@ -2,8 +2,8 @@
 
 Columns play four parts. Hyperparameters are what the sweep varied, replicates (seeds) among them; measures are judged;
 targets say how well a model generalizes (larger = worse); confounders are plain explanations that a measure has to
-beat. `notes` says what was taken as what. Nothing is dropped silently: a model that is known but not to be judged
-(not converged, diverged) stands in `left_out` with its reason, and its numbers in `left_out_rows`.
+beat. Nothing is dropped silently: a model that is not to be judged (not converged, diverged) is in `left_out`, with the
+reason, and its numbers are in `left_out_rows`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,24 @@ LARGEST_TEST = 10**15  # examples of a test set: a float counts so far
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """Trained models, one per row; `n` of them. Numbers are float64, `nan` where absent.
+    """Trained models, one per row; `n` of them. Numbers are float64, `nan` for a missing one.
 
-    `hyperparameters` maps an axis to its `[n]` values, numbers or strings; those named in `replicates` tell repeats of
-    one configuration apart. `targets` are oriented so that larger is worse. `signs` holds +1 where a larger measure is
-    believed to mean a larger target, -1 where smaller. `test_size` is the number of test examples behind the targets.
+    Attributes:
+        names: the models' names.
+        hyperparameters: the values `[n]` of each axis, numbers or strings.
+        measures: the values `[n]` of each measure.
+        targets: the values `[n]` of each target; larger is worse.
+        families: the family of a measure, by name.
+        signs: 1 for a measure that is believed to rise with the target, -1 for one that falls; 1 if not given.
+        left_out: models that are not judged, with the reason.
+        left_out_rows: their rows, as far as they have numbers; None for none.
+        notes: what the columns were taken as, one sentence each.
+        test_size: number of test examples behind the targets; None if it is not known.
+        replicates: names of hyperparameters that tell repeats of one configuration apart.
+        confounders: the values `[n]` of plain explanations that a measure has to beat.
+
+    Raises:
+        ValueError: if a column does not have one value per model, or a sign is neither 1 nor -1.
     """
 
     names: tuple[str, ...]

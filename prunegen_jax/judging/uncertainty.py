@@ -1,4 +1,4 @@
-"""How sure a statistic is: bootstrap over configurations, and corrections for comparing many measures."""
+"""How certain a statistic is: bootstrap over configurations, and corrections for comparing many measures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ def bootstrap_weights(configurations: np.ndarray, *, draws: int, seed: int) -> n
 
     They are Dirichlet(1, ..., 1) times the number of configurations (Rubin 1981, "The Bayesian Bootstrap"): as
     spread as the counts of an ordinary bootstrap, but never zero, so that every cell of the grid keeps its models.
+
+    Args:
+        configurations: the configuration of each model, `[n]`.
+        draws: number of draws.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if `draws` is below 1.
     """
     if draws < 1:
         raise ValueError(f"draws is {draws}; it has to be at least 1")
@@ -27,6 +35,12 @@ def pair_variance(first: np.ndarray, second: np.ndarray, residual: np.ndarray, c
     With U_c the sum of the residuals that touch configuration c, sum_c U_c^2 counts the noise that belongs to single
     pairs twice; the variance is sum_c U_c^2 - sum_e r_e^2, and never less than sum_e r_e^2, which is what it would be
     if the pairs were independent.
+
+    Args:
+        first: one model of each pair, `[e]`.
+        second: the other, `[e]`.
+        residual: the pair's deviation, `[e]`.
+        configurations: the configuration of each model, `[n]`.
     """
     if not len(residual):
         return float("nan")
@@ -41,7 +55,7 @@ def rescaled(draws: np.ndarray, value: float, variance: float) -> np.ndarray:
     """The draws `[draws]`, stretched about the statistic's value to a given variance.
 
     Product weights w_i w_j give the noise of single pairs three times its variance. Over all pairs of models that is
-    nothing, in the small cells of a grid it is much.
+    negligible, in the small cells of a grid it is not.
     """
     spread = float(np.nanstd(draws)) if not np.isnan(draws).all() else 0.0
     return value + (draws - value) * (np.sqrt(variance) / spread) if spread > 0 and variance >= 0 else draws
@@ -52,7 +66,18 @@ def interval(draws: np.ndarray, *, level: float, count: int | None = None) -> tu
 
     With the `count` of configurations it is expanded as Hesterberg (2015, "What Teachers Should Know About the
     Bootstrap") does for few of them: the tails are those of the normal law beyond t sqrt((count + 1) / (count - 1)),
-    t the quantile of Student's law, because weights spread less than samples do. Below two configurations `nan`.
+    t the quantile of Student's law, because weights spread less than samples do.
+
+    Args:
+        draws: `[draws]`.
+        level: between 0 and 1.
+        count: number of configurations; None for an interval that is not expanded.
+
+    Returns:
+        Both ends; `nan` with fewer than two configurations.
+
+    Raises:
+        ValueError: if `level` is not between 0 and 1.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it has to lie between 0 and 1, as 0.95 does")
@@ -76,7 +101,7 @@ def two_sided(draws: np.ndarray) -> float:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """p-values `[m]` adjusted for comparing m measures (Holm 1979): the family-wise error rate is what they say.
+    """p-values `[m]` adjusted for comparing m measures, so that they control the family-wise error rate (Holm 1979).
 
     Sorted ascending, the i-th becomes max_{j <= i} min(1, (m - j + 1) p_(j)). `nan` stays and counts for nothing.
     """

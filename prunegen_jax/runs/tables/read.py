@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from prunegen_jax.judging.table import PARTS, Table
-from prunegen_jax.runs.tables import columns as parse
-from prunegen_jax.runs.tables import text_files as files
+from prunegen_jax.runs.tables.cells import has_numbers, levels, numbers
+from prunegen_jax.runs.tables.columns import assign, explain
+from prunegen_jax.runs.tables.text_files import read_json, read_prediction, read_rows
 
 SUCCESSES = ("converged", "ok", "true", "1", "1.0")  # statuses of models to judge
 
@@ -45,20 +46,20 @@ def read_csv(
         ValueError: if the file is not a table, a pattern matches nothing, there is no target or no measure, or a column
             that has to hold numbers holds text.
     """
-    header, rows = files.read_rows(path)
+    header, rows = read_rows(path)
     columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
-    numeric = [name for name, cells in columns.items() if parse.has_numbers(cells)]
-    parts = parse.assign(header, target=target, hyperparameters=hyperparameters, measures=measures, numeric=numeric)
+    numeric = [name for name, column in columns.items() if has_numbers(column)]
+    parts = assign(header, target=target, hyperparameters=hyperparameters, measures=measures, numeric=numeric)
     label, status = parts["name"], parts["status"]
     names = columns[label] if label is not None else [str(i) for i in range(len(rows))]
     if test_size is None and "test_size" in numeric:
-        test_size = int(np.nanmin(parse.numbers("test_size", columns["test_size"], names)))
+        test_size = int(np.nanmin(numbers("test_size", columns["test_size"], names)))
     table = Table(
         names=tuple(names),
-        hyperparameters={k: parse.levels(columns[c]) for k, c in parts["hyperparameters"].items()},
+        hyperparameters={k: levels(columns[c]) for k, c in parts["hyperparameters"].items()},
         test_size=test_size,
-        notes=tuple(parse.explain(parts)),
-        **{part: {k: parse.numbers(c, columns[c], names) for k, c in parts[part].items()} for part in PARTS[1:]},
+        notes=tuple(explain(parts)),
+        **{part: {k: numbers(c, columns[c], names) for k, c in parts[part].items()} for part in PARTS[1:]},
     )
     return leave_out(table, ["converged"] * len(rows) if status is None else columns[status])
 
@@ -75,7 +76,7 @@ def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str |
     Raises:
         ValueError: if a file is not what it should be, or a prediction lacks models or is not a number.
     """
-    configs = {k if "model" in k else f"model_{k}": v for k, v in files.read_json(model_configs).items()}
+    configs = {k if "model" in k else f"model_{k}": v for k, v in read_json(model_configs).items()}
     try:
         axes = list(next(iter(configs.values()))["hparams"])
         columns = {a: [c["hparams"][a]["current_value"] for c in configs.values()] for a in axes}
@@ -89,12 +90,12 @@ def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str |
     if not stems:
         raise ValueError("no .predict file was given; name at least one, it holds one measure")
     measures = {
-        stem if stems.count(stem) == 1 else str(Path(path).with_suffix("")): files.read_prediction(path, list(configs))
+        stem if stems.count(stem) == 1 else str(Path(path).with_suffix("")): read_prediction(path, list(configs))
         for path, stem in zip(predictions, stems, strict=True)
     }
     return Table(
         names=tuple(configs),
-        hyperparameters={a: parse.levels(column) for a, column in columns.items()},
+        hyperparameters={a: levels(column) for a, column in columns.items()},
         measures=measures,
         targets={"gap": train - test, "test_error": 1 - test},
         notes=(f"PGDL task with {len(configs)} models, axes {', '.join(axes)}; measures {', '.join(measures)}",),

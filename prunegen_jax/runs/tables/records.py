@@ -9,7 +9,8 @@ import numpy as np
 
 from prunegen_jax.judging.table import Table
 from prunegen_jax.judging.verdict import cell
-from prunegen_jax.runs.tables import columns as parse
+from prunegen_jax.runs.tables.cells import levels, number
+from prunegen_jax.runs.tables.columns import ALIASES
 from prunegen_jax.runs.tables.read import leave_out
 
 
@@ -39,7 +40,7 @@ def from_records(
     hyperparameters = _axes(records, notes)
     estimates = [r.get("measures") or {} for r in records]
     names = sorted(set().union(*estimates))
-    measures = {m: np.array([parse.number((e.get(m) or {}).get("value")) for e in estimates]) for m in names}
+    measures = {m: np.array([number((e.get(m) or {}).get("value")) for e in estimates]) for m in names}
     train, test = ([r.get(split) or {} for r in records] for split in ("train", "test"))
     train_accuracy, test_accuracy = (_column(split, "accuracy") for split in (train, test))
     targets = {  # accuracies are ratios of integers: 12 digits keep their differences, and their ties
@@ -48,9 +49,9 @@ def from_records(
         "test_loss": _column(test, "loss"),
     }
     confounders = {"train_loss": _column(train, "loss")}
-    for alias in parse.ALIASES["parameters"]:
+    for alias in ALIASES["parameters"]:
         confounders |= {"parameters": measures[alias]} if alias in measures else {}
-    confounders["batch_size"] = np.array([parse.number(_batch_size(r.get("point") or {})) for r in records])
+    confounders["batch_size"] = np.array([number(_batch_size(r.get("point") or {})) for r in records])
     sizes = sorted({int(s["size"]) for s in test if s.get("size")})
     if len(sizes) > 1:
         notes.append(f"test sets have {sizes[0]} to {sizes[-1]} examples; the smallest is used for the noise")
@@ -84,11 +85,11 @@ def _axes(records: Sequence[Mapping[str, Any]], notes: list[str]) -> dict[str, n
         else:
             axes.append(field)
             notes.append(f"{field} varies between records and is taken as an axis")
-    return {a: parse.levels(["" if p.get(a) is None else p[a] for p in points]) for a in axes}
+    return {a: levels(["" if p.get(a) is None else p[a] for p in points]) for a in axes}
 
 
 def _column(splits: Sequence[Mapping[str, Any]], field: str) -> np.ndarray:
-    return np.array([parse.number(split.get(field)) for split in splits])
+    return np.array([number(split.get(field)) for split in splits])
 
 
 def _batch_size(point: Mapping[str, Any]) -> Any:
