@@ -1,4 +1,4 @@
-"""What a verdict holds beside its rows: baselines, ceilings, the models left out, fits of several measures."""
+"""The further tables of a verdict: baselines, ceilings, the models left out, fits of several measures."""
 
 from __future__ import annotations
 

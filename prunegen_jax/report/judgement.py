@@ -43,7 +43,7 @@ def psi(material: Material) -> View:
 
 
 def information(material: Material) -> View:
-    """K of every measure beside what a measure without information would have: the null's mean to its 95 % limit."""
+    """K of every measure, and the K of a measure without information: from the mean of the null to its 95 % limit."""
     names = [text(name) for name in material.measures]
     views = {str(i): _k_columns(material, target) for i, target in enumerate(material.verdict.targets)}
     source = ColumnDataSource(views["0"], name="k")

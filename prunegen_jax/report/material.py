@@ -152,7 +152,7 @@ def _missing_curves(records: int, curves: int, histories: int) -> dict[str, str]
     missing = {}
     if curves < records:
         which = f"{records - curves} of {records} networks have no pruning curve"
-        missing["pruning curves"] = f"{which}; the stage report makes them where weights and data set are at hand"
+        missing["pruning curves"] = f"{which}; the stage report makes them where weights and data set are available"
     if histories < records:
         missing["training curves"] = f"{records - histories} of {records} networks have no training history"
     return missing

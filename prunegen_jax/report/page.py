@@ -1,4 +1,4 @@
-"""One page that needs nothing beside it: the sections, each with what it shows or why it cannot."""
+"""The page of the report, which needs no other file: its sections, each with its content or why there is none."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def html(material: Material) -> str:
 
 
 def costs(material: Material) -> list[tuple[str, float, float]]:
-    """Activity, seconds over all networks, seconds per network that it was done for; dearest first."""
+    """Activity, seconds over all networks, seconds per network that it was done for; most expensive first."""
     activities = dict.fromkeys(name for times in material.times.values() for name in times)
     found = []
     for name in activities:

@@ -140,9 +140,9 @@ def sentences(material: Material, target: str) -> Markup:
     if ceilings:
         least = min(ceilings, key=lambda row: row["tau_b"])
         lines.append(
-            Markup("Noise of the target ({}) would hold even a perfect measure at about τ-b {:.2f}.").format(
-                {"both": "test set and seeds"}.get(least["noise"], least["noise"]), least["tau_b"]
-            )
+            Markup(
+                "With the noise of the target ({}) even a perfect measure would reach a τ-b of only about {:.2f}."
+            ).format({"both": "test set and seeds"}.get(least["noise"], least["noise"]), least["tau_b"])
         )
     if judged[0]["n"] < 10:
         few = Markup("<b>Only {} configurations were judged: look at the intervals, not at the order.</b>")

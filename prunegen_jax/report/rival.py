@@ -1,4 +1,4 @@
-"""The reference measure, prunability, beside one rival: how both order the networks, and what each is worth."""
+"""The reference measure, prunability, against one rival: how both order the networks, and both correlations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def against(material: Material, target: Select) -> View:
     """Both measures' ranks of every judged network, coloured by the target; the correlations of both side by side.
 
     The rival is chosen, at first the best other measure; `target` is the page's own choice. Ranks and correlations are
-    turned by the believed signs, so that networks both hold to generalize worse lie top right.
+    turned by the believed signs: networks that both predict to generalize worse are in the top right.
     """
     names, targets = material.measures, material.verdict.targets
     reference = names.index(material.reference)
@@ -111,7 +111,7 @@ def _side_by_side(
 
 
 def ranks(material: Material) -> dict[str, np.ndarray]:
-    """Ranks `[n]` of the judged networks by every measure, the largest for what is held to generalize worst."""
+    """Ranks `[n]` of the judged networks by every measure, the largest for the network predicted to generalize worst."""
     signs = {each["measure"]: each["sign"] for each in material.verdict.rows}
     turned = {name: signs[name] * material.table.measures[name] for name in material.measures}
     return {name: scipy.stats.rankdata(values, nan_policy="omit") for name, values in turned.items()}
@@ -149,7 +149,7 @@ def _row(material: Material, measure: str, target: str) -> Json:
 
 
 def _axis_name(name: str) -> str:
-    return f"{text(name)} (rank, worst held highest)"
+    return f"{text(name)} (rank, highest predicted worst)"
 
 
 def _sentence(material: Material, rival: str, target: str) -> Markup:

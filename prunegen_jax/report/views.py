@@ -90,7 +90,7 @@ def label(words: str) -> PlainText:
 
 
 def hover(rows: Sequence[tuple[str, str]], **options: Any) -> HoverTool:
-    """What stands beside the pointer: pairs of a word and a column's placeholder."""
+    """The tooltip of a figure, from pairs of a label and a column's placeholder."""
     return HoverTool(tooltips=[(text(word), value) for word, value in rows], **options)
 
 
