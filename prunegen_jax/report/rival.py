@@ -111,7 +111,7 @@ def _side_by_side(
 
 
 def ranks(material: Material) -> dict[str, np.ndarray]:
-    """Ranks `[n]` of the judged networks by every measure, the largest for the network predicted to generalize worst."""
+    """Ranks `[n]` of the judged networks by every measure, the largest for what it predicts to generalize worst."""
     signs = {each["measure"]: each["sign"] for each in material.verdict.rows}
     turned = {name: signs[name] * material.table.measures[name] for name in material.measures}
     return {name: scipy.stats.rankdata(values, nan_policy="omit") for name, values in turned.items()}
