@@ -1,6 +1,8 @@
 """The whole judgement of a sweep: rows, signs, comparisons, baselines, matrices."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,3 +117,10 @@ def test_same_seed_same_verdict():
     table = make_table()
     one, two = (judge(table, **QUICK, seed=3).to_json() for _ in range(2))
     assert one == two
+
+
+def test_judging_reads_and_writes_no_files():
+    """Numerics and types alone; `judging.write` is imported from the package of files on first use."""
+    code = "import sys, prunegen_jax.judging as judging; from prunegen_jax.judging import format, statistics; "
+    code += "assert not {'prunegen_jax.runs', 'etils', 'jax'} & set(sys.modules); judging.write"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
