@@ -1,1 +1,1 @@
-"""Evaluation over a data set, many networks in one program, memory of devices, parameter trees."""
+"""What computing needs whatever is computed: evaluation, sampling, lockstep, sharding, parameter trees, option checks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,8 +15,8 @@ import optax
 from prunegen_jax.compute import lockstep
 from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
 
-BATCH = 500  # examples evaluated at a time, at most; results do not depend on it beyond float error
-_PIXELS = 64 * 32 * 32  # on a CPU, evaluated at a time: more fall out of its caches and take twice as long
+BATCH = 500  # examples evaluated at a time, at most; results do not depend on it beyond rounding
+_CPU_PIXELS = 64 * 32 * 32  # evaluated at a time on a CPU: more do not fit into its caches and take twice as long
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -23,17 +24,36 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def suited_batch(data: Dataset) -> int:
+def default_batch_size(data: Dataset) -> int:
     """How many examples to evaluate at a time on this backend."""
     if jax.default_backend() != "cpu":
         return BATCH
-    return max(1, min(BATCH, _PIXELS // math.prod(data.images.shape[1:3])))
+    return max(1, min(BATCH, _CPU_PIXELS // math.prod(data.images.shape[1:3])))
 
 
 def batches(size: int, *, batch_size: int = BATCH) -> list[np.ndarray]:
     """Index vectors of one length that cover 0 … size − 1 in order; the last repeats the last index to fill up."""
     length = min(batch_size, size)
     return [np.minimum(np.arange(start, start + length), size - 1) for start in range(0, size, length)]
+
+
+def concatenate_batches(
+    function: Callable[[np.ndarray], tuple[jax.Array, ...]], size: int, *, batch_size: int | None = None
+) -> tuple[np.ndarray, ...]:
+    """What `function` returns for all examples, evaluated batch by batch.
+
+    Args:
+        function: from indices of examples `[n]` to a tuple of arrays `[n, ...]`.
+        size: the number of examples.
+        batch_size: examples at a time; None for the default of `batches`.
+
+    Returns:
+        For each array of the tuple the values of all examples in order, `[size, ...]`, without those that fill up
+        the last batch.
+    """
+    rows = batches(size) if batch_size is None else batches(size, batch_size=batch_size)
+    results = [function(indices) for indices in rows]
+    return tuple(np.concatenate([np.asarray(part) for part in parts])[:size] for parts in zip(*results, strict=True))
 
 
 @lockstep.jit
@@ -47,15 +67,19 @@ def _losses(apply: Any, params: PyTree, data: Dataset, indices: jax.Array) -> tu
 def example_losses(
     apply: Apply, params: PyTree, data: Dataset, *, batch_size: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cross-entropy in nats, float32 `[N]`, and whether the arg max is wrong, bool `[N]`, of every example."""
+    """Loss and error of every example.
+
+    Args:
+        apply: (params, images `[n, H, W, C]`) → logits `[n, K]`, in evaluation mode.
+        params: the network's parameters.
+        data: the examples, N of them.
+        batch_size: examples at a time; None for a number that suits the backend.
+
+    Returns:
+        Cross-entropy in nats, float32 `[N]`, and whether the arg max is wrong, bool `[N]`.
+    """
     step = functools.partial(_losses, as_partial(apply), params, data)
-    losses, errors = zip(
-        *(step(i) for i in batches(len(data), batch_size=batch_size or suited_batch(data))), strict=True
-    )
-    size = len(data)
-    return np.concatenate([np.asarray(x) for x in losses])[:size], np.concatenate([np.asarray(x) for x in errors])[
-        :size
-    ]
+    return concatenate_batches(step, len(data), batch_size=batch_size or default_batch_size(data))
 
 
 def loss_and_accuracy(apply: Apply, params: PyTree, data: Dataset) -> tuple[float, float]:

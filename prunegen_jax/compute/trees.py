@@ -12,7 +12,7 @@ _NOT_KERNELS = {"bias", "b", "scale", "embedding", "mean", "var"}
 
 
 def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """The plain names along a key path of `jax.tree_util`; an NNX variable's own `.value` at its end is no name."""
+    """The plain names along a key path of `jax.tree_util`, without the `.value` at the end of an NNX variable's path."""
     if len(path) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == "value":
         path = path[:-1]
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
@@ -29,12 +29,16 @@ def is_kernel(path: tuple[str, ...], leaf: jax.Array) -> bool:
 
 
 def kernels(params: Any) -> dict[tuple[str, ...], jax.Array]:
-    """The kernels of a network by key path. ValueError if there is none."""
-    found = {path: leaf for path, leaf in named_leaves(params) if is_kernel(path, leaf)}
-    if not found:
+    """The kernels of a network by key path.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    by_path = {path: leaf for path, leaf in named_leaves(params) if is_kernel(path, leaf)}
+    if not by_path:
         names = ", ".join("/".join(path) or "(root)" for path, _ in named_leaves(params)) or "no leaf at all"
         raise ValueError(f"no kernel among the parameters: a kernel has at least two axes; found {names}")
-    return found
+    return by_path
 
 
 def count(tree: Any) -> int:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax.compute.evaluation import batches, cross_entropy, loss_and_accuracy, suited_batch
+from prunegen_jax.compute.evaluation import batches, cross_entropy, loss_and_accuracy, default_batch_size
 from prunegen_jax.networks import Network
 from prunegen_jax.training.step import State
 from prunegen_jax.types import Dataset, Partial
@@ -30,7 +30,7 @@ def mean_losses(network: Network, states: State, data: Dataset, slots: Sequence[
         chosen = jnp.asarray(some + some[-1:] * (together - len(some)))
         parts = [
             np.asarray(_losses(network.apply, states.params, states.stats, chosen, data, indices), np.float64)
-            for indices in batches(len(data), batch_size=suited_batch(data))
+            for indices in batches(len(data), batch_size=default_batch_size(data))
         ]
         sums = np.concatenate(parts, axis=1)[:, : len(data)].sum(axis=1)
         found += [float(total) / len(data) for total in sums[: len(some)]]

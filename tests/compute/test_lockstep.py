@@ -186,5 +186,5 @@ def test_no_program_keeps_the_arrays_that_it_was_called_with():
 
 
 def test_lanes_are_a_multiple_of_the_devices():
-    with pytest.raises(ValueError, match="lanes=3 must be a multiple of the 2 devices"):
+    with pytest.raises(ValueError, match="lanes=3 must be a positive multiple of the 2 devices"):
         lockstep.run([], lanes=3, devices=jax.devices() * 2)
