@@ -25,7 +25,7 @@ import peers
 from jax.flatten_util import ravel_pytree
 
 from prunegen_jax import data, measures
-from prunegen_jax.measures import hessian, subject, traces
+from prunegen_jax.measures import hessian, objective, traces
 from prunegen_jax.networks import as_trained_model, build
 from prunegen_jax.training import Recipe, hyper, train
 
@@ -97,21 +97,21 @@ def main():
     warnings.filterwarnings("ignore", message="Using backward")  # PyHessian's way
 
     model, snapshot = trained(arguments)
-    moved = subject.subject(model)
-    goal = subject.objective(moved)
-    flat = ravel_pytree(moved.weights)[0]
+    network = objective.weight_function(model)
+    goal = objective.make_objective(network)
+    flat = ravel_pytree(network.weights)[0]
     print(f"{snapshot.status} after {snapshot.updates} updates, cross-entropy {snapshot.check_loss[-1]:.4f}")
     print(f"{flat.size} parameters, {len(model.train)} examples")
     if not left_out:
         import curvature_peers
 
         in_torch = curvature_peers.in_torch(model.folded)
-        difference = curvature_peers.loss(*in_torch) - subject.mean_loss(goal, moved.weights)
+        difference = curvature_peers.loss(*in_torch) - objective.mean_loss(goal, network.weights)
         print(f"PyTorch's loss differs by {difference:.1e}")
         assert abs(difference) < 1e-5
 
-    block = hessian.hessian(goal, moved.weights)
-    one_gradient, one, shared, alone = products_over_gradients(goal, moved.weights, block)
+    block = hessian.hessian(goal, network.weights)
+    one_gradient, one, shared, alone = products_over_gradients(goal, network.weights, block)
     row, budget = measures.MEASURES, 48 if arguments.smoke else 500
     top_reference = row["hessian_top_eigenvalue"](model, jax.random.key(9), tolerance=1e-7, budget=200).value
     trace_reference = row["hessian_trace"](model, jax.random.key(9), **({"budget": 48} if arguments.smoke else LONG))

@@ -1,1 +1,1 @@
-"""What computing needs whatever is computed: evaluation, sampling, lockstep, sharding, parameter trees, option checks."""
+"""What all computations share: evaluation, sampling, lockstep, sharding, parameter trees, checks of options."""

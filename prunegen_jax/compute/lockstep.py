@@ -148,7 +148,7 @@ class _Member:
 def _run_group(
     functions: Sequence[Callable[[], Any]], lanes: int, common: list[Any], devices: tuple[jax.Device, ...]
 ) -> list[Any]:
-    """Runs at most `lanes` functions. Only this thread makes the calls, once every function has made one or returned."""
+    """Runs at most `lanes` functions; this thread makes the calls, once all functions have made one or returned."""
     arrivals: queue.SimpleQueue[tuple[_Member, _CallKind | None, Sequence[Any]]] = queue.SimpleQueue()
     common_index = {id(leaf): index for index, leaf in enumerate(common)}
     members = [_Member(number, lanes, common_index, arrivals) for number in range(len(functions))]

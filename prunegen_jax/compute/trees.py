@@ -12,7 +12,7 @@ _NOT_KERNELS = {"bias", "b", "scale", "embedding", "mean", "var"}
 
 
 def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """The plain names along a key path of `jax.tree_util`, without the `.value` at the end of an NNX variable's path."""
+    """The names along a key path of `jax.tree_util`, without the `.value` that ends the path of an NNX variable."""
     if len(path) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name == "value":
         path = path[:-1]
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)

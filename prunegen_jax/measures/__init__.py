@@ -1,4 +1,4 @@
-"""Every measure of generalization, by name: `MEASURES`, and `measure` to compute some on one network."""
+"""All measures of generalization, by name: `MEASURES`, and `measure` to compute some of one network."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import Any
 import jax
 
 from prunegen_jax.measures import (
-    beyond,
+    clustering,
     curvature,
     gradient_noise,
+    input_gradients,
     input_margins,
     layer_margins,
     margins,
+    mixup,
     neighbourhood,
     norms,
     pac_bayes,
@@ -50,16 +52,21 @@ MEASURES: dict[str, Measure] = {
     **curvature.MEASURES,
     **gradient_noise.MEASURES,
     **speed.MEASURES,
-    **beyond.MEASURES,
+    **mixup.MEASURES,
+    **clustering.MEASURES,
+    **input_gradients.MEASURES,
     **tails.MEASURES,
 }
 
-HANDS_ON: dict[str, Callable[..., Any]] = {  # measure → the function that it hands further options on to
-    **prunability.HANDS_ON,
-    **perturbation.HANDS_ON,
-    **pac_bayes.HANDS_ON,
-    **sharpness.HANDS_ON,
-    **neighbourhood.HANDS_ON,
+FORWARDS_OPTIONS_TO: dict[str, Callable[..., Any]] = {  # measure → the function to which it passes further options
+    **prunability.FORWARDS_OPTIONS_TO,
+    **spectral.FORWARDS_OPTIONS_TO,
+    **perturbation.FORWARDS_OPTIONS_TO,
+    **pac_bayes.FORWARDS_OPTIONS_TO,
+    **sharpness.FORWARDS_OPTIONS_TO,
+    **neighbourhood.FORWARDS_OPTIONS_TO,
+    **curvature.FORWARDS_OPTIONS_TO,
+    **gradient_noise.FORWARDS_OPTIONS_TO,
 }
 
 FAST_COST = 1.0  # passes over the training set
@@ -68,10 +75,12 @@ _SLOW_TO_COMPILE = {"relative_flatness", *spectral.MEASURES}
 
 
 def select(names: str | Iterable[str]) -> list[str]:
-    """Names of measures: "all", "fast", or a list, checked.
+    """Names of measures, checked and in order.
 
-    "fast" stands for what costs at most `FAST_COST` passes and compiles quickly, and for `prunability_prefix`, the
-    cheap reading of prunability; together they cost less than a fifth of training the networks.
+    Args:
+        names: "all"; "fast", which stands for the measures that cost at most `FAST_COST` passes and compile quickly,
+            and for `prunability_prefix`, the cheap variant of prunability (together they cost less than a fifth of
+            training the networks); a name; or names.
 
     Raises:
         ValueError: for a name that is not in `MEASURES`.
@@ -81,11 +90,11 @@ def select(names: str | Iterable[str]) -> list[str]:
     if names == "fast":
         cheap = {name for name, row in MEASURES.items() if row.cost <= FAST_COST} - _SLOW_TO_COMPILE
         return [name for name in MEASURES if name in cheap | {"prunability_prefix"}]
-    chosen = [names] if isinstance(names, str) else list(names)
-    for name in chosen:
+    selected = [names] if isinstance(names, str) else list(names)
+    for name in selected:
         if name not in MEASURES:
             raise ValueError(f"measure {name!r} is not known; choose 'fast', 'all' or among {', '.join(MEASURES)}")
-    return chosen
+    return selected
 
 
 def measure(
@@ -95,26 +104,36 @@ def measure(
     key: jax.Array | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Estimate]:
-    """Measures of one trained network, by name. One that fails says so in its status and leaves the others alone.
+    """Measures of one trained network. The failure of one is stated in its status and does not affect the others.
 
     Args:
         model: the network and its training set.
         names: "fast", "all", or names of `MEASURES`.
-        key: randomness of the measures that sample; each folds its own name in, so the answer does not depend on
-            which others are asked for. Default `jax.random.key(0)`.
+        key: randomness of the measures that sample; each folds its own name in, so its estimate does not depend on
+            which other measures are computed. Default `jax.random.key(0)`.
         options: measure → keyword options of that measure.
 
+    Returns:
+        The estimates, by name.
+
     Raises:
-        ValueError: for a name, or an option of a measure, that is not known.
+        ValueError: for an unknown name, or an unknown option of a measure.
     """
-    chosen = select(names)
+    selected = select(names)
     check_options(options or {})
     key = jax.random.key(0) if key is None else key
-    return {name: _one(name, model, key, dict((options or {}).get(name, {}))) for name in chosen}
+    return {name: _estimate(name, model, key, dict((options or {}).get(name, {}))) for name in selected}
 
 
 def check_options(options: Mapping[str, Mapping[str, Any]]) -> None:
-    """ValueError if `options`, measure → its options, has a measure or an option that is not known."""
+    """Checks options of measures.
+
+    Args:
+        options: measure → its options.
+
+    Raises:
+        ValueError: for an unknown measure or option.
+    """
     for name in select(list(options)):
         known = options_of(name)
         if not isinstance(options[name], Mapping):
@@ -125,11 +144,10 @@ def check_options(options: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def options_of(name: str) -> list[str]:
-    """The options of a measure; those it hands on to another function among them."""
-    function = MEASURES[name].function
-    passed_on = _keywords(HANDS_ON[name]) if name in HANDS_ON else []
-    found = dict.fromkeys([*_keywords(function), *passed_on])
-    return [option for option in found if option not in prunability.FIXED.get(name, ())]
+    """The options of a measure, including those that it passes to another function."""
+    forwarded = _keywords(FORWARDS_OPTIONS_TO[name]) if name in FORWARDS_OPTIONS_TO else []
+    names = dict.fromkeys([*_keywords(MEASURES[name].function), *forwarded])
+    return [option for option in names if option not in prunability.FIXED_OPTIONS.get(name, ())]
 
 
 def _keywords(function: Callable[..., Any]) -> list[str]:
@@ -137,12 +155,12 @@ def _keywords(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
-def _one(name: str, model: TrainedModel, key: jax.Array, options: dict[str, Any]) -> Estimate:
+def _estimate(name: str, model: TrainedModel, key: jax.Array, options: dict[str, Any]) -> Estimate:
     stream = MEASURES[name].stream or name
-    own = jax.random.fold_in(key, zlib.crc32(stream.encode()) & 0x7FFFFFFF)
+    stream_key = jax.random.fold_in(key, zlib.crc32(stream.encode()) & 0x7FFFFFFF)
     try:
-        estimate = MEASURES[name](model, own, **options)
-    except Exception as error:  # whatever it is, it goes into the answer, and the other measures go on
+        estimate = MEASURES[name](model, stream_key, **options)
+    except Exception as error:  # any exception becomes the reason of the estimate, and the other measures continue
         first = (str(error).strip() or "no message").splitlines()[0]
         reason = first if isinstance(error, ValueError) else f"{type(error).__name__}: {first}"
         return Estimate(math.nan, status="failed", reason=reason)

@@ -1,4 +1,4 @@
-"""The PAC-Bayes and sharpness bounds of Jiang et al. (2020) as functions of the noise that a network stands.
+"""The PAC-Bayes and sharpness bounds of Jiang et al. (2020) as functions of the noise that a network tolerates.
 
 Raw values C; the bound on the generalization gap is √(C / m). w are the kernel entries, ω of them, w⁰ those before
 training, m the number of training examples. Numbers are those of that paper's measures. Its sharpness bounds are

@@ -8,6 +8,7 @@ the network with batch norm folded into them (`fold=False`: of the network as it
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,9 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from prunegen_jax.measures import fisher, hessian, lanczos, subject, traces
-from prunegen_jax.measures.weights import check_choice
-from prunegen_jax.types import Estimate, Measure, TrainedModel
+from prunegen_jax.compute.options import check_at_least, check_choice
+from prunegen_jax.measures import fisher, hessian, lanczos, traces
+from prunegen_jax.measures.objective import (
+    Objective,
+    WeightFunction,
+    kernel_names,
+    make_objective,
+    weight_details,
+    weight_function,
+)
+from prunegen_jax.types import Estimate, Measure, Partial, TrainedModel
 
 
 def hessian_top_eigenvalue(
@@ -37,16 +46,16 @@ def hessian_top_eigenvalue(
     is negative the point is no minimum), the "products" spent of at most `budget`, and whether they "converged".
     `memory` is what storing the linearized gradient may take, in bytes; beyond it every product recomputes it.
     """
-    moved = subject.subject(model, fold=fold)
-    operator = hessian.linearized(subject.objective(moved, batch_size), moved.weights, memory=memory)
-    flat = ravel_pytree(moved.weights)[0]
+    network = weight_function(model, fold=fold)
+    operator = hessian.linearized(make_objective(network, batch_size), network.weights, memory=memory)
+    flat = ravel_pytree(network.weights)[0]
     found = lanczos.largest_eigenvalues(
         operator, jax.random.normal(key, flat.shape, flat.dtype), count=count, tolerance=tolerance, budget=budget
     )
     return Estimate(
         float(found.values[0]),
         details={
-            **subject.details(moved),
+            **weight_details(network),
             "eigenvalues": found.values.tolist(),
             "residuals": found.residuals.tolist(),
             "smallest": found.smallest,
@@ -56,49 +65,86 @@ def hessian_top_eigenvalue(
     )
 
 
-def hessian_trace(
-    model: TrainedModel,
-    key: jax.Array,
-    *,
-    method: str = "hutch++",
-    relative_error: float = 0.02,
-    budget: int = 128,
-    sketch: int = 16,
-    fold: bool = True,
-    batch_size: int | None = None,
-) -> Estimate:
-    """tr H by `traces.trace`, to a standard error of `relative_error` or `budget` Hessian-vector products."""
-    moved = subject.subject(model, fold=fold)
-    operator = hessian.hessian(subject.objective(moved, batch_size), moved.weights)
-    return trace_estimate(moved, operator, key, method, relative_error, budget, sketch)
+def hessian_trace(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
+    """tr H by `traces.trace`, to a standard error of `relative_error` or `budget` Hessian-vector products.
+
+    Options: those of `operator_trace`.
+    """
+    return operator_trace(model, key, lambda network, objective: hessian.hessian(objective, network.weights), **options)
 
 
 def hessian_weighted_trace(
-    model: TrainedModel,
-    key: jax.Array,
-    *,
-    parameters: str = "kernels",
-    method: str = "hutch++",
-    relative_error: float = 0.02,
-    budget: int = 128,
-    sketch: int = 16,
-    fold: bool = True,
-    batch_size: int | None = None,
+    model: TrainedModel, key: jax.Array, *, parameters: str = "kernels", **options: Any
 ) -> Estimate:
     """Σ_j H_jj w_j² over the kernels (`parameters="all"`: biases too), the trace of D_w H D_w.
 
     To second order, at a minimum, dropping every kernel entry with a small probability a raises the loss by
     (a / 2) Σ_j H_jj w_j²: one minus random prunability is about 2 β L̂ / Σ_j H_jj w_j². Folding batch norm or scaling
-    a ReLU unit changes neither.
+    a ReLU unit changes neither. Other options: those of `operator_trace`.
     """
     check_choice("parameters", parameters, ("kernels", "all"))
-    moved = subject.subject(model, fold=fold)
-    scale = moved.weights
-    if parameters == "kernels":
-        names = set(subject.kernel_names(moved))
-        scale = {name: leaf if name in names else jnp.zeros_like(leaf) for name, leaf in scale.items()}
-    operator = hessian.weighted(hessian.hessian(subject.objective(moved, batch_size), moved.weights), scale)
-    return trace_estimate(moved, operator, key, method, relative_error, budget, sketch)
+
+    def operator(network: WeightFunction, objective: Objective) -> Partial:
+        scale = network.weights
+        if parameters == "kernels":
+            names = set(kernel_names(network))
+            scale = {name: leaf if name in names else jnp.zeros_like(leaf) for name, leaf in scale.items()}
+        return hessian.weighted(hessian.hessian(objective, network.weights), scale)
+
+    return operator_trace(model, key, operator, **options)
+
+
+def gauss_newton_trace(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
+    """tr G, G = (1/m) Σ_i J_iᵀ (diag p_i − p_i p_iᵀ) J_i: the Gauss–Newton matrix, for the softmax the Fisher matrix.
+
+    (1/m) Σ_i E_{y∼p_i} ‖∇ ln p(y | x_i)‖²: labels drawn from the network's own predictions p_i. Options: those of
+    `operator_trace`.
+    """
+    return operator_trace(
+        model, key, lambda network, objective: hessian.gauss_newton(objective, network.weights), **options
+    )
+
+
+def operator_trace(
+    model: TrainedModel,
+    key: jax.Array,
+    make_operator: Callable[[WeightFunction, Objective], Partial],
+    *,
+    method: str = "hutch++",
+    relative_error: float = 0.02,
+    budget: int = 128,
+    sketch: int = 16,
+    fold: bool = True,
+    batch_size: int | None = None,
+) -> Estimate:
+    """The trace of an operator on the weights.
+
+    Args:
+        model: any.
+        key: randomness of the probes.
+        make_operator: from a network and its training loss to the operator.
+        method: as in `traces.trace`.
+        relative_error: as in `traces.trace`.
+        budget: as in `traces.trace`.
+        sketch: as in `traces.trace`.
+        fold: fold batch norm into the weights first.
+        batch_size: examples per chunk; changes nothing but speed.
+
+    Raises:
+        ValueError: for an unknown method, or a budget that does not leave two samples.
+    """
+    network = weight_function(model, fold=fold)
+    found = traces.trace(
+        make_operator(network, make_objective(network, batch_size)),
+        ravel_pytree(network.weights)[0],
+        key,
+        method=method,
+        relative_error=relative_error,
+        budget=budget,
+        sketch=sketch,
+    )
+    details = {**weight_details(network), "method": method, "products": found.products, "converged": found.converged}
+    return Estimate(found.value, found.sem if math.isfinite(found.sem) else None, details=details)
 
 
 def hessian_frobenius_norm(
@@ -122,67 +168,26 @@ def hessian_frobenius_norm(
     Raises:
         ValueError: for fewer than two probes or two steps, or a budget below one block.
     """
-    if probes < 2 or steps < 2:
-        raise ValueError(f"probes={probes} and steps={steps} must be at least 2")
+    check_at_least(2, probes=probes, steps=steps)
     if budget < probes * steps:
         raise ValueError(f"budget={budget} must be at least probes × steps = {probes * steps}")
-    moved = subject.subject(model, fold=fold)
-    operator = hessian.hessian(subject.objective(moved, batch_size), moved.weights)
-    flat = ravel_pytree(moved.weights)[0]
-    most = budget // (probes * steps)
+    network = weight_function(model, fold=fold)
+    operator = hessian.hessian(make_objective(network, batch_size), network.weights)
+    flat = ravel_pytree(network.weights)[0]
+    largest_count = budget // (probes * steps)
     blocks: list[lanczos.Spectrum] = []
     while True:
-        own = jax.random.fold_in(key, len(blocks))
-        blocks.append(lanczos.spectral_density(operator, flat, own, probes=probes, steps=steps))
+        block_key = jax.random.fold_in(key, len(blocks))
+        blocks.append(lanczos.spectral_density(operator, flat, block_key, probes=probes, steps=steps))
         nodes, weights = (np.concatenate([getattr(x, name) for x in blocks]) for name in ("nodes", "weights"))
         square, error = lanczos.Spectrum(nodes, weights, flat.size).sum(np.square)
         value = math.sqrt(square)
         converged = error <= 2 * square * relative_error
-        if len(blocks) == most or (converged and len(blocks) > 1):
+        if len(blocks) == largest_count or (converged and len(blocks) > 1):
             break
-    more = {"products": int(nodes.size), "converged": bool(converged)}
-    more |= {"nodes": nodes.tolist(), "weights": weights.tolist()}
-    return Estimate(value, error / (2 * value) if value > 0 else None, details={**subject.details(moved), **more})
-
-
-def gauss_newton_trace(
-    model: TrainedModel,
-    key: jax.Array,
-    *,
-    method: str = "hutch++",
-    relative_error: float = 0.02,
-    budget: int = 128,
-    sketch: int = 16,
-    fold: bool = True,
-    batch_size: int | None = None,
-) -> Estimate:
-    """tr G, G = (1/m) Σ_i J_iᵀ (diag p_i − p_i p_iᵀ) J_i: the Gauss–Newton matrix, for the softmax the Fisher matrix.
-
-    (1/m) Σ_i E_{y∼p_i} ‖∇ ln p(y | x_i)‖²: labels drawn from the network's own predictions p_i.
-    """
-    moved = subject.subject(model, fold=fold)
-    operator = hessian.gauss_newton(subject.objective(moved, batch_size), moved.weights)
-    return trace_estimate(moved, operator, key, method, relative_error, budget, sketch)
-
-
-def trace_estimate(
-    moved: subject.Subject,
-    operator: Any,
-    key: jax.Array,
-    method: str,
-    relative_error: float,
-    budget: int,
-    sketch: int,
-) -> Estimate:
-    """The trace of an operator on the weights that are moved, as the answer of a measure."""
-    found = traces.trace(
-        operator, ravel_pytree(moved.weights)[0], key,
-        method=method, relative_error=relative_error, budget=budget, sketch=sketch,
-    )  # fmt: skip
-    more = {"method": method, "products": found.products, "converged": found.converged}
-    return Estimate(
-        found.value, found.sem if math.isfinite(found.sem) else None, details={**subject.details(moved), **more}
-    )
+    details = {**weight_details(network), "products": int(nodes.size), "converged": bool(converged)}
+    details |= {"nodes": nodes.tolist(), "weights": weights.tolist()}
+    return Estimate(value, error / (2 * value) if value > 0 else None, details=details)
 
 
 _SCALINGS = ("neuron_scaling", "layer_scaling")
@@ -201,3 +206,5 @@ MEASURES = {
     "gauss_newton_trace": Measure(gauss_newton_trace, +1, "flatness", 250.0, "Martens 2014; Jastrzębski et al. 2021"),
     **fisher.MEASURES,
 }
+
+FORWARDS_OPTIONS_TO = dict.fromkeys(("hessian_trace", "hessian_weighted_trace", "gauss_newton_trace"), operator_trace)

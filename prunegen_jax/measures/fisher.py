@@ -15,8 +15,10 @@ import numpy as np
 
 from prunegen_jax.compute import lockstep, trees
 from prunegen_jax.compute.evaluation import batches
-from prunegen_jax.measures import gradient_noise, hessian, subject
-from prunegen_jax.measures.weights import check_choice, measured
+from prunegen_jax.compute.options import check_choice
+from prunegen_jax.measures import gradient_noise, hessian
+from prunegen_jax.measures.objective import make_objective, weight_details, weight_function
+from prunegen_jax.measures.structure import activation_function, activation_names, is_folded, select_network
 from prunegen_jax.types import Dataset, Estimate, Measure, Partial, PyTree, TrainedModel, not_applicable
 
 
@@ -30,24 +32,24 @@ def fisher_rao_norm(
 ) -> Estimate:
     """wᵀ F w = (1/m) Σ_i ⟨w, ∇ℓ_i(w)⟩², F the empirical Fisher matrix; "true" takes labels from the predictions.
 
-    From the derivative of the logits along w, one pass forward. For a network without biases that is homogeneous of
-    degree L it equals L² (1/m) Σ_i (⟨p_i, f_i⟩ − f_i[y_i])². Not the square root.
+    Computed from the derivative of the logits along w, in one forward pass. For a network without biases that is
+    homogeneous of degree L it equals L² (1/m) Σ_i (⟨p_i, f_i⟩ − f_i[y_i])². Not the square root.
     """
     check_choice("fisher", fisher, ("empirical", "true"))
-    moved = subject.subject(model, fold=fold)
-    goal = subject.objective(moved, batch_size)
-    values = hessian.rayleigh_fisher(goal, moved.weights, moved.weights)[0 if fisher == "empirical" else 1]
+    network = weight_function(model, fold=fold)
+    objective = make_objective(network, batch_size)
+    values = hessian.rayleigh_fisher(objective, network.weights, network.weights)[0 if fisher == "empirical" else 1]
     examples = np.asarray(values, np.float64).reshape(-1)[: len(model.train)]
-    return Estimate(float(examples.mean()), details={**subject.details(moved), "fisher": fisher})
+    return Estimate(float(examples.mean()), details={**weight_details(network), "fisher": fisher})
 
 
 def empirical_fisher_trace(
     model: TrainedModel, key: jax.Array, *, fold: bool = True, batch_size: int | None = None
 ) -> Estimate:
     """(1/m) Σ_i ‖∇ℓ_i(w)‖² with the true labels, from per-example gradients."""
-    moved = subject.subject(model, fold=fold)
-    squares, _ = gradient_noise.example_gradients(moved, np.arange(len(model.train)), batch_size)
-    return Estimate(float(squares.mean()), details=subject.details(moved))
+    network = weight_function(model, fold=fold)
+    squares, _ = gradient_noise.example_gradients(network, np.arange(len(model.train)), batch_size)
+    return Estimate(float(squares.mean()), details=weight_details(network))
 
 
 def relative_flatness(
@@ -65,13 +67,14 @@ def relative_flatness(
     κ = (1/m) Σ_i ‖φ_i‖² Σ_s p_is ‖w_s − w̄_i‖², w̄_i = Σ_s p_is w_s. Not applicable if the logits are not linear in φ.
     A kernel at a path that ends in "weight" has its outputs first, as in Equinox.
     """
-    network = measured(model, fold)
-    if network.features is None:
-        return not_applicable("needs features of the model" + (".folded" if network is not model else ""))
+    network, folded = select_network(model, fold=fold), is_folded(model, fold=fold)
+    activations = activation_function(network)
+    if activations is None:
+        return not_applicable("needs features of the model" + (".folded" if folded else ""))
     kernels = trees.kernels(network.params)
     if tuple(head) not in kernels:
         return not_applicable(f"needs a kernel at {'/'.join(head)}, has {', '.join('/'.join(k) for k in kernels)}")
-    names = jax.eval_shape(network.features, network.params, network.train.take(jnp.zeros(1, jnp.int32))[0])[1]
+    names = activation_names(network)
     if features not in names:
         return not_applicable(f"needs an activation called {features!r}, has {', '.join(names)}")
     kernel = kernels[tuple(head)]
@@ -80,16 +83,14 @@ def relative_flatness(
     length = batch_size or 500
     total, worst = 0.0, 0.0
     for start, indices in enumerate(batches(len(network.train), batch_size=length)):
-        terms, apart = _relative_flatness(
-            network.features, network.params, kernel, network.train, indices, name=features
-        )
+        terms, apart = _relative_flatness(activations, network.params, kernel, network.train, indices, name=features)
         total += float(np.asarray(terms, np.float64)[: len(network.train) - start * len(indices)].sum())
         worst = max(worst, float(apart))
     if worst > 1e-3:
         return not_applicable(
             f"needs logits linear in {features!r} through {'/'.join(head)}; they differ by {worst:.2g}"
         )
-    return Estimate(total / len(network.train), details={"folded": network is not model})
+    return Estimate(total / len(network.train), details={"folded": folded})
 
 
 @functools.partial(lockstep.jit, static_argnames="name")
@@ -104,9 +105,9 @@ def _relative_flatness(
         if w.shape[0] != phi.shape[1]:
             return jnp.zeros_like(logits[:, 0]), jnp.inf * jnp.ones((), logits.dtype)
         p = jax.nn.softmax(logits, axis=-1)
-        # distances to the mean, not a difference of squares, which cancels where the network is sure
-        away = jax.vmap(lambda mean: jnp.sum(jnp.square(w - mean[:, None]), axis=0))(p @ w.T)
-        spread = jnp.sum(p * away, axis=1)
+        # distances to the mean, not a difference of squares, which cancels where the predictions are confident
+        distances = jax.vmap(lambda mean: jnp.sum(jnp.square(w - mean[:, None]), axis=0))(p @ w.T)
+        spread = jnp.sum(p * distances, axis=1)
         rest = logits - phi @ w  # the bias, the same for every example
         apart = jnp.max(jnp.abs(rest - rest[:1])) / jnp.maximum(jnp.max(jnp.abs(logits)), 1e-30)
     return jnp.sum(jnp.square(phi), axis=1) * spread, apart

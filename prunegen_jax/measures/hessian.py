@@ -3,10 +3,10 @@
 H = ∇²L̂(w) of the kernels and biases, p in all. An operator is a `Partial` that takes vectors `[V, p]` to products
 `[V, p]`; it is a pytree, so that programs which take one are compiled once for all networks of a shape.
 
-A product costs 8 matrix multiplications for every 3 of a gradient when done alone (forward, tangent forward, backward,
-tangent backward). Two of them do not depend on the vector and are shared: between the vectors of a block (`hessian`),
-or between all products ever taken, if the linearization fits into memory (`linearized`). Vectors are looped over
-inside a chunk, not vmapped: vmapped kernels turn convolutions into slow ones.
+One product costs 8 matrix multiplications for every 3 of a gradient (forward, tangent forward, backward, tangent
+backward). Two of them do not depend on the vector and are shared: between the vectors of a block (`hessian`), or
+between all products, if the linearization fits into memory (`linearized`). There is a loop over the vectors inside a
+chunk, not a vmap: vmapped kernels make convolutions slow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 from prunegen_jax.compute import lockstep
 from prunegen_jax.compute.evaluation import cross_entropy
-from prunegen_jax.measures.subject import Objective, Weights, chunk_logits, chunk_loss
+from prunegen_jax.measures.objective import Objective, Weights, chunk_logits, chunk_loss
 from prunegen_jax.types import Partial
 
 MEMORY = 3e9  # bytes that a stored linearization may take
@@ -123,7 +123,7 @@ def _weighted_products(operator: Partial, weights: jax.Array, vectors: jax.Array
 @lockstep.jit
 def slopes(objective: Objective, weights: Weights, direction: Weights) -> jax.Array:
     """⟨v, ∇ℓ_i⟩ of every example, `[chunks, B]`, with v = `direction`."""
-    return _along(objective, weights, direction)[0]
+    return _derivatives_along(objective, weights, direction)[0]
 
 
 @lockstep.jit
@@ -132,11 +132,11 @@ def rayleigh_fisher(objective: Objective, weights: Weights, direction: Weights) 
 
     Their means are vᵀ F v with F the empirical and the true Fisher matrix.
     """
-    slope, variance = _along(objective, weights, direction)
+    slope, variance = _derivatives_along(objective, weights, direction)
     return jnp.square(slope), variance
 
 
-def _along(objective: Objective, weights: Weights, direction: Weights) -> tuple[jax.Array, jax.Array]:
+def _derivatives_along(objective: Objective, weights: Weights, direction: Weights) -> tuple[jax.Array, jax.Array]:
     def one(indices: jax.Array) -> tuple[jax.Array, jax.Array]:
         def logits(w: Weights) -> jax.Array:
             return chunk_logits(objective, w, indices)[0]

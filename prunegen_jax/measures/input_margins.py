@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute import evaluation, lockstep
+from prunegen_jax.compute.options import check_at_least
+from prunegen_jax.compute.sampling import standard_error
 from prunegen_jax.measures.layer_margins import class_gap
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
@@ -26,8 +28,8 @@ def constrained_margin(
     """Mean over training examples of (f_y − f_c) / ‖Pᵀ ∂(f_y − f_c)/∂x‖₂: the input margin along the data's own axes.
 
     c is the best class but y; the k columns of P are the first principal directions of all training inputs, in units
-    of the network's inputs (Mouton et al. 2024). A larger margin is held to predict a smaller gap: the
-    project's METHODS negates the value for that, here it keeps its sign and the row of `MEASURES` says −1.
+    of the network's inputs (Mouton et al. 2024). A larger margin is held to predict a smaller gap; the value is not
+    negated for that, and the row of `MEASURES` has the sign −1.
 
     Args:
         model: any.
@@ -39,25 +41,26 @@ def constrained_margin(
     Raises:
         ValueError: for options out of range.
     """
-    if not 0.0 < variance <= 1.0 or examples < 2 or (components is not None and components < 1):
-        raise ValueError(
-            f"variance={variance} must be in (0, 1], examples={examples} at least 2, components={components} positive"
-        )
+    if not 0.0 < variance <= 1.0:
+        raise ValueError(f"variance={variance} must be in (0, 1]")
+    check_at_least(2, examples=examples)
+    if components is not None:
+        check_at_least(1, components=components)
     size = len(model.train)
     indices = np.arange(size)
     if size > examples:
         indices = np.sort(np.asarray(jax.random.choice(key, size, (examples,), replace=False)))
     basis = principal_directions(model.train, components, variance)
-    parts = [
-        _input_distances(model.apply, model.params, model.train, indices[i], basis)
-        for i in evaluation.batches(indices.size)
-    ]
-    gaps, norms = (np.concatenate(x)[: indices.size].astype(np.float64) for x in zip(*parts, strict=True))
+
+    def step(rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        return _input_distances(model.apply, model.params, model.train, indices[rows], basis)
+
+    gaps, norms = (x.astype(np.float64) for x in evaluation.concatenate_batches(step, indices.size))
     flat = norms == 0.0  # the network is constant along P there: no distance
     if flat.all():
         return Estimate(math.nan, status="failed", reason="the network is constant at every example")
     margins = gaps[~flat] / norms[~flat]
-    sem = float(margins.std(ddof=1) / math.sqrt(margins.size)) if size > examples else None
+    sem = standard_error(margins) if size > examples else None
     details = {"components": int(basis.shape[1]), "examples": int(margins.size), "flat_examples": int(flat.sum())}
     return Estimate(float(margins.mean()), sem, details=details)
 
@@ -67,8 +70,8 @@ def principal_directions(data: Dataset, components: int | None, variance: float)
     size = len(data)
 
     def parts() -> Iterator[np.ndarray]:  # the inputs [n, D] in float64, a batch at a time
-        for start, chosen in enumerate(evaluation.batches(size)):
-            inputs = np.asarray(data.take(chosen)[0], np.float64)[: size - start * chosen.size]
+        for start, indices in enumerate(evaluation.batches(size)):
+            inputs = np.asarray(data.take(indices)[0], np.float64)[: size - start * indices.size]
             yield inputs.reshape(len(inputs), -1)
 
     mean = sum(x.sum(axis=0) for x in parts()) / size

@@ -1,13 +1,14 @@
 """Eigenvalues and spectral densities of symmetric operators by Lanczos' method (matfree), until they are accurate.
 
-An operator takes vectors `[V, p]` to products `[V, p]`, see `hessian`. matfree runs a fixed number of steps; what it
-lacks is to go on from there until the wanted eigenvalues are accurate enough.
+An operator takes vectors `[V, p]` to products `[V, p]`, see `hessian`. matfree runs a fixed number of steps; here they
+continue until the wanted eigenvalues are accurate enough.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +18,10 @@ import numpy as np
 from matfree import decomp, stochtrace
 
 from prunegen_jax.compute import lockstep
+from prunegen_jax.compute.sampling import mean_and_standard_error
 from prunegen_jax.types import Partial
 
-CYCLE = 4  # Lanczos steps between two looks at the Ritz values
+CYCLE = 4  # Lanczos steps between two checks of the Ritz values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Spectrum:
     def sum(self, function: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
         """Σ_j f(λ_j) over all p eigenvalues, with its standard error over the probes."""
         samples = self.dimension * np.sum(self.weights * function(self.nodes), axis=1)
-        return float(samples.mean()), float(samples.std(ddof=1) / np.sqrt(len(samples)))
+        mean, sem = mean_and_standard_error(samples)
+        return mean, math.nan if sem is None else sem
 
     def density(self, grid: np.ndarray, *, width: float) -> np.ndarray:
         """The spectral density at the points of `grid [G]`, each node a Gaussian of standard deviation `width`."""

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute import evaluation, lockstep
-from prunegen_jax.measures.weights import check_choice
+from prunegen_jax.compute.options import check_choice
+from prunegen_jax.measures.structure import activation_function, activation_names
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
 EPSILON = 1e-6  # inside the root of a gradient's norm, as the code of Jiang et al. (2019) has it
@@ -38,8 +39,8 @@ def normalized_margins(
     Args:
         model: needs `features`.
         key: not used.
-        layers: names of activations. Default: the input and up to three blocks (not single convolutions), the
-            first, middle and last of them; with the quartiles that makes 20 features.
+        layers: names of activations. Default: the input and the first, middle and last of the blocks (not single
+            convolutions); with the quartiles that makes 20 features.
         keep: "all" examples (their code), or those of "positive" margin alone (the paper).
         signature: "quartiles": `lower` = q1 − 1.5 IQR, `q1`, `median`, `q3`, `upper` = q3 + 1.5 IQR; "observed": the
             same with fences at observed points (the code of Natekar & Sharma 2020); "moments": the mean and the central
@@ -48,16 +49,15 @@ def normalized_margins(
         compat: "demogen" divides by √ν_l / m, as the code of Jiang et al. (2019) does.
 
     Raises:
-        ValueError: for an option or a layer that is not known, or if no margin is left.
+        ValueError: for an unknown option or layer, or if no margin is left.
     """
     check_choice("keep", keep, ("all", "positive"))
     check_choice("signature", signature, tuple(SIGNATURES))
     check_choice("compat", compat, (None, "demogen"))
-    assert model.features is not None  # `needs`
-    chosen = _choose_layers(model, layers)
-    distances, variances = layer_distances(model, chosen)
+    names = _select_layers(model, layers)
+    distances, variances = layer_distances(model, names)
     features, medians = {}, []
-    for name in chosen:
+    for name in names:
         margins = distances[name] / math.sqrt(variances[name])
         if compat == "demogen":
             margins = margins * len(model.train)
@@ -68,29 +68,30 @@ def normalized_margins(
         margins = np.log(margins) if log else margins
         medians.append(float(np.median(margins)))
         features.update({f"{name}/{k}": float(v) for k, v in SIGNATURES[signature](margins).items()})
-    details = {"features": features, "layers": list(chosen), "examples": int(margins.size)}
+    details = {"features": features, "layers": list(names), "examples": int(margins.size)}
     return Estimate(float(np.mean(medians)), details=details)
 
 
 def layer_distances(model: TrainedModel, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """d_l(x) of every training example, float64 `[m]`, and the total variance ν_l, for each layer named."""
+    features = activation_function(model)
     size, done = len(model.train), 0
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    distances: dict[str, list[np.ndarray]] = {name: [] for name in names}
     means: dict[str, Any] = dict.fromkeys(names, 0.0)
     squares = dict.fromkeys(names, 0.0)
     for indices in evaluation.batches(size):
         count = min(indices.size, size - done)
         inside = (np.arange(indices.size) < count).astype(np.float32)
-        gaps, norms, moments = _layer_step(model.features, model.params, model.train, indices, inside, names)
+        gaps, norms, moments = _layer_step(features, model.params, model.train, indices, inside, names)
         for name in names:
             distance = np.asarray(gaps, np.float64) / np.sqrt(EPSILON + np.asarray(norms[name], np.float64))
-            found[name].append(distance[:count])
+            distances[name].append(distance[:count])
             mean, square = np.asarray(moments[name][0], np.float64), float(moments[name][1])
-            away = mean - means[name]  # parallel update of mean and sum of squares
-            squares[name] += square + float(np.sum(np.square(away))) * done * count / (done + count)
-            means[name] = means[name] + away * (count / (done + count))
+            shift = mean - means[name]  # parallel update of mean and sum of squares
+            squares[name] += square + float(np.sum(np.square(shift))) * done * count / (done + count)
+            means[name] = means[name] + shift * (count / (done + count))
         done += count
-    return {name: np.concatenate(parts) for name, parts in found.items()}, {n: s / size for n, s in squares.items()}
+    return {name: np.concatenate(parts) for name, parts in distances.items()}, {n: s / size for n, s in squares.items()}
 
 
 def _quartiles(margins: np.ndarray) -> dict[str, float]:
@@ -100,11 +101,11 @@ def _quartiles(margins: np.ndarray) -> dict[str, float]:
 
 
 def _observed(margins: np.ndarray) -> dict[str, float]:
-    found = _quartiles(margins)
-    below, above = margins[margins < found["lower"]], margins[margins > found["upper"]]
-    found["lower"] = below.max() if below.size else margins.min()
-    found["upper"] = above.min() if above.size else margins.max()
-    return found
+    signature = _quartiles(margins)
+    below, above = margins[margins < signature["lower"]], margins[margins > signature["upper"]]
+    signature["lower"] = below.max() if below.size else margins.min()
+    signature["upper"] = above.min() if above.size else margins.max()
+    return signature
 
 
 def _moments(margins: np.ndarray) -> dict[str, float]:
@@ -125,14 +126,14 @@ SIGNATURES: dict[str, Callable[[np.ndarray], dict[str, float]]] = {
 }
 
 
-def _choose_layers(model: TrainedModel, layers: tuple[str, ...] | None) -> tuple[str, ...]:
-    images, _ = model.train.take(np.arange(1))
-    names = list(jax.eval_shape(model.features, model.params, images)[1])
+def _select_layers(model: TrainedModel, layers: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The layers named, or the default of `normalized_margins`."""
+    names = sorted(activation_names(model))
     if layers is None:
         inner = [name for name in names if name not in ("input", "pooled") and "_conv" not in name]
         blocks = sorted(inner, key=lambda name: [int(x) for x in re.findall(r"\d+", name)])
-        places = sorted({round(i) for i in np.linspace(0, len(blocks) - 1, 3)}) if blocks else []
-        return (*(["input"] if "input" in names else []), *(blocks[i] for i in places))
+        selected = sorted({round(i) for i in np.linspace(0, len(blocks) - 1, 3)}) if blocks else []
+        return (*(["input"] if "input" in names else []), *(blocks[i] for i in selected))
     for name in layers:
         check_choice("layers", name, names)
     return tuple(layers)

@@ -1,7 +1,8 @@
-"""What the logits say of the training examples: output margins, entropy, the final loss."""
+"""Measures of the logits of the training examples: output margins, entropy, the final loss."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute import evaluation, lockstep
-from prunegen_jax.measures.weights import log, quantity, remembered
+from prunegen_jax.measures.cache import cached
+from prunegen_jax.measures.estimates import log, normalized_estimate
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
 
@@ -17,17 +19,17 @@ def inverse_margin(model: TrainedModel, key: jax.Array, *, normalize: str = "raw
     """1 / γ², γ the 10th percentile of the output margins, in squared inverse logits; see `tenth_percentile`.
 
     `details["margin"]` is γ with its sign: at a training accuracy below 0.9 it is negative, which the square hides,
-    so `details["negative"]` says so. γ = 0 gives +inf. `normalize`: see `weights.quantity`.
+    so `details["negative"]` says so. γ = 0 gives +inf. `normalize`: see `estimates.normalized_estimate`.
 
     Raises:
         ValueError: for fewer than 10 training examples.
     """
     log_value, details = log_inverse_squared_margin(model)
-    return quantity(log_value=log_value, size=len(model.train), normalize=normalize, details=details)
+    return normalized_estimate(log_value=log_value, size=len(model.train), normalize=normalize, details=details)
 
 
 def negative_output_entropy(model: TrainedModel, key: jax.Array) -> Estimate:
-    """(1/m) Σ_i Σ_c p_ic ln p_ic ≤ 0 in nats, p = softmax of the logits: near 0 when the network is sure of itself."""
+    """(1/m) Σ_i Σ_c p_ic ln p_ic ≤ 0 in nats, p = softmax of the logits: near 0 when predictions are confident."""
     return Estimate(float(_outputs(model)[1].mean()))
 
 
@@ -77,11 +79,10 @@ def _outputs(model: TrainedModel) -> np.ndarray:
     """Margins and Σ_c p_c ln p_c of every training example, float64 `[2, m]`, in one pass per model."""
 
     def compute() -> np.ndarray:
-        size = len(model.train)
-        parts = [_outputs_of(model.apply, model.params, model.train, i) for i in evaluation.batches(size)]
-        return np.concatenate([np.asarray(part, np.float64) for part in parts], axis=1)[:, :size]
+        step = functools.partial(_outputs_of, model.apply, model.params, model.train)
+        return np.stack(evaluation.concatenate_batches(step, len(model.train))).astype(np.float64)
 
-    return remembered(model, "outputs", compute)
+    return cached(model, "outputs", compute)
 
 
 _ANY_RELU_SCALING = ("permutation", "neuron_scaling", "layer_scaling")  # none of them changes the function

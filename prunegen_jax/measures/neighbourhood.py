@@ -15,11 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute import lockstep, trees
-from prunegen_jax.measures import hessian, sharpness, subject
-from prunegen_jax.measures.perturbation import gaussian as noise
+from prunegen_jax.compute.options import check_at_least, check_positive
+from prunegen_jax.compute.sampling import mean_and_standard_error
+from prunegen_jax.measures import hessian
+from prunegen_jax.measures.objective import (
+    Objective,
+    WeightFunction,
+    Weights,
+    chunk_loss,
+    make_objective,
+    mean_loss,
+    weight_details,
+    weight_function,
+)
+from prunegen_jax.measures.weight_noise import add_gaussian
+from prunegen_jax.measures.worst_case import ascend_box, make_box
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
-LOOK = 4  # pairs of draws between two looks at the standard error
+PAIRS_PER_CHECK = 4  # pairs of draws between two checks of the standard error
 
 
 def average_sharpness(model: TrainedModel, key: jax.Array, *, rho: float = 0.01, **options: Any) -> Estimate:
@@ -45,36 +58,41 @@ def average_rise(
 ) -> Estimate:
     """E_{δ ∼ N(0, ρ² diag(c²))} [L̂(w + δ)] − L̂(w), with c = 1, or c = |w| if `adaptive`.
 
-    For small ρ it is (ρ²/2) Σ_j c_j² H_jj. Draws come in pairs ±δ, which takes out the odd orders, until the standard
+    For small ρ it is (ρ²/2) Σ_j c_j² H_jj. Draws come in pairs ±δ, which removes the odd orders, until the standard
     error is below `relative_error` of the value or `budget` evaluations of the loss are spent.
+
+    Args:
+        model: any.
+        key: randomness of the draws.
+        rho: ρ.
+        adaptive: whether the noise grows with the weights.
+        relative_error: standard error to reach, relative to the value.
+        budget: the most evaluations of the loss.
+        fold: fold batch norm into the weights first.
+        batch_size: examples per chunk; changes nothing but speed.
 
     Raises:
         ValueError: if ρ is not positive or the budget leaves fewer than two pairs.
     """
-    _positive("rho", rho)
-    if budget < 4:
-        raise ValueError(f"budget={budget} must be at least 4, two pairs of draws")
-    moved = subject.subject(model, fold=fold)
-    goal = subject.objective(moved, batch_size)
-    dense = subject.mean_loss(goal, moved.weights)
+    check_positive(rho=rho)
+    check_at_least(4, budget=budget)
+    network = weight_function(model, fold=fold)
+    objective = make_objective(network, batch_size)
+    dense = mean_loss(objective, network.weights)
+    perturb = functools.partial(add_gaussian, magnitude=adaptive, floor=jnp.float32(0.0))
     pairs: list[float] = []
     while True:
-        own = jax.random.fold_in(key, len(pairs))
-        sides = (
-            subject.mean_loss(
-                goal, noise(moved.weights, own, jnp.float32(sign * rho), magnitude=adaptive, floor=jnp.float32(0.0))
-            )
-            for sign in (1, -1)
-        )
-        pairs.append(sum(sides) / 2 - dense)
-        value, sem = float(np.mean(pairs)), math.inf
-        if len(pairs) > 1:
-            sem = float(np.std(pairs, ddof=1) / math.sqrt(len(pairs)))
-        converged = len(pairs) >= 2 * LOOK and len(pairs) % LOOK == 0 and sem <= relative_error * abs(value)
+        pair_key = jax.random.fold_in(key, len(pairs))
+        losses = (mean_loss(objective, perturb(network.weights, pair_key, jnp.float32(sign * rho))) for sign in (1, -1))
+        pairs.append(sum(losses) / 2 - dense)
+        value, sem = mean_and_standard_error(np.array(pairs))
+        sem = math.inf if sem is None else sem
+        checked = len(pairs) >= 2 * PAIRS_PER_CHECK and len(pairs) % PAIRS_PER_CHECK == 0
+        converged = checked and sem <= relative_error * abs(value)
         if converged or 2 * len(pairs) + 2 > budget:
             break
-    more = {"evaluations": 2 * len(pairs), "converged": converged, "rho": rho}
-    return Estimate(value, sem, details={**subject.details(moved), **more})
+    details = {**weight_details(network), "evaluations": 2 * len(pairs), "converged": converged, "rho": rho}
+    return Estimate(value, sem, details=details)
 
 
 def worst_sharpness(model: TrainedModel, key: jax.Array, *, rho: float = 0.002, **options: Any) -> Estimate:
@@ -98,11 +116,26 @@ def worst_rise(
     fold: bool = True,
     batch_size: int | None = None,
 ) -> Estimate:
-    """max_{|δ_j| ≤ ρ c_j} L̂(w + δ) − L̂(w), c = 1, or c = |w| if `adaptive`; the best `sharpness.worst` finds."""
-    _positive("rho", rho)
-    moved = subject.subject(model, fold=fold)
-    box = sharpness.box(moved.weights, jnp.float32(rho), jnp.float32(0.0), magnitude=adaptive)
-    return _worst(moved, box, key, steps, starts, batch_size, lambda rise, loss: rise, rho=rho)
+    """max_{|δ_j| ≤ ρ c_j} L̂(w + δ) − L̂(w), c = 1, or c = |w| if `adaptive`, as far as `ascend_box` finds it.
+
+    Args:
+        model: any.
+        key: randomness of the starting points.
+        rho: ρ.
+        adaptive: whether the box grows with the weights.
+        steps: steps of ascent from each starting point.
+        starts: number of starting points.
+        fold: fold batch norm into the weights first.
+        batch_size: examples per chunk; changes nothing but speed.
+
+    Raises:
+        ValueError: if ρ is not positive, for a negative number of steps or fewer than one start.
+    """
+    check_positive(rho=rho)
+    network = weight_function(model, fold=fold)
+    box = make_box(network.weights, jnp.float32(rho), jnp.float32(0.0), magnitude=adaptive)
+    rise, _, details = _largest_rise(network, box, key, steps, starts, batch_size)
+    return Estimate(rise, details={**details, "rho": rho})
 
 
 def keskar_sharpness(
@@ -115,13 +148,25 @@ def keskar_sharpness(
     fold: bool = True,
     batch_size: int | None = None,
 ) -> Estimate:
-    """100 (max_{|δ_j| ≤ ε (|w_j| + 1)} L̂(w + δ) − L̂(w)) / (1 + L̂(w)); the best that `sharpness.worst` finds."""
-    _positive("epsilon", epsilon)
-    moved = subject.subject(model, fold=fold)
-    box = sharpness.box(moved.weights, jnp.float32(epsilon), jnp.float32(epsilon), magnitude=True)
-    return _worst(
-        moved, box, key, steps, starts, batch_size, lambda rise, loss: 100 * rise / (1 + loss), epsilon=epsilon
-    )
+    """100 (max_{|δ_j| ≤ ε (|w_j| + 1)} L̂(w + δ) − L̂(w)) / (1 + L̂(w)), as far as `ascend_box` finds it.
+
+    Args:
+        model: any.
+        key: randomness of the starting points.
+        epsilon: ε.
+        steps: as in `worst_rise`.
+        starts: as in `worst_rise`.
+        fold: as in `worst_rise`.
+        batch_size: as in `worst_rise`.
+
+    Raises:
+        ValueError: if ε is not positive, for a negative number of steps or fewer than one start.
+    """
+    check_positive(epsilon=epsilon)
+    network = weight_function(model, fold=fold)
+    box = make_box(network.weights, jnp.float32(epsilon), jnp.float32(epsilon), magnitude=True)
+    rise, loss, details = _largest_rise(network, box, key, steps, starts, batch_size)
+    return Estimate(100 * rise / (1 + loss), details={**details, "epsilon": epsilon})
 
 
 def sam_sharpness(
@@ -155,37 +200,34 @@ def sam_sharpness_batches(
     Raises:
         ValueError: if ρ or the size is not positive.
     """
-    _positive("rho", rho)
-    if size < 1:
-        raise ValueError(f"size={size} must be at least 1")
-    moved = subject.subject(model, fold=fold)
-    count = len(moved.data)
+    check_positive(rho=rho)
+    check_at_least(1, size=size)
+    network = weight_function(model, fold=fold)
+    count = len(network.data)
     groups = [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
     longest = max(len(group) for group in groups)
     indices = np.stack([np.pad(group, (0, longest - len(group)), mode="edge") for group in groups])
     used = np.stack([np.arange(longest) < len(group) for group in groups])
-    scale = (used / used.sum(axis=1, keepdims=True)).astype(jnp.result_type(*moved.weights.values()))
-    goal = subject.objective(moved)._replace(indices=jnp.asarray(indices, jnp.int32), scale=jnp.asarray(scale))
-    rises = np.asarray(_batch_rises(goal, moved.weights, jnp.float32(rho)), np.float64)
+    scale = (used / used.sum(axis=1, keepdims=True)).astype(jnp.result_type(*network.weights.values()))
+    objective = make_objective(network)._replace(indices=jnp.asarray(indices, jnp.int32), scale=jnp.asarray(scale))
+    rises = np.asarray(_batch_rises(objective, network.weights, jnp.float32(rho)), np.float64)
     value = float(np.average(rises, weights=used.sum(axis=1)))
-    return Estimate(value, details={**subject.details(moved), "rho": rho, "batches": len(groups)})
+    return Estimate(value, details={**weight_details(network), "rho": rho, "batches": len(groups)})
 
 
 @lockstep.jit
-def _batch_rises(goal: subject.Objective, weights: subject.Weights, rho: jax.Array) -> jax.Array:
+def _batch_rises(objective: Objective, weights: Weights, rho: jax.Array) -> jax.Array:
     def one(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-        loss, gradient = jax.value_and_grad(subject.chunk_loss, argnums=1)(goal, weights, *batch)
-        return subject.chunk_loss(goal, _step(weights, gradient, rho, jnp.float32(0.0), adaptive=False), *batch) - loss
+        loss, gradient = jax.value_and_grad(chunk_loss, argnums=1)(objective, weights, *batch)
+        return chunk_loss(objective, _step(weights, gradient, rho, jnp.float32(0.0), adaptive=False), *batch) - loss
 
     with jax.default_matmul_precision("highest"):
-        return jax.lax.map(one, (goal.indices, goal.scale))
+        return jax.lax.map(one, (objective.indices, objective.scale))
 
 
 @functools.partial(lockstep.jit, static_argnames="adaptive")
-def _step(
-    weights: subject.Weights, gradient: subject.Weights, rho: jax.Array, eta: jax.Array, *, adaptive: bool
-) -> subject.Weights:
-    """w + ρ T² g / ‖T g‖₂; w itself where the gradient is zero."""
+def _step(weights: Weights, gradient: Weights, rho: jax.Array, eta: jax.Array, *, adaptive: bool) -> Weights:
+    """w + ρ T² g / ‖T g‖₂; w if the gradient is zero."""
 
     def scaling(name: str, w: jax.Array) -> jax.Array:
         if adaptive and trees.is_kernel(tuple(name.split("/")), w):
@@ -199,35 +241,23 @@ def _step(
 
 
 def _one_step(model: TrainedModel, rho: float, eta: float | None, fold: bool, batch_size: int | None) -> Estimate:
-    _positive("rho", rho)
-    moved = subject.subject(model, fold=fold)
-    goal = subject.objective(moved, batch_size)
-    gradient = hessian.gradient(goal, moved.weights)
-    there = _step(moved.weights, gradient, jnp.float32(rho), jnp.float32(eta or 0.0), adaptive=eta is not None)
-    rise = subject.mean_loss(goal, there) - subject.mean_loss(goal, moved.weights)
-    return Estimate(rise, details={**subject.details(moved), "rho": rho})
+    check_positive(rho=rho)
+    network = weight_function(model, fold=fold)
+    objective = make_objective(network, batch_size)
+    gradient = hessian.gradient(objective, network.weights)
+    perturbed = _step(network.weights, gradient, jnp.float32(rho), jnp.float32(eta or 0.0), adaptive=eta is not None)
+    rise = mean_loss(objective, perturbed) - mean_loss(objective, network.weights)
+    return Estimate(rise, details={**weight_details(network), "rho": rho})
 
 
-def _worst(
-    moved: subject.Subject,
-    box: subject.Weights,
-    key: jax.Array,
-    steps: int,
-    starts: int,
-    batch_size: int | None,
-    answer: Any,
-    **more: float,
-) -> Estimate:
-    goal = subject.objective(moved, batch_size)
-    found = sharpness.worst(goal, moved.weights, box, key, steps=steps, starts=starts)
-    dense = sharpness.worst(goal, moved.weights, box, key, steps=0, starts=1).loss  # by the same sums
-    details = {**subject.details(moved), "gradients": found.gradients, **more}
-    return Estimate(answer(found.loss - dense, dense), details=details)
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name}={value} must be positive")
+def _largest_rise(
+    network: WeightFunction, box: Weights, key: jax.Array, steps: int, starts: int, batch_size: int | None
+) -> tuple[float, float, dict[str, Any]]:
+    """The largest rise of the loss found in a box, the loss of the network as it is, and details."""
+    objective = make_objective(network, batch_size)
+    worst = ascend_box(objective, network.weights, box, key, steps=steps, starts=starts)
+    dense = ascend_box(objective, network.weights, box, key, steps=0, starts=1).loss  # by the same sums
+    return worst.loss - dense, dense, {**weight_details(network), "gradients": worst.gradients}
 
 
 _ANDRIUSHCHENKO = "Andriushchenko et al. 2023"
@@ -249,7 +279,7 @@ MEASURES = {
     "asam_sharpness": _row(asam_sharpness, 5.0, "Kwon et al. 2021", "permutation"),
 }
 
-HANDS_ON = {
+FORWARDS_OPTIONS_TO = {
     "average_sharpness": average_rise,
     "average_sharpness_adaptive": average_rise,
     "worst_sharpness": worst_rise,

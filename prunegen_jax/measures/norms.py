@@ -1,9 +1,10 @@
 """Norms of the kernels, their products, path norm, distances from initialization.
 
-Every measure here looks, by default, at the network with batch norm folded into its kernels (`fold=True`; the network
-itself where the model brings no folded one, `details["folded"]` says which) and takes `normalize`, see
-`weights.quantity`. Kernels are convolution and dense kernels; biases count in the path norm alone. m is the number of
-training examples, d of kernels, γ the 10th percentile of the output margins (`margins.tenth_percentile`).
+Every measure here takes, by default, the network with batch norm folded into its kernels (`fold=True`; the network
+itself if the model has no folded one, `details["folded"]` says which). Option `normalize`: see
+`estimates.normalized_estimate`. Kernels are those of convolution and dense layers; biases count in the path norm alone.
+m is the number of training examples, d of kernels, γ the 10th percentile of the output margins, see
+`margins.tenth_percentile`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute import lockstep, trees
+from prunegen_jax.compute.options import check_positive
+from prunegen_jax.measures.estimates import log, normalized_estimate
 from prunegen_jax.measures.margins import log_inverse_squared_margin
-from prunegen_jax.measures.weights import has_normalization, log, measured, quantity
-from prunegen_jax.types import Estimate, Measure, PyTree, TrainedModel, not_applicable
+from prunegen_jax.measures.structure import (
+    HAS_NORMALIZATION,
+    NO_INITIAL_WEIGHTS,
+    has_normalization,
+    is_folded,
+    named_kernels,
+    select_network,
+)
+from prunegen_jax.types import Estimate, Measure, PyTree, TrainedModel
 
 
 def parameter_norm(model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw") -> Estimate:
@@ -35,16 +45,16 @@ def distance_from_initialization(
     model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw"
 ) -> Estimate:
     """Σ_l ‖W_l − W_l⁰‖_F² over the kernels, W⁰ the initial weights (folded likewise)."""
-    found = squared_distances(model, fold)
-    return found if isinstance(found, Estimate) else _sum(model, found, fold, normalize)
+    squares = squared_distances(model, fold)
+    return squares if isinstance(squares, Estimate) else _sum(model, squares, fold, normalize)
 
 
 def l2_distance_from_initialization(
     model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw"
 ) -> Estimate:
     """‖w − w⁰‖₂: the square root of `distance_from_initialization`."""
-    found = squared_distances(model, fold)
-    return found if isinstance(found, Estimate) else _sum(model, found, fold, normalize, root=True)
+    squares = squared_distances(model, fold)
+    return squares if isinstance(squares, Estimate) else _sum(model, squares, fold, normalize, root=True)
 
 
 def product_of_frobenius_norms(
@@ -81,14 +91,24 @@ def path_norm(
 ) -> Estimate:  # fmt: skip
     """Σ_c f_{|w|^p}(1)[c]: logits of an all-ones input, every parameter (biases too) replaced by |w|^p, p = `power`.
 
-    `root=True` takes the power 1/p of it, as the code of Neyshabur (2017) does. Not applicable to a network with
-    normalization layers left in it, whose statistics are no weights.
+    Not applicable to a network with normalization layers left in it, whose statistics are not weights.
+
+    Args:
+        model: any.
+        key: not used.
+        power: p.
+        root: take the power 1/p of it, as the code of Neyshabur (2017) does.
+        fold: fold batch norm into the weights first.
+        normalize: see `estimates.normalized_estimate`.
+
+    Raises:
+        ValueError: if p is not positive.
     """
     log_norm = _log_path_norm(model, power, fold)
     if isinstance(log_norm, Estimate):
         return log_norm
-    details = {"folded": is_folded(model, fold)}
-    return quantity(
+    details = {"folded": is_folded(model, fold=fold)}
+    return normalized_estimate(
         log_value=log_norm / power if root else log_norm, size=len(model.train), normalize=normalize, details=details
     )
 
@@ -101,25 +121,20 @@ def path_norm_over_margin(
     if isinstance(log_norm, Estimate):
         return log_norm
     over, details = log_inverse_squared_margin(model)
-    details["folded"] = is_folded(model, fold)
-    return quantity(log_value=log_norm + over, size=len(model.train), normalize=normalize, details=details)
-
-
-def is_folded(model: TrainedModel, fold: bool) -> bool:
-    """Whether the weights measured are those of the folded network."""
-    return fold and model.folded is not None
+    details["folded"] = is_folded(model, fold=fold)
+    return normalized_estimate(log_value=log_norm + over, size=len(model.train), normalize=normalize, details=details)
 
 
 def squared_norms(model: TrainedModel, fold: bool) -> dict[str, float]:
     """‖W_l‖_F² of every kernel by name, in float64."""
-    return {"/".join(path): trees.squared_norm(w) for path, w in trees.kernels(measured(model, fold).params).items()}
+    return {name: trees.squared_norm(w) for name, w in named_kernels(select_network(model, fold=fold)).items()}
 
 
 def differences(model: TrainedModel, fold: bool) -> dict[tuple[str, ...], np.ndarray] | Estimate:
-    """W_l − W_l⁰ of every kernel, float64; "not applicable" without initial weights."""
-    network = measured(model, fold)
+    """W_l − W_l⁰ of every kernel by path, float64; the answer "not applicable" without initial weights."""
+    network = select_network(model, fold=fold)
     if network.init_params is None:
-        return not_applicable("needs init_params of the model" + (".folded" if is_folded(model, fold) else ""))
+        return NO_INITIAL_WEIGHTS
     initial = trees.kernels(network.init_params)
     return {
         path: np.asarray(kernel, np.float64) - np.asarray(initial[path], np.float64)
@@ -129,10 +144,10 @@ def differences(model: TrainedModel, fold: bool) -> dict[tuple[str, ...], np.nda
 
 def squared_distances(model: TrainedModel, fold: bool) -> dict[str, float] | Estimate:
     """‖W_l − W_l⁰‖_F² of every kernel by name, or the answer "not applicable"."""
-    found = differences(model, fold)
-    if isinstance(found, Estimate):
-        return found
-    return {"/".join(path): float(np.sum(np.square(difference))) for path, difference in found.items()}
+    by_path = differences(model, fold)
+    if isinstance(by_path, Estimate):
+        return by_path
+    return {"/".join(path): float(np.sum(np.square(difference))) for path, difference in by_path.items()}
 
 
 def product(
@@ -146,8 +161,19 @@ def product(
     times: float = 1.0,
     details: dict[str, Any] | None = None,
 ) -> Estimate:
-    """`times` · Π_l squares_l, over γ² if `over_margin`; with `as_sum` d (that)^{1/d}. All in log space."""
-    details = {"folded": is_folded(model, fold), **(details or {})}
+    """`times` · Π_l squares_l, over γ² if `over_margin`; with `as_sum` d (that)^{1/d}. All in log space.
+
+    Args:
+        model: the model, for its margins and the number of its training examples.
+        squares: the squared norm of every kernel, by name.
+        fold: whether the squares are of the folded network; for the details.
+        normalize: see `estimates.normalized_estimate`.
+        over_margin: divide by γ².
+        as_sum: return the sum that equal squares with that product would have.
+        times: a factor.
+        details: of the estimate, besides its own.
+    """
+    details = {"folded": is_folded(model, fold=fold), **(details or {})}
     zeros = [name for name, square in squares.items() if square == 0.0]
     if zeros:
         details["zero_layers"] = zeros
@@ -157,13 +183,13 @@ def product(
         log_value, details = log_value + over, {**details, **margin}
     if as_sum:
         log_value = math.log(len(squares)) + log_value / len(squares)
-    return quantity(log_value=log_value, size=len(model.train), normalize=normalize, details=details)
+    return normalized_estimate(log_value=log_value, size=len(model.train), normalize=normalize, details=details)
 
 
 def _sum(model: TrainedModel, squares: dict[str, float], fold: bool, normalize: str, *, root: bool = False) -> Estimate:
     value = math.sqrt(sum(squares.values())) if root else sum(squares.values())
-    details = {"folded": is_folded(model, fold), "layers": squares}
-    return quantity(value=value, size=len(model.train), normalize=normalize, details=details)
+    details = {"folded": is_folded(model, fold=fold), "layers": squares}
+    return normalized_estimate(value=value, size=len(model.train), normalize=normalize, details=details)
 
 
 @lockstep.jit
@@ -173,11 +199,10 @@ def _path_sum(apply: Any, params: PyTree, ones: jax.Array, power: jax.Array) -> 
 
 
 def _log_path_norm(model: TrainedModel, power: float, fold: bool) -> float | Estimate:
-    if not power > 0.0:
-        raise ValueError(f"power={power} must be positive")
-    network = measured(model, fold)
+    check_positive(power=power)
+    network = select_network(model, fold=fold)
     if has_normalization(network.params):
-        return not_applicable("needs a network without normalization layers: fold them (the model's `folded`)")
+        return HAS_NORMALIZATION
     ones = jnp.ones((1, *model.train.images.shape[1:]), jnp.float32)
     return log(float(_path_sum(network.apply, network.params, ones, jnp.float32(power))))
 

@@ -29,8 +29,15 @@ import numpy as np
 
 from prunegen_jax.compute import lockstep, trees
 from prunegen_jax.compute.evaluation import cross_entropy
-from prunegen_jax.measures.weights import check_choice, has_normalization, measured
-from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel, not_applicable
+from prunegen_jax.compute.options import check_choice
+from prunegen_jax.measures.structure import (
+    HAS_NORMALIZATION,
+    NO_INITIAL_WEIGHTS,
+    has_normalization,
+    is_folded,
+    select_network,
+)
+from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -61,11 +68,11 @@ def pac_bayes_dropout(
     """
     check_choice("prior", prior, ("zero", "init"))
     _check(rates, sigmas, lambdas, clip, confidence, draws)
-    network = measured(model, fold)
+    network = select_network(model, fold=fold)
     if has_normalization(network.params):
-        return not_applicable("needs a network without normalization layers: fold them (the model's `folded`)")
+        return HAS_NORMALIZATION
     if prior == "init" and network.init_params is None:
-        return not_applicable("needs init_params of the network that is measured")
+        return NO_INITIAL_WEIGHTS
     centre = network.init_params if prior == "init" else jax.tree.map(jnp.zeros_like, network.params)
     square = trees.squared_norm(trees.subtract(network.params, centre))
     m, pairs = len(network.train), len(rates) * len(sigmas)
@@ -86,8 +93,9 @@ def pac_bayes_dropout(
                 if value < best["bound"]:
                     best = {"bound": value, "sem": above - value, "plugged_in": plain, "training_loss": loss}
                     best |= {"rate": rate, "sigma": sigma, "lambda": lam, "kl": kl}
-    more = {"folded": network is not model, "clip": clip, "confidence": confidence, "vacuous": best["bound"] >= clip}
-    return Estimate(best.pop("bound"), best.pop("sem"), details={**best, **more})
+    bound, sem = best.pop("bound"), best.pop("sem")
+    details = {**best, "folded": is_folded(model, fold=fold), "clip": clip, "confidence": confidence}
+    return Estimate(bound, sem, details={**details, "vacuous": bound >= clip})
 
 
 def mcallester(loss: float, penalty: float, lam: float, clip: float, m: int) -> float:

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 
 from prunegen_jax import pruning
-from prunegen_jax.measures.weights import remembered
-from prunegen_jax.types import Estimate, Measure, TrainedModel, not_applicable
+from prunegen_jax.measures.cache import cached
+from prunegen_jax.measures.structure import NO_FOLDED_NETWORK, folded_network
+from prunegen_jax.types import Estimate, Measure, TrainedModel
 
 SOURCE = "Kuhn et al. 2021"
 
@@ -24,9 +25,9 @@ def prunability(model: TrainedModel, key: jax.Array, *, fold: bool = False, **op
     """
     network = _network(model, fold)
     if network is None:
-        return _NO_FOLDED
+        return NO_FOLDED_NETWORK
     scan = functools.partial(pruning.prunability, network.apply, network.params, network.train, **options)
-    return _estimate(remembered(network, f"prunability, {sorted(options.items())}", scan))
+    return _estimate(cached(network, f"prunability, {sorted(options.items())}", scan))
 
 
 def prunability_layerwise(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
@@ -49,7 +50,7 @@ def prunability_prefix(model: TrainedModel, key: jax.Array, *, fold: bool = Fals
     """Smallest kept fraction before the first failure, walking down from dense: `pruning.prunability_prefix`."""
     network = _network(model, fold)
     if network is None:
-        return _NO_FOLDED
+        return NO_FOLDED_NETWORK
     return _estimate(pruning.prunability_prefix(network.apply, network.params, network.train, **options))
 
 
@@ -57,7 +58,7 @@ def prunability_random(model: TrainedModel, key: jax.Array, *, fold: bool = Fals
     """Smallest kept fraction within the tolerance under random pruning: `pruning.random_prunability`."""
     network = _network(model, fold)
     if network is None:
-        return _NO_FOLDED
+        return NO_FOLDED_NETWORK
     return _estimate(pruning.random_prunability(key, network.apply, network.params, network.train, **options))
 
 
@@ -68,19 +69,18 @@ def prunability_bernoulli(model: TrainedModel, key: jax.Array, *, fold: bool = F
 
 def kept_parameters(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
     """The number of parameters kept at `prunability`: what compression bounds count, and it grows with the network."""
-    found = prunability(model, key, fold=fold, **options)
-    return found if found.status != "ok" else dataclasses.replace(found, value=float(found.details["kept"]))
-
-
-_NO_FOLDED = not_applicable("needs folded of the model: the network with batch norm folded into its weights")
+    fraction = prunability(model, key, fold=fold, **options)
+    if fraction.status != "ok":
+        return fraction
+    return dataclasses.replace(fraction, value=float(fraction.details["kept"]))
 
 
 def _network(model: TrainedModel, fold: bool) -> TrainedModel | None:
-    return model.folded if fold else model
+    return folded_network(model) if fold else model
 
 
-def _estimate(found: pruning.Pruned) -> Estimate:
-    details = dataclasses.asdict(found)
+def _estimate(pruned: pruning.Pruned) -> Estimate:
+    details = dataclasses.asdict(pruned)
     return Estimate(details.pop("fraction"), details.pop("sem"), details=details)
 
 
@@ -89,7 +89,7 @@ def _row(function: Any, cost: float, *invariant: str, needs: tuple[str, ...] = (
 
 
 # The functions whose options a measure takes besides its own.
-HANDS_ON: dict[str, Callable[..., pruning.Pruned]] = {
+FORWARDS_OPTIONS_TO: dict[str, Callable[..., pruning.Pruned]] = {
     "prunability": pruning.prunability,
     "prunability_prefix": pruning.prunability_prefix,
     "prunability_layerwise": pruning.prunability,
@@ -100,8 +100,8 @@ HANDS_ON: dict[str, Callable[..., pruning.Pruned]] = {
     "kept_parameters": pruning.prunability,
 }
 
-# Options of those functions that a measure has made up its mind on.
-FIXED = {
+# Options of those functions that a measure sets itself.
+FIXED_OPTIONS = {
     "prunability_layerwise": ("scope",),
     "prunability_folded": ("fold",),
     "prunability_bernoulli": ("draw",),

@@ -1,10 +1,16 @@
-"""Searches for the scale of a perturbation at which a network has been hurt by so much."""
+"""Searches for the scale of a perturbation at which the loss or the error of a network has risen to a limit."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from prunegen_jax.compute.options import check_positive
+from prunegen_jax.compute.sampling import standard_error
 
 EVALUATIONS = 60  # the scale doubles or halves at most this often: a range of 10^18
 
@@ -16,10 +22,11 @@ class Crossing:
     Attributes:
         scale: the scale found: its response is within the limit, or within the response tolerance of it.
         response: the response there.
-        low, high: the last bracket: within the limit at `low`, beyond it at `high` (0 or inf if never seen).
+        low: the largest scale found within the limit; 0 if there is none.
+        high: the smallest scale found beyond the limit; inf if there is none.
         evaluations: evaluations of the response.
-        converged: whether the tolerance that was asked for is met.
-        seen: every (scale, response) evaluated.
+        converged: whether the requested tolerance is met.
+        history: every (scale, response) evaluated.
     """
 
     scale: float
@@ -28,11 +35,11 @@ class Crossing:
     high: float
     evaluations: int
     converged: bool
-    seen: tuple[tuple[float, float], ...]
+    history: tuple[tuple[float, float], ...]
 
     def slope(self) -> float:
         """Change of the response per change of the scale across the crossing, over a tenth of the scale or more."""
-        finite = [(x, y) for x, y in self.seen if math.isfinite(y)]
+        finite = [(x, y) for x, y in self.history if math.isfinite(y)]
         pairs = [
             (b / a, (y - z) / (b - a))
             for a, z in finite
@@ -58,25 +65,38 @@ def largest_scale(
     response that is not a number counts as beyond the limit. Where the response is not monotone, one crossing of
     possibly several.
 
+    Args:
+        response: from a scale to what is compared with the limit.
+        limit: the largest response allowed.
+        start: the first scale.
+        scale_tolerance: relative tolerance of the scale.
+        response_tolerance: absolute tolerance of the response; 0: the scale alone decides.
+        evaluations: the most evaluations of the response.
+
     Raises:
         ValueError: if the start or the scale tolerance is not positive.
     """
-    if not (start > 0 and scale_tolerance > 0):
-        raise ValueError(f"start={start} and scale_tolerance={scale_tolerance} must be positive")
+    check_positive(start=start, scale_tolerance=scale_tolerance)
     low, high, scale = 0.0, math.inf, start
-    seen: list[tuple[float, float]] = []
-    while len(seen) < evaluations:
+    history: list[tuple[float, float]] = []
+    while len(history) < evaluations:
         value = response(scale)
-        seen.append((scale, value))
+        history.append((scale, value))
         if response_tolerance > 0 and abs(value - limit) <= response_tolerance:
-            return Crossing(scale, value, low, high, len(seen), True, tuple(seen))
+            return Crossing(scale, value, low, high, len(history), True, tuple(history))
         low, high = (scale, high) if value <= limit else (low, scale)
         if low > 0 and high <= low * (1 + scale_tolerance):
             break
         scale = 2 * low if high == math.inf else high / 2 if low == 0 else math.sqrt(low * high)
     tight = low > 0 and high <= low * (1 + scale_tolerance)
     return Crossing(
-        low, dict(seen).get(low, math.nan), low, high, len(seen), tight and response_tolerance == 0, tuple(seen)
+        low,
+        dict(history).get(low, math.nan),
+        low,
+        high,
+        len(history),
+        tight and response_tolerance == 0,
+        tuple(history),
     )
 
 
@@ -85,12 +105,38 @@ def rgm_bisection(
 ) -> Crossing:
     """The bisection of Dziugaite et al. (2020): on [0, 2], at most 15 steps; the last scale, converged or not."""
     low, high = 0.0, upper
-    seen: list[tuple[float, float]] = []
+    history: list[tuple[float, float]] = []
     for _ in range(steps):
         scale = 0.5 * (low + high)
         value = abs(response(scale))
-        seen.append((scale, value))
+        history.append((scale, value))
         if abs(value - target) < tolerance:
-            return Crossing(scale, value, low, high, len(seen), True, tuple(seen))
+            return Crossing(scale, value, low, high, len(history), True, tuple(history))
         low, high = (low, scale) if value > target else (scale, high)
-    return Crossing(scale, value, low, high, len(seen), False, tuple(seen))
+    return Crossing(scale, value, low, high, len(history), False, tuple(history))
+
+
+def scale_standard_error(crossing: Crossing, evaluate: Callable[[float], np.ndarray]) -> float | None:
+    """Standard error of the scale found: that of the mean response over draws, divided by its slope.
+
+    Args:
+        crossing: the result of a search.
+        evaluate: from a scale to the responses of each draw, `[draws]`, two or more.
+
+    Returns:
+        The standard error; None if no scale was found, or if the slope is not known.
+    """
+    if crossing.scale <= 0:
+        return None
+    sem = (standard_error(evaluate(crossing.scale)) or 0.0) / crossing.slope()
+    return sem if math.isfinite(sem) else None
+
+
+def search_details(crossing: Crossing) -> dict[str, Any]:
+    """What the details of a measure say about its search."""
+    return {
+        "low": crossing.low,
+        "high": crossing.high if math.isfinite(crossing.high) else None,
+        "evaluations": crossing.evaluations,
+        "converged": crossing.converged,
+    }

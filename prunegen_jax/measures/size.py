@@ -1,4 +1,4 @@
-"""Size: how many parameters a network has, and the capacity that counting them gives."""
+"""Size: the number of parameters of a network, and a capacity computed from it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import math
 import jax
 
 from prunegen_jax.compute import trees
-from prunegen_jax.measures.weights import quantity
+from prunegen_jax.measures.estimates import normalized_estimate
 from prunegen_jax.types import Estimate, Measure, TrainedModel, not_applicable
 
 
 def num_parameters(model: TrainedModel, key: jax.Array, *, normalize: str = "raw") -> Estimate:
     """ω, the number of scalars in the kernels (biases and batch norm aside), as Jiang et al. (2020) count.
 
-    `normalize`: see `weights.quantity`.
+    `normalize`: see `estimates.normalized_estimate`.
     """
     count = float(trees.count(trees.kernels(model.params)))
-    return quantity(value=count, size=len(model.train), normalize=normalize)
+    return normalized_estimate(value=count, size=len(model.train), normalize=normalize)
 
 
 def vc_dimension(model: TrainedModel, key: jax.Array, *, normalize: str = "raw") -> Estimate:
@@ -25,14 +25,14 @@ def vc_dimension(model: TrainedModel, key: jax.Array, *, normalize: str = "raw")
 
     d kernels, inputs of n × n pixels; k_l² c_l c_{l−1}, the number of entries of kernel l of k_l × k_l pixels, makes
     the sum ω. The formula is quoted from memory of Jiang et al. (2020), (19); its constant factor is left out.
-    `normalize`: see `weights.quantity`. Not applicable unless the inputs are images.
+    `normalize`: see `estimates.normalized_estimate`. Not applicable unless the inputs are images.
     """
     if model.train.images.ndim != 4:
         return not_applicable(f"needs inputs [N, H, W, C]; these have shape {model.train.images.shape}")
     kernels = trees.kernels(model.params)
     depth, side = len(kernels), max(model.train.images.shape[1:3])
     value = depth * math.log2(6 * depth * side) ** 3 * trees.count(kernels)
-    return quantity(value=value, size=len(model.train), normalize=normalize)
+    return normalized_estimate(value=value, size=len(model.train), normalize=normalize)
 
 
 _EVERYTHING = ("permutation", "neuron_scaling", "layer_scaling")

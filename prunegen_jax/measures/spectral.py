@@ -1,140 +1,99 @@
 """Spectral norms: their products and sums, over the margin, stable ranks, distances.
 
-Options common to all: `spectral`, how ‖W_l‖₂ is computed, one of "exact" (the default), "reshaped", "fft_layer",
-"fft_rgm", see `operators.spectral_norm`; `compat="rgm"` takes "fft_rgm", what the code of Dziugaite et al. (2020)
-calls the exact norm; `fold` and `normalize` as in `norms`. "exact" and "fft_layer" need the geometry of the layers:
-not applicable to a network with convolutions larger than 1×1 that does not bring `layers`.
-d is the number of kernels, γ the 10th percentile of the output margins (`margins.tenth_percentile`).
+Options common to all are those of `spectral_estimate`. The methods "exact" and "fft_layer" need the geometry of the
+layers: not applicable to a network with convolutions larger than 1×1 whose geometry is not known. d is the number of
+kernels, γ the 10th percentile of the output margins (`margins.tenth_percentile`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from prunegen_jax.compute import trees
+from prunegen_jax.compute.options import check_choice
 from prunegen_jax.measures import norms
-from prunegen_jax.measures.operators import METHODS, channels_last, obstacle, spectral_norm
-from prunegen_jax.measures.weights import check_choice, measured, quantity, remembered
+from prunegen_jax.measures.cache import cached
+from prunegen_jax.measures.convolution_norms import METHODS, channels_last, spectral_norm, why_not_applicable
+from prunegen_jax.measures.estimates import normalized_estimate
+from prunegen_jax.measures.structure import is_folded, layer_geometry, select_network
 from prunegen_jax.types import Estimate, Measure, TrainedModel, not_applicable
 
+NormByLayer = dict[str, float]
 
-def product_of_spectral_norms(
-    model: TrainedModel,
-    key: jax.Array,
-    *,
-    spectral: str | None = None,
-    compat: str | None = None,
-    fold: bool = True,
-    normalize: str = "raw",
-) -> Estimate:
+
+def product_of_spectral_norms(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
     """Π_l ‖W_l‖₂²; `details["layers"]` has every ‖W_l‖₂."""
-    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
-    if isinstance(found, Estimate):
-        return found
-    return norms.product(model, _squares(found), fold, normalize, details={"layers": found})
+
+    def product(spectral: NormByLayer, fold: bool, normalize: str) -> Estimate:
+        return norms.product(model, _squares(spectral), fold, normalize, details={"layers": spectral})
+
+    return spectral_estimate(model, product, **options)
 
 
-def product_of_spectral_norms_over_margin(
-    model: TrainedModel,
-    key: jax.Array,
-    *,
-    spectral: str | None = None,
-    compat: str | None = None,
-    fold: bool = True,
-    normalize: str = "raw",
-) -> Estimate:
+def product_of_spectral_norms_over_margin(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
     """Π_l ‖W_l‖₂² / γ²."""
-    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
-    if isinstance(found, Estimate):
-        return found
-    return norms.product(model, _squares(found), fold, normalize, over_margin=True)
+
+    def product(spectral: NormByLayer, fold: bool, normalize: str) -> Estimate:
+        return norms.product(model, _squares(spectral), fold, normalize, over_margin=True)
+
+    return spectral_estimate(model, product, **options)
 
 
-def sum_of_spectral_norms(
-    model: TrainedModel,
-    key: jax.Array,
-    *,
-    spectral: str | None = None,
-    compat: str | None = None,
-    fold: bool = True,
-    normalize: str = "raw",
-) -> Estimate:
+def sum_of_spectral_norms(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
     """d (Π_l ‖W_l‖₂²)^{1/d}."""
-    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
-    if isinstance(found, Estimate):
-        return found
-    return norms.product(model, _squares(found), fold, normalize, as_sum=True)
+
+    def equal_sum(spectral: NormByLayer, fold: bool, normalize: str) -> Estimate:
+        return norms.product(model, _squares(spectral), fold, normalize, as_sum=True)
+
+    return spectral_estimate(model, equal_sum, **options)
 
 
-def sum_of_spectral_norms_over_margin(
-    model: TrainedModel,
-    key: jax.Array,
-    *,
-    spectral: str | None = None,
-    compat: str | None = None,
-    fold: bool = True,
-    normalize: str = "raw",
-) -> Estimate:
+def sum_of_spectral_norms_over_margin(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
     """d (Π_l ‖W_l‖₂² / γ²)^{1/d}."""
-    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
-    if isinstance(found, Estimate):
-        return found
-    return norms.product(model, _squares(found), fold, normalize, as_sum=True, over_margin=True)
+
+    def equal_sum(spectral: NormByLayer, fold: bool, normalize: str) -> Estimate:
+        return norms.product(model, _squares(spectral), fold, normalize, as_sum=True, over_margin=True)
+
+    return spectral_estimate(model, equal_sum, **options)
 
 
-def frobenius_over_spectral(
-    model: TrainedModel,
-    key: jax.Array,
-    *,
-    spectral: str | None = None,
-    compat: str | None = None,
-    fold: bool = True,
-    normalize: str = "raw",
-) -> Estimate:
+def frobenius_over_spectral(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
     """Σ_l ‖W_l‖_F² / ‖W_l‖₂², the sum of stable ranks. Undefined for a kernel of zeros, which fails."""
-    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
-    if isinstance(found, Estimate):
-        return found
-    details = {"folded": norms.is_folded(model, fold), "zero_layers": [name for name in found if not found[name]]}
-    value = _ratio(norms.squared_norms(model, fold), found)
-    return quantity(value=value, size=len(model.train), normalize=normalize, details=details)
+
+    def stable_ranks(spectral: NormByLayer, fold: bool, normalize: str) -> Estimate:
+        zeros = [name for name, norm in spectral.items() if not norm]
+        details = {"folded": is_folded(model, fold=fold), "zero_layers": zeros}
+        value = _ratio(norms.squared_norms(model, fold), spectral)
+        return normalized_estimate(value=value, size=len(model.train), normalize=normalize, details=details)
+
+    return spectral_estimate(model, stable_ranks, **options)
 
 
-def spectral_bound_from_origin(
-    model: TrainedModel,
-    key: jax.Array,
-    *,
-    spectral: str | None = None,
-    compat: str | None = None,
-    fold: bool = True,
-    normalize: str = "raw",
-) -> Estimate:
+def spectral_bound_from_origin(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
     """(Π_l ‖W_l‖₂² / γ²) · Σ_l ‖W_l‖_F² / ‖W_l‖₂², the main term of the spectrally normalized margin bound."""
-    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
-    if isinstance(found, Estimate):
-        return found
-    times = _ratio(norms.squared_norms(model, fold), found)
-    return norms.product(model, _squares(found), fold, normalize, over_margin=True, times=times)
+
+    def bound(spectral: NormByLayer, fold: bool, normalize: str) -> Estimate:
+        ratio = _ratio(norms.squared_norms(model, fold), spectral)
+        return norms.product(model, _squares(spectral), fold, normalize, over_margin=True, times=ratio)
+
+    return spectral_estimate(model, bound, **options)
 
 
-def spectral_bound_from_initialization(
-    model: TrainedModel,
-    key: jax.Array,
-    *,
-    spectral: str | None = None,
-    compat: str | None = None,
-    fold: bool = True,
-    normalize: str = "raw",
-) -> Estimate:
+def spectral_bound_from_initialization(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
     """(Π_l ‖W_l‖₂² / γ²) · Σ_l ‖W_l − W_l⁰‖_F² / ‖W_l‖₂²."""
-    found = spectral_norms(model, spectral=spectral, compat=compat, fold=fold)
-    away = norms.squared_distances(model, fold)
-    if isinstance(found, Estimate) or isinstance(away, Estimate):
-        return found if isinstance(found, Estimate) else away
-    return norms.product(model, _squares(found), fold, normalize, over_margin=True, times=_ratio(away, found))
+
+    def bound(spectral: NormByLayer, fold: bool, normalize: str) -> Estimate:
+        distances = norms.squared_distances(model, fold)
+        if isinstance(distances, Estimate):
+            return distances
+        ratio = _ratio(distances, spectral)
+        return norms.product(model, _squares(spectral), fold, normalize, over_margin=True, times=ratio)
+
+    return spectral_estimate(model, bound, **options)
 
 
 def spectral_distance_from_initialization(
@@ -146,26 +105,49 @@ def spectral_distance_from_initialization(
     fold: bool = True,
     normalize: str = "raw",
 ) -> Estimate:
-    """Σ_l ‖W_l − W_l⁰‖₂²."""
-    away = norms.differences(model, fold)
-    if isinstance(away, Estimate):
-        return away
-    found = _norms_of(model, away, _method(spectral, compat), fold)
-    if isinstance(found, Estimate):
-        return found
-    value = sum(_squares(found).values())
-    details = {"folded": norms.is_folded(model, fold), "layers": found}
-    return quantity(value=value, size=len(model.train), normalize=normalize, details=details)
+    """Σ_l ‖W_l − W_l⁰‖₂². Options: those of `spectral_estimate`."""
+    differences = norms.differences(model, fold)
+    if isinstance(differences, Estimate):
+        return differences
+    distances = _spectral_norms(model, differences, _method(spectral, compat), fold)
+    if isinstance(distances, Estimate):
+        return distances
+    details = {"folded": is_folded(model, fold=fold), "layers": distances}
+    value = sum(_squares(distances).values())
+    return normalized_estimate(value=value, size=len(model.train), normalize=normalize, details=details)
 
 
-def spectral_norms(
-    model: TrainedModel, *, spectral: str | None, compat: str | None, fold: bool
-) -> dict[str, float] | Estimate:
-    """‖W_l‖₂ of every kernel by name, computed once per model; or the answer "not applicable"."""
+def spectral_estimate(
+    model: TrainedModel,
+    formula: Callable[[NormByLayer, bool, str], Estimate],
+    *,
+    spectral: str | None = None,
+    compat: str | None = None,
+    fold: bool = True,
+    normalize: str = "raw",
+) -> Estimate:
+    """`formula` of the spectral norms of all kernels, which are computed once per model.
+
+    Args:
+        model: any.
+        formula: from ‖W_l‖₂ by name of the kernel, `fold` and `normalize` to the estimate.
+        spectral: how ‖W_l‖₂ is computed: "exact" (the default), "reshaped", "fft_layer" or "fft_rgm", see
+            `convolution_norms.spectral_norm`.
+        compat: "rgm" makes "fft_rgm" the default, which the code of Dziugaite et al. (2020) calls the exact norm.
+        fold: fold batch norm into the kernels first.
+        normalize: see `estimates.normalized_estimate`.
+
+    Returns:
+        The estimate; "not applicable" if the method needs a geometry that is not known.
+
+    Raises:
+        ValueError: for an unknown option.
+    """
     method = _method(spectral, compat)
-    network = measured(model, fold)
+    network = select_network(model, fold=fold)
     kernels = trees.kernels(network.params)
-    return remembered(network, f"spectral norms, {method}", lambda: _norms_of(model, kernels, method, fold))
+    by_layer = cached(network, f"spectral norms, {method}", lambda: _spectral_norms(model, kernels, method, fold))
+    return by_layer if isinstance(by_layer, Estimate) else formula(by_layer, fold, normalize)
 
 
 def _method(spectral: str | None, compat: str | None) -> str:
@@ -175,23 +157,24 @@ def _method(spectral: str | None, compat: str | None) -> str:
     return method
 
 
-def _norms_of(
+def _spectral_norms(
     model: TrainedModel, kernels: dict[tuple[str, ...], Any], method: str, fold: bool
-) -> dict[str, float] | Estimate:
-    layers = {layer.path: layer for layer in measured(model, fold).layers or ()}
-    ready = {path: channels_last(path, kernel) for path, kernel in kernels.items()}
-    for path, kernel in ready.items():
-        if reason := obstacle(kernel, layers.get(path), method):
+) -> NormByLayer | Estimate:
+    """‖W‖₂ by name of arrays in the place of the model's kernels, or the answer "not applicable"."""
+    geometry = layer_geometry(select_network(model, fold=fold))
+    arrays = {path: channels_last(path, kernel) for path, kernel in kernels.items()}
+    for path, array in arrays.items():
+        if reason := why_not_applicable(array, geometry.get(path), method):
             return not_applicable(reason)
-    return {"/".join(path): spectral_norm(kernel, layers.get(path), method) for path, kernel in ready.items()}
+    return {"/".join(path): spectral_norm(array, geometry.get(path), method) for path, array in arrays.items()}
 
 
-def _squares(found: dict[str, float]) -> dict[str, float]:
-    return {name: norm**2 for name, norm in found.items()}
+def _squares(spectral: NormByLayer) -> NormByLayer:
+    return {name: norm**2 for name, norm in spectral.items()}
 
 
-def _ratio(squares: dict[str, float], found: dict[str, float]) -> float:
-    return sum(squares[name] / norm**2 if norm else math.nan for name, norm in found.items())
+def _ratio(squares: NormByLayer, spectral: NormByLayer) -> float:
+    return sum(squares[name] / norm**2 if norm else math.nan for name, norm in spectral.items())
 
 
 _LAYER = ("permutation", "layer_scaling")
@@ -218,3 +201,5 @@ MEASURES = {
         spectral_distance_from_initialization, +1, "norms", 0.0, f"{_JIANG} (41)", _INIT, ("permutation",)
     ),
 }
+
+FORWARDS_OPTIONS_TO = {name: spectral_estimate for name in MEASURES if name != "spectral_distance_from_initialization"}

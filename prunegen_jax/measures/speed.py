@@ -1,4 +1,4 @@
-"""Optimization speed: how fast the training loss fell. All of it read from the history of the training."""
+"""Optimization speed: how fast the training loss fell, from the history of the training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from prunegen_jax.measures.weights import check_choice, quantity
+from prunegen_jax.compute.options import check_at_least, check_choice, check_positive
+from prunegen_jax.measures.estimates import normalized_estimate
 from prunegen_jax.types import Estimate, History, Measure, TrainedModel, not_applicable
 
 THRESHOLDS = (1.0, 0.5, 0.1, 0.05, 0.01)  # nats; every hitting time's `details` list all of them
@@ -21,7 +22,7 @@ def sum_of_training_losses(model: TrainedModel, key: jax.Array, *, normalize: st
     """Σ_{t ≤ T} ℓ_t in nats over the epochs t = 1 … T, ℓ_t the mean mini-batch loss of epoch t, weights moving.
 
     TSE of Ru et al. (2021). Runs that stop at a target differ in T: the sum mixes speed with duration, which
-    `sum_of_first_training_losses` does not. `normalize`: see `weights.quantity`.
+    `sum_of_first_training_losses` does not. `normalize`: see `estimates.normalized_estimate`.
     """
     return _sum(model, _losses(model), normalize)
 
@@ -35,7 +36,7 @@ def sum_of_first_training_losses(
     2020), hence the default of 1. Not applicable to a run that stopped before.
     """
     losses = _losses(model)
-    _check_epochs(epochs)
+    check_at_least(1, epochs=epochs)
     if losses.size < epochs:
         return not_applicable(f"trained for {losses.size} epochs, fewer than epochs={epochs}")
     return _sum(model, losses[:epochs], normalize)
@@ -46,7 +47,7 @@ def sum_of_last_training_losses(
 ) -> Estimate:
     """Σ_{t > T − E} ℓ_t in nats over the last E = `epochs` epochs: TSE-E of Ru et al. (2021)."""
     losses = _losses(model)
-    _check_epochs(epochs)
+    check_at_least(1, epochs=epochs)
     if losses.size < epochs:
         return not_applicable(f"trained for {losses.size} epochs, fewer than epochs={epochs}")
     return _sum(model, losses[-epochs:], normalize)
@@ -86,7 +87,7 @@ def averaged_training_loss(
 def updates_to_target(
     model: TrainedModel, key: jax.Array, *, unit: str = "updates", interpolate: bool = True
 ) -> Estimate:
-    """Hitting time of the training's own target loss, see `hitting_time`; +inf if it never got there (censored)."""
+    """Hitting time of the training's own target loss, see `hitting_time`; +inf if it was never reached (censored)."""
     return _hitting(model, (_history(model).target,), unit, interpolate)
 
 
@@ -137,8 +138,7 @@ def hitting_time(
 def _hitting(model: TrainedModel, thresholds: tuple[float, ...], unit: str, interpolate: bool) -> Estimate:
     check_choice("unit", unit, UNITS)
     for threshold in thresholds:
-        if not threshold > 0.0:
-            raise ValueError(f"a loss of {threshold} cannot be waited for: it must be positive, in nats")
+        check_positive(loss=threshold)
     history = _history(model)
     scale = {"updates": 1.0, "examples": history.batch_size, "epochs": history.batch_size / len(model.train)}[unit]
 
@@ -156,7 +156,7 @@ def _hitting(model: TrainedModel, thresholds: tuple[float, ...], unit: str, inte
 
 
 def _sum(model: TrainedModel, terms: np.ndarray, normalize: str) -> Estimate:
-    return quantity(value=float(terms.sum()), size=len(model.train), normalize=normalize)
+    return normalized_estimate(value=float(terms.sum()), size=len(model.train), normalize=normalize)
 
 
 def _losses(model: TrainedModel) -> np.ndarray:
@@ -170,11 +170,6 @@ def _history(model: TrainedModel) -> History:
     if model.history is None:
         raise ValueError("needs the history of the training: TrainedModel(history=History(...))")
     return model.history
-
-
-def _check_epochs(epochs: int) -> None:
-    if epochs < 1:
-        raise ValueError(f"epochs={epochs} must be at least 1")
 
 
 def _epoch_updates(history: History, size: int) -> np.ndarray:

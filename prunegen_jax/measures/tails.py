@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from prunegen_jax.compute import trees
-from prunegen_jax.measures.norms import is_folded
-from prunegen_jax.measures.operators import channels_last
-from prunegen_jax.measures.weights import check_choice, measured
+from prunegen_jax.compute.options import check_choice
+from prunegen_jax.measures.convolution_norms import channels_last
+from prunegen_jax.measures.structure import is_folded, select_network
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
 RESCALINGS = ("receptive_field", "half", "none")
-FEWEST = 10  # eigenvalues that a layer must have
+MIN_EIGENVALUES = 10  # eigenvalues that a layer must have
 SMALLEST = 1e-5  # smaller eigenvalues count as zero and stay out of the fit
 VALID = (2.0, 6.0)  # range of exponents in which WeightWatcher calls a fit meaningful
 
@@ -40,36 +40,39 @@ def alpha_hat(model: TrainedModel, key: jax.Array, *, rescale: str = "receptive_
         fold: fold batch norm into the kernels first, which WeightWatcher does not.
 
     Raises:
-        ValueError: for a rescaling that is not known, or if every layer is left out.
+        ValueError: for an unknown rescaling, or if every layer is left out.
     """
     check_choice("rescale", rescale, RESCALINGS)
-    kernels = {path: channels_last(path, w) for path, w in trees.kernels(measured(model, fold).params).items()}
+    params = select_network(model, fold=fold).params
+    kernels = {path: channels_last(path, w) for path, w in trees.kernels(params).items()}
     fits = {way: {"/".join(path): _fit(kernel, way) for path, kernel in kernels.items()} for way in RESCALINGS}
-    layers = {way: {name: fit for name, fit in found.items() if fit} for way, found in fits.items()}
-    found, skipped = layers[rescale], [name for name, fit in fits[rescale].items() if fit is None]
-    if not found:
-        raise ValueError(f"no kernel has {FEWEST} non-zero eigenvalues: {', '.join(skipped)} are too narrow for a fit")
+    fitted = {way: {name: fit for name, fit in by_layer.items() if fit} for way, by_layer in fits.items()}
+    layers, skipped = fitted[rescale], [name for name, fit in fits[rescale].items() if fit is None]
+    if not layers:
+        raise ValueError(
+            f"no kernel has {MIN_EIGENVALUES} non-zero eigenvalues: {', '.join(skipped)} are too narrow for a fit"
+        )
     values = {
-        way: float(np.mean([x["alpha"] * math.log10(x["largest"]) for x in some.values()]))
-        for way, some in layers.items()
-        if some
+        way: float(np.mean([fit["alpha"] * math.log10(fit["largest"]) for fit in by_layer.values()]))
+        for way, by_layer in fitted.items()
+        if by_layer
     }
-    valid_share = float(np.mean([layer["valid"] for layer in found.values()]))
-    details = {"layers": found, "skipped": skipped, "valid_share": valid_share, "folded": is_folded(model, fold)}
+    valid_share = float(np.mean([fit["valid"] for fit in layers.values()]))
+    details = {"layers": layers, "skipped": skipped, "valid_share": valid_share, "folded": is_folded(model, fold=fold)}
     return Estimate(values[rescale], details={**details, "alpha_hat": values})
 
 
 def _fit(kernel: np.ndarray, rescale: str) -> dict[str, Any] | None:
     """The fit of one layer; None if it has too few eigenvalues."""
     eigenvalues = spectrum(kernel, rescale)
-    if eigenvalues.size < FEWEST:
+    if eigenvalues.size < MIN_EIGENVALUES:
         return None
     largest = float(eigenvalues[-1])
     eigenvalues = eigenvalues[eigenvalues > SMALLEST]
     if eigenvalues.size < 2 or eigenvalues[0] == eigenvalues[-1]:
         return None
     fit = power_law(eigenvalues)
-    valid = VALID[0] <= fit["alpha"] <= VALID[1] and fit["tail"] >= FEWEST
+    valid = VALID[0] <= fit["alpha"] <= VALID[1] and fit["tail"] >= MIN_EIGENVALUES
     return {**fit, "largest": largest, "valid": bool(valid)}
 
 

@@ -1,7 +1,7 @@
 """Traces of symmetric operators with standard errors, until they are accurate enough: Hutchinson and Hutch++.
 
-An operator takes vectors `[V, p]` to products `[V, p]`, see `hessian`. The estimator of one sample is matfree's; what
-it lacks is Hutch++ and a stopping rule.
+An operator takes vectors `[V, p]` to products `[V, p]`, see `hessian`. The estimator of one sample is matfree's;
+Hutch++ and the stopping rule are implemented here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 from matfree import stochtrace
 
 from prunegen_jax.compute import lockstep
+from prunegen_jax.compute.options import check_choice
+from prunegen_jax.compute.sampling import standard_error
 from prunegen_jax.measures.lanczos import apply_one
-from prunegen_jax.measures.weights import check_choice
 from prunegen_jax.types import Partial
 
-BLOCK = 8  # probes between two looks at the standard error
+BLOCK = 8  # probes between two checks of the standard error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +72,17 @@ def trace(
     budget: int = 128,
     sketch: int = 16,
 ) -> Trace:
-    """tr A with a standard error below `relative_error` |tr A|, or as good as `budget` products make it.
+    """tr A with a standard error below `relative_error` |tr A|, or the smallest that `budget` products reach.
 
-    "hutchinson": the mean of gᵀ A g over Rademacher vectors g. "hutch++" (Meyer et al. 2021): the trace on the range
-    of a sketch of `sketch` products exactly, and Hutchinson on the rest; 2 · sketch products before the first sample.
-    `like [p]` gives dimension and precision.
+    Args:
+        operator: A.
+        like: an array `[p]` of the dimension and precision of A.
+        key: randomness of the probes.
+        method: "hutchinson": the mean of gᵀ A g over Rademacher vectors g. "hutch++" (Meyer et al. 2021): the trace on
+            the range of a sketch exactly, and Hutchinson on the rest; 2 · sketch products before the first sample.
+        relative_error: standard error to reach, relative to the trace.
+        budget: the most products.
+        sketch: number of vectors of the sketch.
 
     Raises:
         ValueError: for an unknown method, or a budget that does not leave two samples.
@@ -97,8 +104,9 @@ def trace(
         value = exact + samples.mean()
         if not np.isfinite(value):
             raise FloatingPointError(f"the trace is {value}: a product with the operator is not finite")
-        # one block alone may be accurate by chance: look twice
-        sem = samples.std(ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else np.inf
+        sem = standard_error(samples)
+        sem = np.inf if sem is None else sem
+        # two blocks at least: one alone may be accurate by chance
         converged = sem <= relative_error * abs(value) and len(samples) >= min(2 * BLOCK, budget)
         if converged or budget - spent < 1:
             break

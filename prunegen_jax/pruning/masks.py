@@ -1,4 +1,4 @@
-"""Pruning masks: which parameters are prunable, in which order they go, and what is left at a kept count.
+"""Pruning masks: which parameters are prunable, in which order they are dropped, and what is left at a kept count.
 
 A mask is a comparison, `where(score < keep, w, 0)`, of integer scores fixed once per network with a count that is
 traced, so one program serves every kept fraction, exactly k parameters stay and keeping all is the identity.
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute import trees
+from prunegen_jax.compute.options import check_choice
 from prunegen_jax.types import PyTree
 
 Prunable = Literal["kernels", "all"] | Callable[[tuple[str, ...], jax.Array], bool]
@@ -64,29 +65,34 @@ def magnitude_scores(params: PyTree, *, scope: str = "global", prunable: Prunabl
         params: the network's parameters.
         scope: "global" ranks all prunable parameters together, "layer" within each leaf.
         prunable: "kernels" of convolutions and dense layers, "all" parameters, or a predicate of (path, leaf).
+
+    Raises:
+        ValueError: for an unknown scope, or if nothing is prunable.
     """
-    if scope not in {"global", "layer"}:
-        raise ValueError(f"scope={scope!r} is not known; choose among global, layer")
-    magnitudes = [np.abs(np.asarray(leaf)) for leaf in _chosen(params, prunable)]
+    check_choice("scope", scope, ("global", "layer"))
+    magnitudes = [np.abs(np.asarray(leaf)) for leaf in _prunable_leaves(params, prunable)]
     if scope == "global":
-        return _split(params, prunable, _ranks(np.concatenate([w.ravel() for w in magnitudes]))[None])
+        return _scores_of_flat(params, prunable, _ranks(np.concatenate([w.ravel() for w in magnitudes]))[None])
     shaped = [_ranks(w.ravel()).reshape(1, *w.shape) for w in magnitudes]
-    return _scores(params, prunable, shaped, shared=False)
+    return _scores_of_leaves(params, prunable, shaped, shared=False)
 
 
 def uniform_scores(key: jax.Array, params: PyTree, *, masks: int, prunable: Prunable = "kernels") -> Scores:
     """`masks` uniformly random orders; score < k keeps a uniform subset of exactly k, nested in k."""
-    size = sum(leaf.size for leaf in _chosen(params, prunable))
+    size = sum(leaf.size for leaf in _prunable_leaves(params, prunable))
     orders = [np.asarray(jax.random.permutation(jax.random.fold_in(key, r), size)) for r in range(masks)]
-    return _split(params, prunable, np.stack(orders))
+    return _scores_of_flat(params, prunable, np.stack(orders))
 
 
 def bernoulli_scores(key: jax.Array, params: PyTree, *, masks: int, prunable: Prunable = "kernels") -> Scores:
-    """`masks` draws of one uniform 32-bit integer per parameter; compared with `bernoulli_keep(α)` each parameter
-    stays with probability α, independently of the others, and masks are nested in α."""
-    sizes = [leaf.size for leaf in _chosen(params, prunable)]
+    """`masks` draws of one uniform 32-bit integer per parameter.
+
+    Compared with `bernoulli_keep(1 − α)` each parameter stays with probability α, independently of the others, and
+    masks are nested in α.
+    """
+    sizes = [leaf.size for leaf in _prunable_leaves(params, prunable)]
     bits = np.asarray(jax.random.bits(key, (masks, sum(sizes)), jnp.uint32)).view(np.int32)
-    return _split(params, prunable, np.minimum(bits, 2**31 - 2))  # below the threshold that keeps all
+    return _scores_of_flat(params, prunable, np.minimum(bits, 2**31 - 2))  # below the threshold that keeps all
 
 
 def bernoulli_keep(dropped: float) -> int:
@@ -105,15 +111,16 @@ def apply_mask(params: PyTree, leaves: tuple[jax.Array | None, ...], keep: jax.A
     return jax.tree.unflatten(structure, masked)
 
 
-def _split(params: PyTree, prunable: Prunable, flat: np.ndarray) -> Scores:
+def _scores_of_flat(params: PyTree, prunable: Prunable, flat: np.ndarray) -> Scores:
     """Scores from `flat [R, p]`, which runs through the prunable leaves in order."""
-    leaves = _chosen(params, prunable)
+    leaves = _prunable_leaves(params, prunable)
     parts = np.split(flat, np.cumsum([leaf.size for leaf in leaves])[:-1], axis=1)
     shaped = [part.reshape(len(flat), *leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-    return _scores(params, prunable, shaped, shared=True)
+    return _scores_of_leaves(params, prunable, shaped, shared=True)
 
 
-def _chosen(params: PyTree, prunable: Prunable) -> list[jax.Array]:
+def _prunable_leaves(params: PyTree, prunable: Prunable) -> list[jax.Array]:
+    """The leaves that may be pruned. ValueError if there is none."""
     leaves = [leaf for path, leaf in trees.named_leaves(params) if _is_prunable(prunable)(path, leaf)]
     if not leaves:
         names = ", ".join("/".join(path) for path, _ in trees.named_leaves(params))
@@ -129,11 +136,13 @@ def _is_prunable(prunable: Prunable) -> Callable[[tuple[str, ...], Any], bool]:
     return trees.is_kernel if prunable == "kernels" else lambda path, leaf: True
 
 
-def _scores(params: PyTree, prunable: Prunable, shaped: list[np.ndarray], *, shared: bool) -> Scores:
-    found = iter(shaped)
-    choose = _is_prunable(prunable)
+def _scores_of_leaves(params: PyTree, prunable: Prunable, shaped: list[np.ndarray], *, shared: bool) -> Scores:
+    """Scores from those of each prunable leaf, `[R, *shape]`."""
+    scores = iter(shaped)
+    is_prunable = _is_prunable(prunable)
     leaves = tuple(
-        jnp.asarray(next(found), jnp.int32) if choose(path, leaf) else None for path, leaf in trees.named_leaves(params)
+        jnp.asarray(next(scores), jnp.int32) if is_prunable(path, leaf) else None
+        for path, leaf in trees.named_leaves(params)
     )
     return Scores(leaves, tuple(int(s[0].size) for s in shaped), shared)
 

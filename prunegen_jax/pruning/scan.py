@@ -1,4 +1,4 @@
-"""The search through pruning masks: sums of losses, hardest examples first, abandoned once they prove a failure."""
+"""The search through pruning masks: losses are summed, hardest examples first, until the sum proves a failure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute import lockstep, trees
-from prunegen_jax.compute.evaluation import batches, cross_entropy
+from prunegen_jax.compute.evaluation import concatenate_batches, cross_entropy
+from prunegen_jax.compute.options import check_at_least, check_choice
 from prunegen_jax.pruning.masks import Scores, apply_mask
 from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
 
@@ -55,17 +56,16 @@ def _costs(
 class Scan:
     """Costs of one network under the masks of `scores`, over `data`; counts the examples it evaluates.
 
-    It remembers how hard each example was under the latest masks that got beyond the first examples, and starts with
-    the hardest: neighbouring masks fail on the same ones.
+    It remembers how hard each example was under the latest masks that passed the first examples, and starts with the
+    hardest: neighbouring masks fail on the same ones.
     """
 
     def __init__(
         self, apply: Apply, params: PyTree, scores: Scores, data: Dataset, criterion: str, lanes: int | None
     ) -> None:
-        if criterion not in {"loss", "error"}:
-            raise ValueError(f"criterion={criterion!r} is not known; choose among loss, error")
-        if lanes is not None and lanes < 1:
-            raise ValueError(f"lanes={lanes} must be at least 1")
+        check_choice("criterion", criterion, ("loss", "error"))
+        if lanes is not None:
+            check_at_least(1, lanes=lanes)
         self.scores = scores
         self.examples = 0
         # On a CPU a call with many masks only saves the calls; elsewhere they run together.
@@ -97,8 +97,11 @@ class Scan:
     def first_passing(
         self, grid: Sequence[Keep], limit: float, *, masks: Sequence[int] = (0,)
     ) -> tuple[int, np.ndarray]:
-        """Index of the first kept counts of `grid` whose mean criterion over `masks` is at most `limit`, and the
-        criterion per mask; len(grid) and the dense criterion if none passes."""
+        """The first kept counts of `grid` whose mean criterion over `masks` is at most `limit`.
+
+        Returns:
+            Their index and the criterion per mask; len(grid) and the dense criterion if none passes.
+        """
         block = max(1, self._lanes // len(masks))
         for start in range(0, len(grid), block):
             candidates, order = list(grid[start : start + block]), self._order
@@ -123,8 +126,12 @@ class Scan:
     ) -> np.ndarray | None:
         """The criterion `[masks]` at these kept counts if its mean is at most `limit`, else None.
 
-        `order [N]` is that in which to take the examples, by default the hardest first; `known [masks, n]` the costs
-        of its first n if they have been evaluated.
+        Args:
+            keep: kept counts.
+            limit: the largest criterion that passes.
+            masks: the masks over which the mean is taken.
+            order: order `[N]` in which to take the examples; None: the hardest first.
+            known: costs `[masks, n]` of the first n examples of `order`, if they have been evaluated.
         """
         order = self._order if order is None else order
         costs = np.zeros((len(masks), self.size))
@@ -132,10 +139,10 @@ class Scan:
         costs[:, :done] = 0.0 if known is None else known
         allowed = limit * self.size * len(masks)
         while done < self.size and costs.sum() <= allowed * (1.0 + _SLACK):  # NaN ends it too
-            chosen = order[done : done + self._stretch]
-            found = self._evaluate([keep] * len(masks), masks, np.resize(chosen, self._stretch))
-            costs[:, done : done + len(chosen)] = found[:, : len(chosen)]
-            done += len(chosen)
+            indices = order[done : done + self._stretch]
+            new = self._evaluate([keep] * len(masks), masks, np.resize(indices, self._stretch))
+            costs[:, done : done + len(indices)] = new[:, : len(indices)]
+            done += len(indices)
         self._hardness[order[:done]] = np.nan_to_num(costs[:, :done].sum(axis=0), nan=np.inf)
         self._order = np.argsort(-self._hardness, kind="stable")
         if not costs.sum() <= allowed * (1.0 + _SLACK):
@@ -146,7 +153,7 @@ class Scan:
         return losses if losses.mean() <= limit else None
 
     def _evaluate(self, keeps: Sequence[Keep], masks: Sequence[int], indices: np.ndarray) -> np.ndarray:
-        """Costs `[len(keeps), n]`, as many lanes at a time as the backend likes."""
+        """Costs `[len(keeps), n]` of the examples `indices [n]`, evaluated `lanes` masks at a time."""
         results = []
         for start in range(0, len(keeps), self._lanes):
             part = slice(start, start + self._lanes)
@@ -159,5 +166,6 @@ class Scan:
         return np.concatenate(results)
 
     def _full(self, keep: Keep, mask: int) -> np.ndarray:
-        parts = [self._evaluate([keep], [mask], indices)[0] for indices in batches(self.size)]
-        return np.concatenate(parts)[: self.size]
+        """Costs `[N]` of all examples under one mask."""
+        (costs,) = concatenate_batches(lambda indices: (self._evaluate([keep], [mask], indices)[0],), self.size)
+        return costs

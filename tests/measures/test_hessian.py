@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from prunegen_jax.measures import hessian, lanczos, subject, traces
+from prunegen_jax.measures import hessian, lanczos, objective, traces
 from prunegen_jax.networks import as_trained_model, build
 from prunegen_jax.types import Dataset, Partial, TrainedModel
 
@@ -33,28 +33,28 @@ def problem():
         for shape in itertools.pairwise(SIZES)
     ]
     data = Dataset(jnp.asarray(rng.normal(size=(37, 1, 1, 6))), jnp.asarray(rng.integers(0, 4, 37)))
-    moved = subject.subject(TrainedModel(mlp, params, data))
-    flat, unravel = ravel_pytree(moved.weights)
+    network = objective.weight_function(TrainedModel(mlp, params, data))
+    flat, unravel = ravel_pytree(network.weights)
 
     def logits(w):
-        return moved.apply(unravel(w), data.images)
+        return network.apply(unravel(w), data.images)
 
     def loss(w):
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits(w)), data.labels[:, None], axis=1)
         return -jnp.mean(chosen)
 
-    return moved, flat, logits, loss
+    return network, flat, logits, loss
 
 
 @pytest.fixture(scope="module")
 def dense():
     with jax.enable_x64():
-        moved, flat, logits, loss = problem()
+        network, flat, logits, loss = problem()
         matrix = np.asarray(jax.jit(jax.hessian(loss))(flat))
         jacobian = np.asarray(jax.jit(jax.jacobian(logits))(flat))
         p = np.asarray(jax.nn.softmax(logits(flat)))
         gauss_newton = sum(j.T @ (np.diag(q) - np.outer(q, q)) @ j for j, q in zip(jacobian, p, strict=True)) / len(p)
-        return moved, np.asarray(flat), matrix, gauss_newton, np.asarray(jax.jit(jax.grad(loss))(flat))
+        return network, np.asarray(flat), matrix, gauss_newton, np.asarray(jax.jit(jax.grad(loss))(flat))
 
 
 def times(matrix, vectors):
@@ -67,36 +67,36 @@ def operator_of(matrix):
 
 @pytest.mark.parametrize("batch_size", [5, 37, 500, None])
 def test_products_against_the_dense_hessian(dense, batch_size):
-    moved, flat, matrix, _, gradient = dense
+    network, flat, matrix, _, gradient = dense
     with jax.enable_x64():
-        goal = subject.objective(moved, batch_size)
+        goal = objective.make_objective(network, batch_size)
         vectors = jnp.asarray(np.random.default_rng(1).normal(size=(3, len(flat))))
         expected = np.asarray(vectors) @ matrix
         for memory in (0.0, 1e9):  # recomputed, stored
-            operator = hessian.linearized(goal, moved.weights, memory=memory)
+            operator = hessian.linearized(goal, network.weights, memory=memory)
             np.testing.assert_allclose(jax.jit(operator)(vectors), expected, rtol=0, atol=1e-8 * np.abs(matrix).max())
             np.testing.assert_allclose(hessian.product(operator, vectors[1]), expected[1], rtol=0, atol=1e-12)
-        found = ravel_pytree(hessian.gradient(goal, moved.weights))[0]
+        found = ravel_pytree(hessian.gradient(goal, network.weights))[0]
         np.testing.assert_allclose(found, gradient, rtol=0, atol=1e-12)
 
 
 def test_gauss_newton_and_weighted_products(dense):
-    moved, flat, matrix, gauss_newton, _ = dense
+    network, flat, matrix, gauss_newton, _ = dense
     with jax.enable_x64():
-        goal = subject.objective(moved, 8)
+        goal = objective.make_objective(network, 8)
         vectors = jnp.asarray(np.random.default_rng(1).normal(size=(3, len(flat))))
-        found = jax.jit(hessian.gauss_newton(goal, moved.weights))(vectors)
+        found = jax.jit(hessian.gauss_newton(goal, network.weights))(vectors)
         np.testing.assert_allclose(found, np.asarray(vectors) @ gauss_newton, rtol=0, atol=1e-12)
-        found = jax.jit(hessian.weighted(hessian.hessian(goal, moved.weights), moved.weights))(vectors)
+        found = jax.jit(hessian.weighted(hessian.hessian(goal, network.weights), network.weights))(vectors)
         scaled = flat[:, None] * matrix * flat[None, :]
         np.testing.assert_allclose(found, np.asarray(vectors) @ scaled, rtol=0, atol=1e-12)
 
 
 def test_full_lanczos_against_the_dense_spectrum(dense):
-    moved, flat, matrix, _, _ = dense
+    network, flat, matrix, _, _ = dense
     expected = np.linalg.eigvalsh(matrix)
     with jax.enable_x64():
-        operator = hessian.linearized(subject.objective(moved, 8), moved.weights)
+        operator = hessian.linearized(objective.make_objective(network, 8), network.weights)
         start = jnp.asarray(np.random.default_rng(2).normal(size=len(flat)))
         found = lanczos.largest_eigenvalues(operator, start, count=len(flat), tolerance=0.0, budget=len(flat))
     # shifting all classes changes no probability: 9 eigenvalues are zero, which a Krylov space holds once
@@ -111,10 +111,10 @@ def test_full_lanczos_against_the_dense_spectrum(dense):
 
 @pytest.mark.parametrize(("count", "tolerance"), [(1, 1e-4), (5, 1e-6)])
 def test_lanczos_stops_when_accurate(dense, count, tolerance):
-    moved, flat, matrix, _, _ = dense
+    network, flat, matrix, _, _ = dense
     expected = np.linalg.eigvalsh(matrix)[::-1][:count]
     with jax.enable_x64():
-        operator = hessian.hessian(subject.objective(moved, 8), moved.weights)
+        operator = hessian.hessian(objective.make_objective(network, 8), network.weights)
         start = jnp.asarray(np.random.default_rng(2).normal(size=len(flat)))
         found = lanczos.largest_eigenvalues(operator, start, count=count, tolerance=tolerance)
         starved = lanczos.largest_eigenvalues(operator, start, count=1, tolerance=1e-12, budget=5)
@@ -146,10 +146,10 @@ def test_lanczos_refuses_what_it_cannot_do():
 
 
 def test_quadrature_sums_functions_of_the_spectrum(dense):
-    moved, flat, matrix, _, _ = dense
+    network, flat, matrix, _, _ = dense
     expected = np.linalg.eigvalsh(matrix)
     with jax.enable_x64():
-        operator = hessian.hessian(subject.objective(moved, 37), moved.weights)
+        operator = hessian.hessian(objective.make_objective(network, 37), network.weights)
         found = lanczos.spectral_density(operator, jnp.asarray(flat), jax.random.key(0), probes=60, steps=25)
     np.testing.assert_allclose(found.weights.sum(axis=1), 1.0, rtol=1e-10)
     for function in (lambda x: x, lambda x: x**2, lambda x: np.exp(-(x**2))):
@@ -225,12 +225,12 @@ def test_which_weights_are_moved():
     params, stats = network.init(jax.random.key(0))
     data = Dataset(jnp.ones((3, 8, 8, 3)), jnp.zeros(3, jnp.int32))
     model = as_trained_model(network, params, stats, data)
-    raw, folded = subject.subject(model, fold=False), subject.subject(model)
+    raw, folded = objective.weight_function(model, fold=False), objective.weight_function(model)
     layers = ("block0_conv0", "block0_conv1", "block0_conv2", "head")
     names = {f"{layer}/{leaf}" for layer in layers for leaf in ("kernel", "bias")}
     assert set(raw.weights) == set(folded.weights) == names  # neither scales nor shifts of batch norm
     assert (raw.folded, folded.folded) == (False, True)
-    assert subject.kernel_names(folded) == sorted(f"{layer}/kernel" for layer in layers)
+    assert objective.kernel_names(folded) == sorted(f"{layer}/kernel" for layer in layers)
     doubled = {name: 2 * leaf for name, leaf in raw.weights.items()}
     by_hand = {
         name: {leaf: 2 * w if f"{name}/{leaf}" in names else w for leaf, w in layer.items()}
@@ -242,9 +242,9 @@ def test_which_weights_are_moved():
 
 def test_a_second_network_of_equal_shape_compiles_nothing():
     def run(seed):
-        moved, flat, _, _ = problem()
-        weights = {name: leaf * (1.0 + 0.1 * seed) for name, leaf in moved.weights.items()}
-        goal = subject.objective(moved, 8)
+        network, flat, _, _ = problem()
+        weights = {name: leaf * (1.0 + 0.1 * seed) for name, leaf in network.weights.items()}
+        goal = objective.make_objective(network, 8)
         for memory in (0.0, 1e9):
             operator = hessian.linearized(goal, weights, memory=memory)
             lanczos.largest_eigenvalues(operator, flat, budget=8)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prunegen_jax.measures import bounds, measure, neighbourhood, sharpness, subject
+from prunegen_jax.measures import bounds, measure, neighbourhood, objective, sharpness, worst_case
 from prunegen_jax.types import Dataset, TrainedModel
 
 KEY = jax.random.key(0)
@@ -43,7 +43,7 @@ def network(*, seed=0, examples=40, dtype=jnp.float32, hidden=5):
 
 
 def by_name(model):
-    return {name: np.asarray(leaf, np.float64) for name, leaf in subject.subject(model).weights.items()}
+    return {name: np.asarray(leaf, np.float64) for name, leaf in objective.weight_function(model).weights.items()}
 
 
 def numpy_pass(model, w, examples=slice(None)):
@@ -103,9 +103,9 @@ def test_ascent_finds_the_worst_corner_of_a_linear_network():
 
     with jax.enable_x64():
         data = Dataset(jnp.asarray(x.reshape(-1, 1, 1, 2)), jnp.asarray(y))
-        moved = subject.subject(TrainedModel(linear, {"kernel": jnp.asarray(w)}, data))
+        moved = objective.weight_function(TrainedModel(linear, {"kernel": jnp.asarray(w)}, data))
         box = {"kernel": jnp.full((2, 2), 0.3)}
-        found = sharpness.worst(subject.objective(moved, 6), moved.weights, box, KEY, steps=12, starts=4)
+        found = worst_case.ascend_box(objective.make_objective(moved, 6), moved.weights, box, KEY, steps=12, starts=4)
     corners = []
     for signs in itertools.product((-1, 1), repeat=4):
         f = x @ (w + 0.3 * np.reshape(signs, (2, 2)))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prunegen_jax.measures import operators, spectral
+from prunegen_jax.measures import convolution_norms, spectral
 from prunegen_jax.networks import as_trained_model, build
 from prunegen_jax.types import Dataset, Layer, TrainedModel
 
@@ -45,7 +45,7 @@ def test_exact_norm_is_that_of_the_matrix(stride, circular, size):
     kernel = random_kernel()
     expected = np.linalg.norm(explicit(kernel, size, stride=stride, padding=1, circular=circular), 2)
     padding = "CIRCULAR" if circular else 1
-    found = operators.operator_norm(kernel, size, stride=stride, padding=padding)
+    found = convolution_norms.operator_norm(kernel, size, stride=stride, padding=padding)
     assert found == pytest.approx(expected, rel=2e-6)
 
 
@@ -55,18 +55,18 @@ def test_exact_norm_is_that_of_the_matrix(stride, circular, size):
 def test_exact_norm_with_other_paddings(shape, padding, pixels):
     kernel = random_kernel(shape)
     expected = np.linalg.norm(explicit(kernel, (7, 7, 2), stride=1, padding=pixels, circular=False), 2)
-    found = operators.operator_norm(kernel, (7, 7, 2), stride=1, padding=padding)
+    found = convolution_norms.operator_norm(kernel, (7, 7, 2), stride=1, padding=padding)
     assert found == pytest.approx(expected, rel=2e-6)
 
 
 def test_exact_norm_of_degenerate_kernels():
-    assert operators.operator_norm(np.zeros((3, 3, 2, 2)), (4, 4, 2), padding=1) == 0.0
+    assert convolution_norms.operator_norm(np.zeros((3, 3, 2, 2)), (4, 4, 2), padding=1) == 0.0
     delta = np.zeros((3, 3, 2, 2))
     delta[1, 1] = 3e-30 * np.eye(2)  # the identity: every vector is an eigenvector
-    assert operators.operator_norm(delta, (4, 4, 2), padding=1) == pytest.approx(3e-30, rel=1e-6)
+    assert convolution_norms.operator_norm(delta, (4, 4, 2), padding=1) == pytest.approx(3e-30, rel=1e-6)
     one = random_kernel((3, 3, 1, 1))
     expected = np.linalg.norm(explicit(one, (1, 1, 1), stride=1, padding=1, circular=False), 2)
-    assert operators.operator_norm(one, (1, 1, 1), padding=1) == pytest.approx(expected, rel=1e-6)
+    assert convolution_norms.operator_norm(one, (1, 1, 1), padding=1) == pytest.approx(expected, rel=1e-6)
 
 
 def test_fourier_norm_is_exact_for_circular_padding_and_stride_one_alone():
@@ -76,16 +76,16 @@ def test_fourier_norm_is_exact_for_circular_padding_and_stride_one_alone():
         for stride in (1, 2)
         for circular in (False, True)
     }
-    found = operators.fourier_norm(kernel, (8, 8))
+    found = convolution_norms.fourier_norm(kernel, (8, 8))
     assert found == pytest.approx(norms[1, True], rel=1e-12)
     assert norms[1, False] < found
     assert norms[2, True] < 0.9 * found
     # against the transform as published: fft2 over the kernel's axes, all frequencies
     singular = np.linalg.svd(np.fft.fft2(kernel, (32, 32), axes=(0, 1)), compute_uv=False)
-    assert operators.fourier_norm(kernel, (32, 32)) == pytest.approx(singular.max(), rel=1e-12)
+    assert convolution_norms.fourier_norm(kernel, (32, 32)) == pytest.approx(singular.max(), rel=1e-12)
     # a kernel larger than its input wraps around
     small = np.linalg.norm(explicit(kernel, (2, 2, 3), stride=1, padding=1, circular=True), 2)
-    assert operators.fourier_norm(kernel, (2, 2)) == pytest.approx(small, rel=1e-12)
+    assert convolution_norms.fourier_norm(kernel, (2, 2)) == pytest.approx(small, rel=1e-12)
 
 
 def test_known_norms():
@@ -93,33 +93,33 @@ def test_known_norms():
     kernel = random_kernel()
     known = {(1, "CIRCULAR"): 12.0437, (1, 1): 11.6001, (2, "CIRCULAR"): 7.8806, (2, 1): 7.5904}
     for (stride, padding), norm in known.items():
-        found = operators.operator_norm(kernel, (8, 8, 3), stride=stride, padding=padding)
+        found = convolution_norms.operator_norm(kernel, (8, 8, 3), stride=stride, padding=padding)
         assert found == pytest.approx(norm, abs=1e-4)
-    assert operators.fourier_norm(kernel, (8, 8)) == pytest.approx(12.0437, abs=1e-4)
-    assert operators.spectral_norm(kernel, None, "reshaped") == pytest.approx(6.4106, abs=1e-4)
+    assert convolution_norms.fourier_norm(kernel, (8, 8)) == pytest.approx(12.0437, abs=1e-4)
+    assert convolution_norms.spectral_norm(kernel, None, "reshaped") == pytest.approx(6.4106, abs=1e-4)
 
 
 def test_a_spectrum_that_one_round_does_not_resolve():
     kernel = random_kernel((3, 3, 1, 1), seed=5)
     expected = np.linalg.norm(explicit(kernel, (20, 20, 1), stride=1, padding=1, circular=False), 2)
-    assert operators.operator_norm(kernel, (20, 20, 1), padding=1) == pytest.approx(expected, rel=2e-6)
+    assert convolution_norms.operator_norm(kernel, (20, 20, 1), padding=1) == pytest.approx(expected, rel=2e-6)
 
 
 def test_the_four_methods():
     kernel = random_kernel(seed=5)  # one whose largest frequency is not on the grid of 8 × 8
     layer = Layer(("kernel",), "conv", 2, 1, (8, 8, 3))
-    found = {method: operators.spectral_norm(kernel, layer, method) for method in operators.METHODS}
+    found = {method: convolution_norms.spectral_norm(kernel, layer, method) for method in convolution_norms.METHODS}
     matrix = kernel.transpose(3, 2, 0, 1).reshape(4, -1)  # (out, in·kh·kw)
     assert found["reshaped"] == pytest.approx(np.linalg.svd(matrix, compute_uv=False)[0], rel=1e-12)
-    assert found["fft_layer"] == pytest.approx(operators.fourier_norm(kernel, (8, 8)))
-    assert found["fft_rgm"] == pytest.approx(operators.fourier_norm(kernel, (32, 32)))
+    assert found["fft_layer"] == pytest.approx(convolution_norms.fourier_norm(kernel, (8, 8)))
+    assert found["fft_rgm"] == pytest.approx(convolution_norms.fourier_norm(kernel, (32, 32)))
     expected = np.linalg.norm(explicit(kernel, (8, 8, 3), stride=2, padding=1, circular=False), 2)
     assert found["exact"] == pytest.approx(expected, rel=2e-6)
     assert found["exact"] <= 3 * found["reshaped"]  # √(kh·kw) times the reshaped norm is a bound
     pointwise, dense = random_kernel((1, 1, 3, 4)), random_kernel((3, 4))
-    for method in operators.METHODS:
-        assert operators.spectral_norm(dense, None, method) == pytest.approx(np.linalg.norm(dense, 2))
-        assert operators.spectral_norm(pointwise, None, method) == pytest.approx(np.linalg.norm(pointwise[0, 0], 2))
+    for method in convolution_norms.METHODS:
+        assert convolution_norms.spectral_norm(dense, None, method) == pytest.approx(np.linalg.norm(dense, 2))
+        assert convolution_norms.spectral_norm(pointwise, None, method) == pytest.approx(np.linalg.norm(pointwise[0, 0], 2))
 
 
 def nin(*, batch_norm=True, seed=0, examples=40):

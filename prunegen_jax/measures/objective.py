@@ -1,4 +1,4 @@
-"""The weights that a flatness measure moves: kernels and their biases, as a dict that a loss is a function of."""
+"""The training loss as a function of the weights that flatness measures perturb: kernels and their biases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from prunegen_jax.compute import lockstep, trees
 from prunegen_jax.compute.evaluation import batches, cross_entropy
-from prunegen_jax.measures.weights import measured
+from prunegen_jax.compute.options import check_at_least
+from prunegen_jax.measures.structure import is_folded, select_network
 from prunegen_jax.types import Dataset, Partial, PyTree, TrainedModel
 
 Weights = dict[str, jax.Array]
@@ -20,13 +21,13 @@ CPU_VALUES = 30_000  # input values per chunk: what a pass of a small network ke
 OTHER_VALUES = 1_500_000
 
 
-class Subject(NamedTuple):
-    """A network as a function of the weights that are moved.
+class WeightFunction(NamedTuple):
+    """A network as a function of the weights that are perturbed.
 
     Attributes:
         apply: (weights, images [n, H, W, C]) → logits [n, K].
         weights: kernels and biases by name, p scalars in all.
-        initial: the same before training, None if the model does not bring them.
+        initial: the same before training, None if the model does not have them.
         data: the training set.
         folded: whether batch norm has been folded into these weights.
     """
@@ -50,45 +51,44 @@ class Objective(NamedTuple):
     scale: jax.Array
 
 
-def subject(model: TrainedModel, *, fold: bool = True) -> Subject:
-    """Kernels and the biases beside them, of the network with batch norm folded if `fold` and if there is one.
+def weight_function(model: TrainedModel, *, fold: bool = True) -> WeightFunction:
+    """The network, with batch norm folded if `fold` and if the model has that, as a function of kernels and biases.
 
     A leaf counts if it is a kernel or lies in the same node of the tree as one; the scales and shifts of
     normalization layers left in the network stay as they are.
     """
-    network = measured(model, fold)
+    network = select_network(model, fold=fold)
     parents = {path[:-1] for path in trees.kernels(network.params)}
     names = {"/".join(path) for path, _ in trees.named_leaves(network.params) if path[:-1] in parents}
     initial = network.init_params
-    return Subject(
+    return WeightFunction(
         Partial(_apply, network.apply, network.params),
         _pick(network.params, names),
         None if initial is None else _pick(initial, names),
         network.train,
-        fold and model.folded is not None,
+        is_folded(model, fold=fold),
     )
 
 
-def objective(subject: Subject, batch_size: int | None = None) -> Objective:
+def make_objective(network: WeightFunction, batch_size: int | None = None) -> Objective:
     """The training loss of a network in chunks of `batch_size`; None for a size that suits backend and images.
 
     Raises:
         ValueError: for a batch size below 1.
     """
-    size = len(subject.data)
-    length = chunk_size(subject.data) if batch_size is None else batch_size
-    if length < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    size = len(network.data)
+    length = chunk_size(network.data) if batch_size is None else batch_size
+    check_at_least(1, batch_size=length)
     rows = batches(size, batch_size=length)
     indices = jnp.asarray(rows, jnp.int32)
     position = jnp.arange(indices.size).reshape(indices.shape)
-    dtype = jnp.result_type(*subject.weights.values())
+    dtype = jnp.result_type(*network.weights.values())
     scale = jnp.where(position < size, jnp.asarray(1 / size, dtype), jnp.asarray(0, dtype))
-    return Objective(subject.apply, subject.data, indices, scale)
+    return Objective(network.apply, network.data, indices, scale)
 
 
 def chunk_size(data: Dataset) -> int:
-    """Examples per chunk when nobody says: small on a CPU (caches), large elsewhere (launches)."""
+    """Examples per chunk by default: few on a CPU, for its caches, many elsewhere, to launch few kernels."""
     values = CPU_VALUES if jax.default_backend() == "cpu" else OTHER_VALUES
     return max(8, min(500, values // math.prod(data.images.shape[1:])))
 
@@ -117,14 +117,14 @@ def chunk_logits(objective: Objective, weights: Weights, indices: jax.Array) -> 
     return objective.apply(weights, images.astype(jnp.result_type(*weights.values()))), labels
 
 
-def kernel_names(subject: Subject) -> list[str]:
+def kernel_names(network: WeightFunction) -> list[str]:
     """Names of the kernels among the weights: what bounds count as w, ω scalars in all."""
-    return [name for name, leaf in subject.weights.items() if trees.is_kernel(tuple(name.split("/")), leaf)]
+    return [name for name, leaf in network.weights.items() if trees.is_kernel(tuple(name.split("/")), leaf)]
 
 
-def details(subject: Subject) -> dict[str, Any]:
-    """What every flatness measure says about the weights it moved."""
-    return {"folded": subject.folded, "parameters": trees.count(subject.weights)}
+def weight_details(network: WeightFunction) -> dict[str, Any]:
+    """What the details of every flatness measure say about the weights that it perturbs."""
+    return {"folded": network.folded, "parameters": trees.count(network.weights)}
 
 
 def _apply(apply: Partial, params: PyTree, weights: Weights, images: jax.Array) -> jax.Array:

@@ -36,22 +36,22 @@ def spectral_norm(kernel: np.ndarray, layer: Layer | None, method: str) -> float
     layer computes, with its stride and padding. For dense and 1×1 kernels all four are one number.
 
     Raises:
-        ValueError: if there is an `obstacle`.
+        ValueError: if there is a reason in `why_not_applicable`.
     """
-    if reason := obstacle(kernel, layer, method):
+    if reason := why_not_applicable(kernel, layer, method):
         raise ValueError(reason)
     if _is_a_matrix(kernel) or method == "reshaped":
         return float(np.linalg.norm(np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1]), 2))
     if method == "fft_rgm":
         return fourier_norm(kernel, RGM_SIZE)
-    assert layer is not None  # no obstacle
+    assert layer is not None  # or it would not be applicable
     if method == "fft_layer":
         return fourier_norm(kernel, layer.input_shape[:2])
     return operator_norm(kernel, layer.input_shape, stride=layer.stride, padding=layer.padding)
 
 
-def obstacle(kernel: np.ndarray, layer: Layer | None, method: str) -> str:
-    """Why `method` cannot be applied to a kernel of that geometry; empty if it can."""
+def why_not_applicable(kernel: np.ndarray, layer: Layer | None, method: str) -> str:
+    """Why `method` cannot be applied to a kernel of that geometry; "" if it can."""
     if _is_a_matrix(kernel) or method == "reshaped":
         return ""
     if kernel.ndim != 4:
@@ -88,11 +88,16 @@ def operator_norm(
 ) -> float:
     """The largest singular value of x [H, W, C] → conv(x), of any stride.
 
-    `padding`: pixels on each side, "SAME", "VALID" or "CIRCULAR".
     Power iteration on the convolution A and its transpose (its VJP), accelerated: each round takes the best vector of
     the Krylov space of AᵀA of 32 dimensions (Lanczos, full reorthogonalization) and starts from it, until the norm
-    changes by less than 1e-6 of itself. Float32. The start is one Gaussian vector for all: the norm is no random
-    quantity, and the same kernel gives the same bits whichever measure asks.
+    changes by less than 1e-6 of itself. Float32. The start is the same Gaussian vector for all kernels, so that the
+    same kernel gives the same bits in every measure.
+
+    Args:
+        kernel: [kh, kw, in, out].
+        input_shape: (H, W, C).
+        stride: of the convolution.
+        padding: pixels on each side, "SAME", "VALID" or "CIRCULAR".
     """
     scale = float(np.abs(kernel).max())
     if scale == 0.0:
@@ -142,9 +147,9 @@ def _lanczos(kernel: jax.Array, start: jax.Array, stride: int, padding: int | st
         for _ in range(2):
             rest = rest - jnp.dot(jnp.dot(basis, rest), basis)
         length = jnp.linalg.norm(rest)
-        # an exhausted Krylov space goes on with zeros, which add the eigenvalue 0 and change nothing
-        alive = length > 1e-6 * jnp.linalg.norm(image_row)
-        return basis, image, jnp.where(alive, rest / jnp.where(alive, length, 1.0), jnp.zeros_like(rest))
+        # once the Krylov space is exhausted zeros follow, which add the eigenvalue 0 and change nothing
+        nonzero = length > 1e-6 * jnp.linalg.norm(image_row)
+        return basis, image, jnp.where(nonzero, rest / jnp.where(nonzero, length, 1.0), jnp.zeros_like(rest))
 
     with jax.default_matmul_precision("highest"):
         first = start.reshape(-1) / jnp.linalg.norm(start)
