@@ -119,7 +119,9 @@ def test_the_four_methods():
     pointwise, dense = random_kernel((1, 1, 3, 4)), random_kernel((3, 4))
     for method in convolution_norms.METHODS:
         assert convolution_norms.spectral_norm(dense, None, method) == pytest.approx(np.linalg.norm(dense, 2))
-        assert convolution_norms.spectral_norm(pointwise, None, method) == pytest.approx(np.linalg.norm(pointwise[0, 0], 2))
+        assert convolution_norms.spectral_norm(pointwise, None, method) == pytest.approx(
+            np.linalg.norm(pointwise[0, 0], 2)
+        )
 
 
 def nin(*, batch_norm=True, seed=0, examples=40):

@@ -1,0 +1,134 @@
+"""What holds for every measure: complete rows, shared programs, invariances, order and chunks of examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from prunegen_jax import measures
+from prunegen_jax.compute import evaluation
+from prunegen_jax.measures import MEASURES, measure
+from prunegen_jax.types import TrainedModel
+from tests.support.registry_cases import CHANGES, answer, trained, with_params
+
+FAMILIES = {"pruning", "size", "norms", "margins", "flatness", "speed", "noise", "beyond"}
+FIELDS = {field.name for field in dataclasses.fields(TrainedModel)}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_every_row_is_complete(name):
+    row = MEASURES[name]
+    assert row.function.__name__ == name
+    assert row.function.__doc__
+    assert row.sign in {-1, 1}
+    assert row.family in FAMILIES
+    assert row.cost >= 0
+    assert row.source
+    assert set(row.needs) <= FIELDS
+    assert set(row.invariant) <= {"permutation", "neuron_scaling", "layer_scaling"}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_every_measure_answers_and_shares_its_programs(name):
+    """A finite (or censored) value whose details are plain; a second network of equal shape compiles nothing."""
+    first = answer(name, trained(0))
+    assert first.status == "ok", first.reason
+    assert math.isfinite(first.value) or first.details.get("censored")
+    assert first.sem is None or first.sem >= 0
+    json.dumps(first.details)
+    other = trained(1)
+    with jax.log_compiles(False), counting_compilations() as compiled:
+        second = answer(name, other)
+    assert second.status == "ok", second.reason
+    assert compiled() == 0
+
+
+class counting_compilations:
+    """Counts programs that XLA is asked to compile inside the block."""
+
+    def __enter__(self):
+        self.count, self.active = 0, True
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return lambda: self.count
+
+    def _listen(self, event, duration, **_):
+        del duration
+        if self.active and event == "/jax/core/compile/backend_compile_duration":
+            self.count += 1
+
+    def __exit__(self, *_):
+        self.active = False
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, row in MEASURES.items() for kind in row.invariant])
+def test_declared_invariances_hold(name, kind):
+    """Powers of two scale without rounding; what sums in another order agrees to float error."""
+    model = trained(0, batch_norm=False)
+    model = dataclasses.replace(model, folded=None) if "folded" not in MEASURES[name].needs else model
+    base = answer(name, model)
+    changed = with_params(model, CHANGES[kind])
+    if "folded" in MEASURES[name].needs:
+        changed = dataclasses.replace(changed, folded=changed)
+    other = answer(name, changed)
+    assert base.status == other.status == "ok", (base.reason, other.reason)
+    spread = 4 * math.hypot(base.sem or 0, other.sem or 0) if kind == "permutation" else 0
+    assert other.value == pytest.approx(base.value, rel=5e-3, abs=max(spread, 1e-6))
+
+
+BATCHED = {"sam_sharpness_batches"}  # the mean over batches of consecutive examples, by definition
+EXACT = [name for name, row in MEASURES.items() if row.cost <= 100 and name not in BATCHED]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_order_of_the_examples_does_not_matter(name):
+    """Not beyond float error for what is exact, nor beyond the standard error for what draws examples."""
+    model = trained(0)
+    order = np.random.default_rng(0).permutation(len(model.train))
+    train = dataclasses.replace(model.train, images=model.train.images[order], labels=model.train.labels[order])
+    parts = {field: dataclasses.replace(getattr(model, field), train=train) for field in ("folded", "first_epoch")}
+    parts["first_epoch"] = dataclasses.replace(
+        parts["first_epoch"], folded=dataclasses.replace(parts["first_epoch"].folded, train=train)
+    )
+    base, other = answer(name, model), answer(name, dataclasses.replace(model, train=train, **parts))
+    spread = 5 * math.hypot(base.sem or 0, other.sem or 0)
+    assert other.value == pytest.approx(base.value, rel=2e-3, abs=max(spread, 1e-6))
+
+
+CHEAP = [name for name in EXACT if 0 < MEASURES[name].cost <= 6] + ["prunability_prefix"]
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_the_size_of_chunks_does_not_matter(name, monkeypatch):
+    """77 examples at a time, and 23 in the last chunk of 200 filled up, against all at once."""
+    base = answer(name, trained(0))
+    for function in (evaluation.batches, evaluation.example_losses):
+        monkeypatch.setitem(function.__kwdefaults__, "batch_size", 77)
+    fresh = dataclasses.replace(trained(0), folded=dataclasses.replace(trained(0).folded))
+    options = {name: {"batch_size": 77}} if "batch_size" in measures.options_of(name) else {}
+    other = measure(fresh, [name], key=jax.random.key(0), options=options)[name]
+    assert other.status == "ok", other.reason
+    assert other.value == pytest.approx(base.value, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_compiling_does_not_matter(name):
+    base = answer(name, trained(0))
+    with jax.disable_jit():
+        other = answer(name, dataclasses.replace(trained(0), folded=dataclasses.replace(trained(0).folded)))
+    assert other.status == "ok", other.reason
+    assert other.value == pytest.approx(base.value, rel=1e-3, abs=1e-6)
+
+
+def test_the_changes_change_the_network_as_they_should():
+    model = trained(0, batch_norm=False)
+    images = model.train.inputs(model.train.images[:20])
+    logits = model.apply(model.params, images)
+    for change in CHANGES.values():
+        params = change(model.params)
+        np.testing.assert_allclose(model.apply(params, images), logits, rtol=1e-4, atol=1e-4)
+        assert not np.allclose(params["block0_conv0"]["kernel"], model.params["block0_conv0"]["kernel"])
