@@ -78,7 +78,7 @@ def torch_train(fields, images, labels):
         end, losses_here = -(-(epoch + 1) * size // batch), []
         begin = updates
         count = stopping.checks_per_epoch(losses[-1] if losses else math.inf, target)
-        edges = {stopping.edge(begin, end, i + 1, count) for i in range(count)}
+        edges = {stopping.part_start(begin, end, i + 1, count) for i in range(count)}
         while updates < end:
             if len(stream) < batch:
                 stream = torch.cat([stream, torch.randperm(size)])

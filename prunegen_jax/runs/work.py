@@ -86,7 +86,7 @@ def train(
     count = slots.choose(folder, tasks, config.run.slots)
     tasks = [task._replace(slots=count) for task in tasks]
     inits, begun = zip(*(snapshots.resume(folder, task) for task in tasks), strict=True)
-    jobs = [training.Job(task.h, task.recipe, now) for task, now in zip(tasks, begun, strict=True)]
+    jobs = [training.TrainingRequest(task.h, task.recipe, now) for task, now in zip(tasks, begun, strict=True)]
     watch, saved = compilation.Watch(), time.monotonic()
 
     def end(index: int, snapshot: Snapshot) -> None:

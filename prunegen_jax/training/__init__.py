@@ -1,7 +1,7 @@
 """Training networks to a target cross-entropy: `train` one, `train_many` in an ensemble of slots.
 
-Both yield a snapshot after every epoch, from which training resumes bit for bit. No clock, no file, no printing:
-whoever drives the generator saves and shows what it likes.
+Both yield a snapshot after every epoch, from which training resumes bit for bit. No clock, no file, no printing: the
+caller saves and shows snapshots.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prunegen_jax.networks import Network
-from prunegen_jax.training.ensemble import Job, compile_ahead, compile_for, start, train_many
-from prunegen_jax.training.recipe import Recipe, Snapshot
+from prunegen_jax.training.ensemble import compile_ahead, compile_for, start, train_many
+from prunegen_jax.training.recipe import Recipe, Snapshot, TrainingRequest
 from prunegen_jax.training.step import Hyper, State, hyper
 from prunegen_jax.types import Dataset
 
 __all__ = [
-    "Hyper", "Job", "Recipe", "Snapshot", "State", "compile_ahead", "compile_for", "hyper", "start", "train",
-    "train_many",
+    "Hyper", "Recipe", "Snapshot", "State", "TrainingRequest", "compile_ahead", "compile_for", "hyper", "start",
+    "train", "train_many",
 ]  # fmt: skip
 
 
@@ -25,9 +25,6 @@ def train(
 ) -> Iterator[Snapshot]:
     """Trains until the cross-entropy on the whole training set falls below the target.
 
-    Yields a snapshot after every epoch and, last, one whose `status` is not "training": "converged",
-    "not_converged" (a cap was reached) or "diverged" (a loss was not finite), with the reason.
-
     Args:
         network: from `prunegen_jax.networks.build`.
         data: the training set; it stays on the device and batches are gathered there.
@@ -35,8 +32,12 @@ def train(
         recipe: the optimizer, the batch, the target and the caps.
         resume: a snapshot to continue from, instead of the beginning.
 
+    Yields:
+        A snapshot after every epoch. The last one has a `status` other than "training": "converged", "not_converged"
+        (a cap was reached) or "diverged" (a loss was not finite), with the reason.
+
     Raises:
         ValueError: if a batch is larger than the set.
     """
-    for [(_, snapshot)] in train_many(network, data, [Job(h, recipe, resume)]):
+    for [(_, snapshot)] in train_many(network, data, [TrainingRequest(h, recipe, resume)]):
         yield snapshot

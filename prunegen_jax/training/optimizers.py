@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import optax
 
+from prunegen_jax.compute.options import check_choice
+
 OPTIMIZERS: dict[str, optax.GradientTransformation] = {
     "momentum": optax.trace(decay=0.9),
     "adam": optax.scale_by_adam(),
@@ -12,7 +14,10 @@ OPTIMIZERS: dict[str, optax.GradientTransformation] = {
 
 
 def optimizer(name: str) -> optax.GradientTransformation:
-    """The optimizer called `name`. ValueError for one that is not known."""
-    if name not in OPTIMIZERS:
-        raise ValueError(f"train.optimizer={name!r} is not known; choose among {', '.join(OPTIMIZERS)}")
+    """The optimizer called `name`.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    check_choice("train.optimizer", name, OPTIMIZERS)
     return OPTIMIZERS[name]

@@ -1,4 +1,4 @@
-"""How to train a network, and how far it has come."""
+"""How to train a network, and how far training has come."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import dataclasses
 import math
 from typing import Literal, NamedTuple
 
-from prunegen_jax.training.optimizers import optimizer as find_optimizer
-from prunegen_jax.training.step import State
+from prunegen_jax.compute.options import check_at_least
+from prunegen_jax.training.optimizers import optimizer
+from prunegen_jax.training.step import Hyper, State
 from prunegen_jax.types import History, PyTree
 
 Status = Literal["training", "converged", "not_converged", "diverged"]
@@ -37,10 +38,9 @@ class Recipe:
     max_updates: int = 1_000_000_000
 
     def __post_init__(self) -> None:
-        find_optimizer(self.optimizer)
+        optimizer(self.optimizer)
         for field in ("batch_size", "max_epochs", "max_updates"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"train.{field}={getattr(self, field)} must be at least 1")
+            check_at_least(1, **{f"train.{field}": getattr(self, field)})
         if not 0 < self.target < math.inf:
             raise ValueError(f"train.target={self.target} must be a positive number of nats")
 
@@ -50,7 +50,11 @@ class Recipe:
         return self.optimizer, self.batch_size, self.augment
 
     def check(self, size: int) -> None:
-        """ValueError if a batch is larger than the training set of `size` examples."""
+        """Checks the recipe for a training set of `size` examples.
+
+        Raises:
+            ValueError: if a batch is larger than the training set.
+        """
         if self.batch_size > size:
             raise ValueError(f"train.batch_size={self.batch_size} is larger than the training set of {size} examples")
 
@@ -70,6 +74,14 @@ class Snapshot(NamedTuple):
     reason: str = ""
 
     def history(self, recipe: Recipe) -> History:
-        """The part that measures may read."""
+        """The part that measures use."""
         losses = (self.epoch_loss, self.check_update, self.check_loss)
         return History(*losses, self.updates, recipe.batch_size, recipe.target)
+
+
+class TrainingRequest(NamedTuple):
+    """A network to train: hyperparameters, recipe, and a snapshot to continue from, if not from the beginning."""
+
+    h: Hyper
+    recipe: Recipe
+    resume: Snapshot | None = None

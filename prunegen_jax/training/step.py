@@ -1,7 +1,7 @@
 """Training as pure, jitted functions of (states, hyperparameters, data, update numbers), for E networks at once.
 
 Every array of a state and of the hyperparameters has a leading axis of E slots. One slot is computed without vmap;
-several are vmapped, and with several devices each has its share of the slots and nothing passes between them.
+several are vmapped, and several devices share the slots, with nothing passed between them.
 
 Randomness is a function of (key, purpose, number) and the batch order of the update's number, so training can stop
 after any update and continue bit for bit.
@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from prunegen_jax.compute import trees
+from prunegen_jax.compute import sharding, trees
 from prunegen_jax.compute.evaluation import cross_entropy
 from prunegen_jax.networks import Network
 from prunegen_jax.training.optimizers import optimizer
@@ -46,7 +45,17 @@ class Hyper(NamedTuple):
 
 
 def hyper(*, learning_rate: float, weight_decay: float, dropout: float, seed: int) -> Hyper:
-    """Hyperparameters as float32 scalars and a key. ValueError for one out of range."""
+    """Hyperparameters as float32 scalars and a key.
+
+    Args:
+        learning_rate: a positive number.
+        weight_decay: λ ≥ 0 of (λ/2) Σ ‖W‖² over the kernels.
+        dropout: probability in [0, 1) that an entry is dropped.
+        seed: of the key.
+
+    Raises:
+        ValueError: for one out of range.
+    """
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"train.learning_rate={learning_rate} must be a positive number")
     if not 0 <= weight_decay < math.inf:
@@ -79,18 +88,17 @@ def program(
     """Jitted parts of training; the same object for the same arguments, so nothing is compiled twice.
 
     Args:
-        network: its shape.
+        network: the shape of the networks.
         optimizer_name: a name of `OPTIMIZERS`.
         batch_size: B.
         augment: mirror and shift the images of every batch.
         slots: E, networks trained at once.
-        devices: E is dealt out over these; none stands for JAX's default device.
+        devices: the devices that share the slots; none stands for JAX's default device.
 
     Raises:
-        ValueError: if E is not a multiple of the devices.
+        ValueError: if E is not a positive multiple of the number of devices.
     """
-    if slots < 1 or slots % max(1, len(devices)):
-        raise ValueError(f"slots={slots} must be a positive multiple of the {max(1, len(devices))} devices")
+    sharding.check_multiple("slots", slots, devices)
     if slots > 1 and network.vmapped is not None:
         network = network.vmapped
     transform = optimizer(optimizer_name)
@@ -141,23 +149,17 @@ def program(
     return Program(jax.jit(init), jax.jit(run, donate_argnums=0), put, take)
 
 
-def _over_slots(one: Callable[..., Any], slots: int, devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
-    """`one(state, h, data, …)` for arguments with a leading axis of slots, the data excepted."""
+def _over_slots(function: Callable[..., Any], slots: int, devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
+    """`function(state, h, data, …)` for arguments with a leading axis of slots, the data excepted."""
     if slots == 1:
 
         def alone(state: State, h: Hyper, data: Dataset, *numbers: jax.Array) -> Any:
             state, h, *numbers = jax.tree.map(lambda x: x[0], (state, h, *numbers))
-            return jax.tree.map(lambda x: x[None], one(state, h, data, *numbers))
+            return jax.tree.map(lambda x: x[None], function(state, h, data, *numbers))
 
         return alone
-    many = jax.vmap(one, in_axes=(0, 0, None, 0, 0, 0))
-    if len(devices) < 2:
-        return many
-    mesh = jax.sharding.Mesh(np.asarray(devices), ("slots",))
-    each, same = jax.P("slots"), jax.P()
-    return jax.shard_map(
-        many, mesh=mesh, in_specs=(each, each, same, each, each, each), out_specs=each, check_vma=False
-    )
+    many = jax.vmap(function, in_axes=(0, 0, None, 0, 0, 0))
+    return sharding.split_over(many, devices, "slots", split=(True, True, False, True, True, True))
 
 
 def first_update(epoch: int, *, size: int, batch_size: int) -> int:
@@ -180,11 +182,13 @@ def _key(key: jax.Array, purpose: int, number: jax.Array) -> jax.Array:
 
 
 def flip_and_shift(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Each image `[n, H, W, C]` mirrored with probability ½ and shifted by up to H // 8 pixels, zeros coming in."""
+    """Each image `[n, H, W, C]` mirrored with probability ½ and shifted by up to H // 8 pixels, padded with zeros."""
     flip_key, shift_key = jax.random.split(key)
     flip = jax.random.bernoulli(flip_key, 0.5, (images.shape[0], 1, 1, 1))
     images = jnp.where(flip, images[:, :, ::-1, :], images)
     reach = images.shape[1] // 8
     padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
     corners = jax.random.randint(shift_key, (images.shape[0], 2), 0, 2 * reach + 1)
-    return jax.vmap(lambda image, at: lax.dynamic_slice(image, (at[0], at[1], 0), images.shape[1:]))(padded, corners)
+    return jax.vmap(lambda image, corner: lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:]))(
+        padded, corners
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-LADDER = 0.7  # a check for every fall of the mini-batch loss by this factor, so that hitting times can be read off
+FALL = 0.7  # a check for every fall of the mini-batch loss by this factor, so that hitting times can be computed
 PATIENCE = 5  # epochs without a check after which one is made in any case
 
 
@@ -18,8 +18,8 @@ def checks_per_epoch(loss: float, target: float) -> int:
     return next((n for factor, n in ((1.5, 8), (2.5, 4), (5.0, 2)) if loss <= factor * target), 1)
 
 
-def edge(begin: int, end: int, part: int, parts: int) -> int:
-    """The update at which `part` of `parts` nearly equal parts of the updates from `begin` to `end` begins."""
+def part_start(begin: int, end: int, part: int, parts: int) -> int:
+    """The update at which `part` of `parts` nearly equal parts of the updates from `begin` to `end` starts."""
     return begin + (end - begin) * part // parts
 
 
@@ -34,17 +34,17 @@ def worth_checking(
     """Whether to evaluate the whole training set now.
 
     Dropout and batch norm put the mini-batch loss above (or below) the evaluated one by a factor that changes
-    slowly; the last check tells it. A check is made if the loss so predicted is within 1.2 times the target, if the
-    mini-batch loss has fallen by `LADDER` since the last check, or if that one is `PATIENCE` epochs ago.
+    slowly; it is taken from the last check. A check is made if the loss predicted in this way is within 1.2 times the
+    target, if the mini-batch loss has fallen by `FALL` since the last check, or if that was `PATIENCE` epochs ago.
 
     Args:
         running: mean mini-batch loss of the latest piece of training (nats).
         epochs_since: epochs since the last check.
         check_running: the same loss at every check so far.
-        check_loss: what the checks gave.
+        check_loss: the cross-entropy at every check so far.
         target: the cross-entropy at which to stop.
     """
     if not check_loss:
         return True
     predicted = running * (check_loss[-1] / check_running[-1]) if check_running[-1] > 0 else 0.0
-    return predicted <= 1.2 * target or running <= LADDER * check_running[-1] or epochs_since >= PATIENCE
+    return predicted <= 1.2 * target or running <= FALL * check_running[-1] or epochs_since >= PATIENCE

@@ -216,7 +216,7 @@ def test_traces_stop_at_the_requested_error():
     assert tight.value == pytest.approx(values.sum(), rel=0.04)
     with pytest.raises(ValueError, match="at least two samples after 32 products"):
         traces.trace(operator, jnp.zeros(200), jax.random.key(0), budget=33)
-    with pytest.raises(ValueError, match="'hutchinson', 'hutch\\+\\+'"):
+    with pytest.raises(ValueError, match="hutchinson, hutch\\+\\+"):
         traces.trace(operator, jnp.zeros(200), jax.random.key(0), method="xtrace")
 
 

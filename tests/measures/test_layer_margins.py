@@ -107,7 +107,7 @@ def test_options_of_normalized_margins():
     observed = found(signature="observed")
     assert observed["block0/upper"] == pytest.approx(above.min() if above.size else margins.max(), rel=1e-4)
     assert observed["block0/lower"] == pytest.approx(below.max() if below.size else margins.min(), rel=1e-4)
-    with pytest.raises(ValueError, match=r"layers='block7'.*'block0'"):
+    with pytest.raises(ValueError, match=r"layers='block7'.*block0"):
         layer_margins.normalized_margins(model, KEY, layers=("block7",))
 
 

@@ -44,7 +44,7 @@ def test_larger_networks_have_larger_values():
 
 
 def test_an_unknown_transform_names_the_choices():
-    with pytest.raises(ValueError, match=r"normalize='sqrt'.*'raw', 'sqrt_m', 'log', 'log_sqrt_m'"):
+    with pytest.raises(ValueError, match=r"normalize='sqrt'.*raw, sqrt_m, log, log_sqrt_m"):
         size.num_parameters(nin(), KEY, normalize="sqrt")
 
 

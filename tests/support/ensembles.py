@@ -8,7 +8,7 @@ import jax
 
 from prunegen_jax import training
 from prunegen_jax.networks import build
-from prunegen_jax.training import Job, Recipe
+from prunegen_jax.training import TrainingRequest, Recipe
 
 RECIPE = Recipe(batch_size=20, target=1.65, max_epochs=12)
 
@@ -25,7 +25,7 @@ def jobs():
         training.hyper(learning_rate=rate, weight_decay=1e-4, dropout=dropout, seed=seed)
         for seed, (rate, dropout) in enumerate(rates)
     ]
-    return [Job(h, recipe) for h, recipe in zip(hypers, recipes, strict=True)]
+    return [TrainingRequest(h, recipe) for h, recipe in zip(hypers, recipes, strict=True)]
 
 
 def ends(found):

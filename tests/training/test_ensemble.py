@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prunegen_jax import data, training
-from prunegen_jax.training import Job, Recipe
+from prunegen_jax.training import TrainingRequest, Recipe
 from tests.support.ensembles import RECIPE, ends, jobs, network, stacked
 
 
@@ -53,7 +53,7 @@ def test_neither_companions_nor_slots_change_a_network(in_three_slots, digits):
 def test_goes_on_bit_for_bit(in_three_slots, digits):
     expected = ends(in_three_slots)
     begun = [snapshot for now in in_three_slots for index, snapshot in now if index == 3][1]
-    rest = [Job(job.h, job.recipe, begun if i == 3 else None) for i, job in enumerate(jobs())]
+    rest = [TrainingRequest(job.h, job.recipe, begun if i == 3 else None) for i, job in enumerate(jobs())]
     found = ends(training.train_many(network(), digits, rest[::-1], slots=3))
     assert_equal(found[1], expected[3])
 
@@ -94,10 +94,13 @@ def test_spans_tell_updates_from_checks(digits):
 
 
 def test_what_cannot_be_trained_together(digits):
-    other = Job(jobs()[0].h, Recipe(batch_size=25))
-    with pytest.raises(ValueError, match=r"jobs trained together differ: \('momentum', 25, False\) is not"):
+    other = TrainingRequest(jobs()[0].h, Recipe(batch_size=25))
+    with pytest.raises(
+        ValueError,
+        match=r"networks trained together must share optimizer, batch size and augmentation: \('momentum', 25, False\) is not",
+    ):
         next(training.train_many(network(), digits, [jobs()[0], other]))
     with pytest.raises(ValueError, match="slots=0 must be a positive multiple of the 1 devices"):
         next(training.train_many(network(), digits, jobs(), slots=0))
     with pytest.raises(ValueError, match="batch_size=201 is larger"):
-        next(training.train_many(network(), digits, [Job(jobs()[0].h, Recipe(batch_size=201))]))
+        next(training.train_many(network(), digits, [TrainingRequest(jobs()[0].h, Recipe(batch_size=201))]))

@@ -224,9 +224,11 @@ def test_wrong_options(make, message):
 
 def test_checks_become_frequent_near_the_target():
     assert [stopping.checks_per_epoch(loss, 0.01) for loss in (1.0, 0.06, 0.05, 0.025, 0.015)] == [1, 1, 2, 4, 8]
-    assert [stopping.edge(10, 20, i, 4) for i in range(5)] == [10, 12, 15, 17, 20]
+    assert [stopping.part_start(10, 20, i, 4) for i in range(5)] == [10, 12, 15, 17, 20]
     # Whoever looks at every second of eight edges sees those of four.
-    assert [stopping.edge(3, 16, 2 * i, 8) for i in range(5)] == [stopping.edge(3, 16, i, 4) for i in range(5)]
+    assert [stopping.part_start(3, 16, 2 * i, 8) for i in range(5)] == [
+        stopping.part_start(3, 16, i, 4) for i in range(5)
+    ]
 
 
 def test_checks_are_made_when_they_may_matter():

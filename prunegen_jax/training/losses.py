@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax.compute.evaluation import batches, cross_entropy, loss_and_accuracy, default_batch_size
+from prunegen_jax.compute.evaluation import batches, cross_entropy, default_batch_size, loss_and_accuracy
 from prunegen_jax.networks import Network
 from prunegen_jax.training.step import State
 from prunegen_jax.types import Dataset, Partial
 
-TOGETHER = 8  # networks evaluated at once: few are due at the same moment, and their number must not be compiled in
+NETWORKS_PER_CALL = 8  # a constant: which networks are checked at the same moment differs, and must not recompile
 
 
 def mean_losses(network: Network, states: State, data: Dataset, slots: Sequence[int]) -> list[float]:
@@ -23,18 +23,18 @@ def mean_losses(network: Network, states: State, data: Dataset, slots: Sequence[
     if count == 1:
         params, stats = _first((states.params, states.stats))
         return [loss_and_accuracy(Partial(network.apply, stats), params, data)[0]]
-    network, together = network.vmapped or network, min(TOGETHER, count)
-    found: list[float] = []
-    for begin in range(0, len(slots), together):
-        some = list(slots[begin : begin + together])
-        chosen = jnp.asarray(some + some[-1:] * (together - len(some)))
+    network, per_call = network.vmapped or network, min(NETWORKS_PER_CALL, count)
+    means: list[float] = []
+    for begin in range(0, len(slots), per_call):
+        group = list(slots[begin : begin + per_call])
+        filled = jnp.asarray(group + group[-1:] * (per_call - len(group)))
         parts = [
-            np.asarray(_losses(network.apply, states.params, states.stats, chosen, data, indices), np.float64)
+            np.asarray(_losses(network.apply, states.params, states.stats, filled, data, indices), np.float64)
             for indices in batches(len(data), batch_size=default_batch_size(data))
         ]
         sums = np.concatenate(parts, axis=1)[:, : len(data)].sum(axis=1)
-        found += [float(total) / len(data) for total in sums[: len(some)]]
-    return found
+        means += [float(total) / len(data) for total in sums[: len(group)]]
+    return means
 
 
 _first = jax.jit(lambda tree: jax.tree.map(lambda x: x[0], tree))  # one call, not one for each leaf
