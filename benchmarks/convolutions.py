@@ -6,8 +6,8 @@
 
 A NiN of depth 2 on 32×32×3 images: microseconds per image of a training step (batch 128, gradient and update) and of
 evaluation (batch 64), for one network and, per network, for several at once. Medians, programs compiled. What
-`model.conv="auto"` means (`prunegen_jax.networks.convolutions.choose`) rests on this table. No peer is needed. The last
-line is one JSON object: how many times slower than the best of its column each is.
+`model.conv="auto"` means (`prunegen_jax.networks.convolutions.select_convolution`) rests on this table. No peer is
+needed. The last line is one JSON object: how many times slower than the best of its column each is.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The types everything speaks: a data set, a trained network, what a measure answers."""
+"""The types of the whole package: data set, layer, history, trained network, estimate, measure."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Apply = Callable[[PyTree, jax.Array], jax.Array]
 class Dataset:
     """Labelled images, `images [N, H, W, C]` and `labels [N]` (integers).
 
-    With `mean [C]` and `std [C]` the images are stored as they came (uint8, a quarter of the memory) and
-    `inputs` standardises a batch of them. Without, the images are already what the network takes.
+    With `mean [C]` and `std [C]` the images are stored unchanged (uint8, a quarter of the memory) and `inputs`
+    standardises a batch of them. Without, the images are the inputs of the network.
     """
 
     images: jax.Array
@@ -36,7 +36,7 @@ class Dataset:
         return self.labels.shape[0]
 
     def inputs(self, images: jax.Array) -> jax.Array:
-        """What the network takes, `[n, H, W, C]`, of stored images of this set, `[n, H, W, C]`."""
+        """The network's inputs `[n, H, W, C]` for stored images of this set, `[n, H, W, C]`."""
         if self.mean is None or self.std is None:
             return jnp.asarray(images)
         return (images.astype(jnp.float32) - self.mean.reshape(1, 1, 1, -1)) / self.std.reshape(1, 1, 1, -1)
@@ -48,7 +48,7 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """Where a kernel sits: its key path in the parameters and the geometry of the linear map it defines."""
+    """The key path of a kernel in the parameters, and the geometry of the linear map that it defines."""
 
     path: tuple[str, ...]  # keys from the root of `params` to the kernel
     kind: Literal["conv", "dense"]
@@ -78,10 +78,13 @@ class History:
 class TrainedModel:
     """A trained network and its training set: all that a measure gets. Never the test set.
 
-    `apply(params, images [n, H, W, C]) -> logits [n, K]`, in evaluation mode. What differs from network to network
-    but is no parameter (running statistics of batch norm, say) is bound with `functools.partial` or
-    `jax.tree_util.Partial`, so that networks of equal shape share compiled programs.
-    The optional fields are what some measures need; without them those answer "not applicable".
+    `apply(params, images [n, H, W, C]) -> logits [n, K]`, in evaluation mode. Arrays that differ between networks but
+    are not parameters (running statistics of batch norm, for example) are bound with `functools.partial` or
+    `jax.tree_util.Partial`, so that networks of equal shape share compiled programs. Some measures need the optional
+    fields; without them their status is "not applicable".
+
+    Raises:
+        ValueError: if `params` holds running statistics, or `init_params` has another structure or other shapes.
     """
 
     apply: Apply
@@ -102,7 +105,7 @@ class TrainedModel:
             name = "/".join(trees.path_names(path))
             if "batch_stats" in name or name.rpartition("/")[2] in _STATISTICS:
                 raise ValueError(
-                    f"params holds the running statistics {name!r}, which are no parameters: give the parameters "
+                    f"params holds the running statistics {name!r}, which are not parameters: give the parameters "
                     "alone and bind the statistics, functools.partial(apply, batch_stats)"
                 )
         if self.init_params is not None:
@@ -116,7 +119,7 @@ class TrainedModel:
 
 
 def as_partial(function: Callable[..., Any]) -> Partial:
-    """`function` as a pytree: bound arrays become traced arguments of whatever jitted function it is passed to."""
+    """`function` as a pytree: bound arrays become traced arguments of the jitted function to which it is passed."""
     if isinstance(function, Partial):
         return function
     if isinstance(function, functools.partial):
@@ -126,11 +129,14 @@ def as_partial(function: Callable[..., Any]) -> Partial:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a measure answers.
+    """The result of a measure.
 
-    `sem` is the standard error of an estimate by sampling (None for an exact one); `status` is "ok",
-    "not_applicable" (the model lacks what the measure needs) or "failed", the last two with a `reason`;
-    `details` holds plain numbers, strings, lists and dicts.
+    Attributes:
+        value: the value.
+        sem: standard error of an estimate by sampling; None for an exact value.
+        status: "ok", "not_applicable" (the model lacks what the measure needs) or "failed".
+        reason: of a status other than "ok".
+        details: plain numbers, strings, lists and dicts.
     """
 
     value: float
@@ -141,13 +147,13 @@ class Estimate:
 
 
 def not_applicable(reason: str) -> Estimate:
-    """The answer of a measure to a network that lacks what it needs."""
+    """The estimate of a measure for a network that lacks what the measure needs."""
     return Estimate(float("nan"), status="not_applicable", reason=reason)
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """A row of `MEASURES`: a function of a trained network, and what a person must know to read its value."""
+    """A row of `MEASURES`: a function of a trained network, and what one must know to interpret its value."""
 
     function: Callable[..., Estimate]  # (model, key, **options) -> Estimate
     sign: Literal[-1, 1]  # +1: a larger value is held to predict a larger generalization gap; -1: a smaller one
@@ -159,7 +165,7 @@ class Measure:
     stream: str = ""  # measures of one stream get the same randomness, so that they can share a search
 
     def __call__(self, model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
-        """The measure of `model`; "not_applicable" if a field that it needs is missing."""
+        """The estimate for `model`; its status is "not_applicable" if a field that the measure needs is missing."""
         missing = [name for name in self.needs if getattr(model, name) is None]
         if missing:
             return not_applicable(f"needs {', '.join(missing)} of the model")

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from prunegen_jax.compute.options import check_at_least, check_choice
 from prunegen_jax.networks.blocks import BATCH_NORM_EPSILON
-from prunegen_jax.networks.convolutions import choose
+from prunegen_jax.networks.convolutions import select_convolution
 from prunegen_jax.networks.nin import NiN
 from prunegen_jax.types import History, Layer, Partial, PyTree, TrainedModel
 
@@ -31,8 +32,8 @@ class Network:
         features: (stats, params, images, offsets={}) → (logits, activations), see `TrainedModel.features`.
         layers: the geometry of every kernel.
         fold: (params, stats) → the parameters of `folded` that make it the same function in evaluation mode.
-        folded: the network without batch norm (None if there is none to fold).
-        vmapped: the same network with the convolution that pays under vmap over parameters (None: this one).
+        folded: the network without batch norm; None if this one has none.
+        vmapped: the same network with the convolution that is fast under vmap over parameters; None: this one.
     """
 
     init: Callable[[jax.Array], tuple[PyTree, PyTree]]
@@ -56,18 +57,25 @@ def build(
     head: str = "gap",
     conv: str = "auto",
 ) -> Network:
-    """The network `name` of `MODELS` for images `[H, W, C]` and K classes.
+    """The network `name` of `MODELS`.
+
+    Args:
+        name: a name of `MODELS`.
+        image_shape: (H, W, C).
+        classes: K.
+        depth: number of blocks.
+        width: number of channels.
+        batch_norm: whether the network has batch norm.
+        head: a name of `HEADS`.
+        conv: a name of `convolutions.CONVOLUTIONS`, or "auto" for the one that suits the backend.
 
     Raises:
-        ValueError: for a name, head or convolution that is not known, a depth or width below 1.
+        ValueError: for an unknown name, head or convolution, a depth or width below 1.
     """
-    if name not in MODELS:
-        raise ValueError(f"model.name={name!r} is not known; choose among {', '.join(MODELS)}")
-    if head not in HEADS:
-        raise ValueError(f"model.head={head!r} is not known; choose among {', '.join(HEADS)}")
-    if depth < 1 or width < 1:
-        raise ValueError(f"model.depth={depth} and model.width={width} must be at least 1")
-    convs = (choose(conv), choose(conv, vmapped=True))
+    check_choice("model.name", name, MODELS)
+    check_choice("model.head", head, HEADS)
+    check_at_least(1, **{"model.depth": depth, "model.width": width})
+    convs = (select_convolution(conv), select_convolution(conv, vmapped=True))
     return _build(name, tuple(image_shape), classes, depth, width, head, batch_norm, *convs)
 
 
@@ -83,7 +91,7 @@ def _build(
     conv: str,
     vmapped_conv: str,
 ) -> Network:
-    sibling = functools.partial(_build, name, image_shape, classes, depth, width, head)
+    same_shape = functools.partial(_build, name, image_shape, classes, depth, width, head)
     module = MODELS[name](depth=depth, width=width, classes=classes, batch_norm=batch_norm, head=head, conv=conv)
 
     def init(key: jax.Array) -> tuple[PyTree, PyTree]:
@@ -112,13 +120,13 @@ def _build(
         features=features,
         layers=module.layers(image_shape),
         fold=fold_batch_norm if batch_norm else lambda params, stats: params,
-        folded=sibling(False, conv, vmapped_conv) if batch_norm else None,
-        vmapped=None if vmapped_conv == conv else sibling(batch_norm, vmapped_conv, vmapped_conv),
+        folded=same_shape(False, conv, vmapped_conv) if batch_norm else None,
+        vmapped=None if vmapped_conv == conv else same_shape(batch_norm, vmapped_conv, vmapped_conv),
     )
 
 
 def fold_batch_norm(params: PyTree, stats: PyTree) -> PyTree:
-    """Kernels and biases that do, alone, what convolution and batch norm (running statistics μ, v) do together.
+    """Kernels and biases that alone compute what convolution and batch norm (running statistics μ, v) do together.
 
     With s = γ / √(v + ε), per output channel: W ← s W and b ← β + s (b − μ). Exact, since the batch norm is then
     left out, not neutralised. A layer `X` of the folded network takes `X` and `X` with "conv" (or, for the head,
@@ -151,8 +159,19 @@ def as_trained_model(
     history: History | None = None,
     name: str = "",
 ) -> TrainedModel:
-    """The `TrainedModel` of one of our networks, every optional field filled from what is given."""
-    bare = network.folded or network
+    """The `TrainedModel` of one of our networks, with every optional field for which there is an argument.
+
+    Args:
+        network: from `build`.
+        params: the trained parameters.
+        stats: running statistics of batch norm.
+        train: the training set.
+        init: parameters and statistics before training.
+        first_epoch: parameters and statistics after the first epoch.
+        history: of the training.
+        name: of the model.
+    """
+    folded = network.folded or network
 
     def wrap(params: PyTree, stats: PyTree, initial: PyTree | None, **more: Any) -> TrainedModel:
         return TrainedModel(
@@ -163,13 +182,13 @@ def as_trained_model(
             layers=network.layers,
             features=Partial(network.features, stats),
             folded=TrainedModel(
-                Partial(bare.apply, {}),
+                Partial(folded.apply, {}),
                 network.fold(params, stats),
                 train,
                 init_params=None if init is None else network.fold(*init),
                 history=history,
-                layers=bare.layers,
-                features=Partial(bare.features, {}),
+                layers=folded.layers,
+                features=Partial(folded.features, {}),
                 name=name,
             ),
             name=name,
@@ -177,5 +196,5 @@ def as_trained_model(
         )
 
     initial = None if init is None else init[0]
-    early = None if first_epoch is None else wrap(*first_epoch, initial)
-    return wrap(params, stats, initial, history=history, first_epoch=early)
+    after_first_epoch = None if first_epoch is None else wrap(*first_epoch, initial)
+    return wrap(params, stats, initial, history=history, first_epoch=after_first_epoch)

@@ -1,4 +1,4 @@
-"""The layers that models are made of: convolution as the backend likes it, batch norm, dropout with a traced rate."""
+"""The layers that models are made of: convolution for the backend, batch norm, dropout with a traced rate."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
 
 
-def inward(images: jax.Array, conv: str) -> jax.Array:
-    """Images `[n, H, W, C]` in the layout of the convolution `conv`: `[C, H, W, n]` for "planes", else as they are."""
+def to_layout(images: jax.Array, conv: str) -> jax.Array:
+    """Images `[n, H, W, C]` in the layout of the convolution `conv`: `[C, H, W, n]` for "planes", else unchanged."""
     return images.transpose(3, 1, 2, 0) if conv == "planes" else images
 
 
-def outward(hidden: jax.Array, conv: str) -> jax.Array:
-    """The inverse of `inward`: always `[n, H, W, C]`."""
+def from_layout(hidden: jax.Array, conv: str) -> jax.Array:
+    """The inverse of `to_layout`: always `[n, H, W, C]`."""
     return hidden.transpose(3, 1, 2, 0) if conv == "planes" else hidden
 
 
 class Conv(nn.Module):
     """A convolution with a square window: its linear part and its bias `[features]`, not yet added.
 
-    They come apart because a batch norm that follows takes any bias out again. The kernel is `[w, w, C, features]`.
+    They are separate because a batch norm that follows removes any bias. The kernel is `[w, w, C, features]`.
     """
 
     features: int
@@ -41,7 +41,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        channels = inputs.shape[_axis(self.conv)]
+        channels = inputs.shape[_channel_axis(self.conv)]
         shape = (self.window, self.window, channels, self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -59,7 +59,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, linear: jax.Array, bias: jax.Array, train: bool) -> jax.Array:
-        axis = _axis(self.conv)
+        axis = _channel_axis(self.conv)
         size = (linear.shape[axis],)
         scale = self.param("scale", nn.initializers.ones, size)
         beta = self.param("bias", nn.initializers.zeros, size)
@@ -67,7 +67,9 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, size)
         if not train:
             slope = scale * lax.rsqrt(var.value + BATCH_NORM_EPSILON)
-            return linear * _along(slope, linear, axis) + _along(beta + slope * (bias - mean.value), linear, axis)
+            return linear * _broadcast_along(slope, linear, axis) + _broadcast_along(
+                beta + slope * (bias - mean.value), linear, axis
+            )
         normed, batch_mean, batch_var = batch_norm(linear, scale, beta, axis)
         if not self.is_initializing():
             keep = BATCH_NORM_MOMENTUM
@@ -82,8 +84,8 @@ def batch_norm(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """γ (x − μ) / √(v + ε) + β per channel of `axis`, and the batch's μ and biased v, which carry no gradient.
 
-    Its backward pass reads the inputs and the cotangent twice and keeps nothing but the inputs; it has no second
-    derivative, which training does not take.
+    Its backward pass reads the inputs and the cotangent twice and stores only the inputs. It has no second derivative,
+    which training does not need.
     """
     return _batch_norm_forward(inputs, scale, beta, axis)[0]
 
@@ -93,23 +95,27 @@ def _batch_norm_forward(inputs: jax.Array, scale: jax.Array, beta: jax.Array, ax
     mean = inputs.mean(axis=others)
     var = jnp.maximum((inputs * inputs).mean(axis=others) - mean * mean, 0.0)
     slope = scale * lax.rsqrt(var + BATCH_NORM_EPSILON)
-    normed = inputs * _along(slope, inputs, axis) + _along(beta - mean * slope, inputs, axis)
+    normed = inputs * _broadcast_along(slope, inputs, axis) + _broadcast_along(beta - mean * slope, inputs, axis)
     return (normed, mean, var), (inputs, scale, mean, var)
 
 
-def _batch_norm_backward(axis: int, kept: Any, cotangents: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    inputs, scale, mean, var = kept
-    given = cotangents[0]
+def _batch_norm_backward(axis: int, residuals: Any, cotangents: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    inputs, scale, mean, var = residuals
+    cotangent = cotangents[0]
     others = tuple(i for i in range(inputs.ndim) if i != axis % inputs.ndim)
     count = inputs.size // inputs.shape[axis]
     inverse = lax.rsqrt(var + BATCH_NORM_EPSILON)
-    to_beta = given.sum(axis=others)
-    to_scale = ((given * inputs).sum(axis=others) - mean * to_beta) * inverse
+    to_beta = cotangent.sum(axis=others)
+    to_scale = ((cotangent * inputs).sum(axis=others) - mean * to_beta) * inverse
     # ∂x = (γ / √(v + ε)) (g − Σg / M − x̂ Σ(g x̂) / M), as a g + b x + c with one a, b, c per channel.
     a = scale * inverse
     b = -a * inverse * to_scale / count
     c = -a * to_beta / count - b * mean
-    to_inputs = _along(a, inputs, axis) * given + _along(b, inputs, axis) * inputs + _along(c, inputs, axis)
+    to_inputs = (
+        _broadcast_along(a, inputs, axis) * cotangent
+        + _broadcast_along(b, inputs, axis) * inputs
+        + _broadcast_along(c, inputs, axis)
+    )
     return to_inputs, to_scale, to_beta
 
 
@@ -118,18 +124,18 @@ batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 def add_bias(linear: jax.Array, bias: jax.Array, conv: str) -> jax.Array:
     """`linear` plus `bias` along the channels."""
-    return linear + _along(bias, linear, _axis(conv))
+    return linear + _broadcast_along(bias, linear, _channel_axis(conv))
 
 
 def dropout(key: jax.Array, inputs: jax.Array, rate: jax.Array, conv: str) -> jax.Array:
     """Zeroes each entry with probability `rate` (traced) and scales the rest by 1 / (1 − rate).
 
-    What is dropped depends on the entry's place as `[n, H, W, C]`, not on the layout of `conv`. At a rate of zero no
-    random bits are drawn, though the program is the same.
+    What is dropped depends on the position of the entry in `[n, H, W, C]`, not on the layout of `conv`. At a rate of
+    zero no random bits are drawn, though the program is the same.
     """
 
     def drop(x: jax.Array) -> jax.Array:
-        keep = inward(jax.random.bernoulli(key, 1.0 - rate, outward(x, conv).shape), conv)
+        keep = to_layout(jax.random.bernoulli(key, 1.0 - rate, from_layout(x, conv).shape), conv)
         return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
     return lax.cond(rate > 0.0, drop, lambda x: x, inputs)
@@ -140,11 +146,11 @@ def conv_output_size(size: int, *, window: int, stride: int, padding: int) -> in
     return math.floor((size + 2 * padding - window) / stride) + 1
 
 
-def _axis(conv: str) -> int:
-    """Where the channels are."""
+def _channel_axis(conv: str) -> int:
+    """The axis of the channels in the layout of the convolution `conv`."""
     return 0 if conv == "planes" else -1
 
 
-def _along(vector: jax.Array, like: jax.Array, axis: int) -> jax.Array:
-    """`vector [C]` shaped to go along `axis` of `like`."""
+def _broadcast_along(vector: jax.Array, like: jax.Array, axis: int) -> jax.Array:
+    """`vector [C]` with unit axes, so that it broadcasts along `axis` of `like`."""
     return jnp.expand_dims(vector, [i for i in range(like.ndim) if i != axis % like.ndim])

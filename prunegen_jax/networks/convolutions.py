@@ -1,6 +1,6 @@
 """Three convolutions with equal results: XLA's own, patches times kernel, and the same with the channels outermost.
 
-`benchmarks/convolutions.py` compares them on the backend at hand, alone and under vmap.
+`benchmarks/convolutions.py` compares them on the backend in use, alone and under vmap.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from prunegen_jax.compute.options import check_choice
 
 Padding = str | Sequence[tuple[int, int]]
 
@@ -37,7 +39,7 @@ def patches_conv(
     It can stand for Flax's `nn.Conv(conv_general_dilated=...)`.
 
     Raises:
-        ValueError: for dilation or groups, which it does not do.
+        ValueError: for dilation or groups, which are not supported.
     """
     if any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ()))) or feature_group_count != 1:
         raise ValueError("patches_conv has neither dilation nor groups: use conv='xla'")
@@ -50,8 +52,8 @@ def patches_conv(
 def planes_conv(inputs: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Padding) -> jax.Array:
     """The convolution of `[C, H, W, n]` with an HWIO kernel: `[F, H', W', n]`.
 
-    With the examples innermost, cutting patches copies long rows whatever the stride, what is done per channel
-    (bias, batch norm) runs along memory, and the matrix product has one long side.
+    With the examples innermost, cutting patches copies long rows whatever the stride, operations per channel (bias,
+    batch norm) are contiguous in memory, and the matrix product has one long side.
     """
     rows, columns, channels, features = kernel.shape
     patches = _patches(inputs, (rows, columns), window_strides, padding, spatial=1)
@@ -64,35 +66,34 @@ def planes_conv(inputs: jax.Array, kernel: jax.Array, window_strides: Sequence[i
 CONVOLUTIONS: dict[str, Callable[..., jax.Array]] = {"xla": xla_conv, "patches": patches_conv, "planes": planes_conv}
 
 
-def choose(name: str, *, vmapped: bool = False) -> str:
+def select_convolution(name: str, *, vmapped: bool = False) -> str:
     """The convolution for `name`; "auto" is planes on a CPU, elsewhere XLA's own alone and patches under vmap.
 
     Raises:
-        ValueError: for a name that is not known.
+        ValueError: for an unknown name.
     """
+    check_choice("model.conv", name, ("auto", *CONVOLUTIONS))
     if name == "auto":
         if jax.default_backend() == "cpu":
             return "planes"
         return "patches" if vmapped else "xla"
-    if name not in CONVOLUTIONS:
-        raise ValueError(f"model.conv={name!r} is not known; choose among auto, {', '.join(CONVOLUTIONS)}")
     return name
 
 
 def _patches(
     inputs: jax.Array, window: tuple[int, int], strides: Sequence[int], padding: Padding, *, spatial: int
 ) -> list[jax.Array]:
-    """For each place of the window, row by row, the inputs that it meets; the image's axes are `spatial` and the next.
+    """For each entry of the window, row by row, the inputs that it multiplies.
 
-    The inputs are first parted by their place modulo the stride, so that every patch is a slice of stride one: the
-    gradient of a strided slice is slow on a CPU.
+    The inputs are first split by their position modulo the stride, so that every patch is a slice of stride one: the
+    gradient of a strided slice is slow on a CPU. The image's axes are `spatial` and the next.
     """
     size = inputs.shape[spatial : spatial + 2]
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(size, window, strides, padding)
     count = [(n + sum(pad) - w) // s + 1 for n, pad, w, s in zip(size, padding, window, strides, strict=True)]
-    parted = _part(inputs, spatial, strides[0], tuple(padding[0]), count[0], window[0])
-    grid = [_part(part, spatial + 1, strides[1], tuple(padding[1]), count[1], window[1]) for part in parted]
+    rows = _split_by_stride(inputs, spatial, strides[0], tuple(padding[0]), count[0], window[0])
+    grid = [_split_by_stride(row, spatial + 1, strides[1], tuple(padding[1]), count[1], window[1]) for row in rows]
     return [
         lax.slice_in_dim(
             lax.slice_in_dim(
@@ -107,14 +108,14 @@ def _patches(
     ]
 
 
-def _part(
+def _split_by_stride(
     inputs: jax.Array, axis: int, stride: int, padding: tuple[int, int], count: int, window: int
 ) -> list[jax.Array]:
-    """`inputs`, padded, parted along `axis` into those at 0, 1, … modulo the stride."""
+    """`inputs`, padded, split along `axis` into those at the positions 0, 1, … modulo the stride."""
     length = count + (window - 1) // stride  # of each part, as far as the window reaches
     low, high = padding[0], length * stride - inputs.shape[axis] - padding[0]
     config = [(0, 0, 0)] * inputs.ndim
-    config[axis] = (low, high, 0)  # a negative `high` cuts off what no window meets
+    config[axis] = (low, high, 0)  # a negative `high` cuts off inputs that are in no window
     if (low, high) != (0, 0):
         inputs = lax.pad(inputs, jnp.zeros((), inputs.dtype), config)
     if stride == 1:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import jax
 from flax import linen as nn
 
-from prunegen_jax.networks.blocks import BatchNorm, Conv, add_bias, conv_output_size, dropout, inward, outward
+from prunegen_jax.networks.blocks import BatchNorm, Conv, add_bias, conv_output_size, dropout, from_layout, to_layout
 from prunegen_jax.types import Layer
 
 
@@ -36,39 +36,48 @@ class NiN(nn.Module):
         key: jax.Array | None = None,
         offsets: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Logits `[n, K]` and activations, in order: see below.
+        """The forward pass.
 
-        The input, the pre-activation (after batch norm) of the first convolution as "block0_conv0", that of the last
-        convolution of each block as "block0" and so on, and the pooled features.
+        Args:
+            images: `[n, H, W, C]`.
+            train: whether batch norm takes the batch's statistics and dropout is on.
+            rate: of dropout, in training.
+            key: randomness of dropout, in training.
+            offsets: arrays to add to activations, by name.
+
+        Returns:
+            Logits `[n, K]`, and activations by name, in order: "input"; "block0_conv0", the pre-activation (after batch
+            norm) of the first convolution; "block0", "block1", …, that of the last convolution of each block; and
+            "pooled", the pooled features.
         """
         activations: dict[str, jax.Array] = {}
 
-        def mark(name: str, value: jax.Array) -> jax.Array:
+        def record(name: str, value: jax.Array) -> jax.Array:
             activations[name] = value + offsets[name] if offsets and name in offsets else value
             return activations[name]
 
-        def mark_inside(name: str, value: jax.Array) -> jax.Array:
-            return inward(mark(name, outward(value, self.conv)), self.conv)
+        def record_hidden(name: str, value: jax.Array) -> jax.Array:
+            return to_layout(record(name, from_layout(value, self.conv)), self.conv)
 
-        hidden = inward(mark("input", images), self.conv)
+        hidden = to_layout(record("input", images), self.conv)
         for block in range(self.depth):
             for i, window in enumerate((3, 1, 1)):
                 hidden = self._layer(
                     hidden, self.width, window, train, f"block{block}_conv{i}", f"block{block}_norm{i}"
                 )
                 if block == 0 and i == 0:
-                    hidden = mark_inside("block0_conv0", hidden)
+                    hidden = record_hidden("block0_conv0", hidden)
                 if i == 2:
-                    hidden = mark_inside(f"block{block}", hidden)
+                    hidden = record_hidden(f"block{block}", hidden)
                 hidden = nn.relu(hidden)
             if train:
                 hidden = dropout(jax.random.fold_in(key, block), hidden, rate, self.conv)
         if self.head == "rgm":
             logits = nn.relu(self._layer(hidden, self.classes, 1, train, "head", "head_norm"))
-            return outward(logits.mean(axis=(1, 2), keepdims=True), self.conv)[:, 0, 0, :], activations
-        pooled = mark("pooled", outward(hidden.mean(axis=(1, 2), keepdims=True), self.conv)[:, 0, 0, :])
-        logits = self._layer(inward(pooled[:, None, None, :], self.conv), self.classes, 1, train, "head", None)
-        return outward(logits, self.conv)[:, 0, 0, :], activations
+            return from_layout(logits.mean(axis=(1, 2), keepdims=True), self.conv)[:, 0, 0, :], activations
+        pooled = record("pooled", from_layout(hidden.mean(axis=(1, 2), keepdims=True), self.conv)[:, 0, 0, :])
+        logits = self._layer(to_layout(pooled[:, None, None, :], self.conv), self.classes, 1, train, "head", None)
+        return from_layout(logits, self.conv)[:, 0, 0, :], activations
 
     def _layer(
         self, inputs: jax.Array, features: int, window: int, train: bool, name: str, norm: str | None
@@ -83,14 +92,14 @@ class NiN(nn.Module):
     def layers(self, image_shape: tuple[int, int, int]) -> tuple[Layer, ...]:
         """The geometry of every kernel on images of `[H, W, C]`."""
         height, width, channels = image_shape
-        found = []
+        layers = []
         for block in range(self.depth):
             for i in range(3):
                 stride, padding = (2, 1) if i == 0 else (1, 0)
                 shape = (height, width, channels)
-                found.append(Layer((f"block{block}_conv{i}", "kernel"), "conv", stride, padding, shape))
+                layers.append(Layer((f"block{block}_conv{i}", "kernel"), "conv", stride, padding, shape))
                 if i == 0:
                     height, width = (conv_output_size(n, window=3, stride=2, padding=1) for n in (height, width))
                 channels = self.width
         head = (height, width, channels) if self.head == "rgm" else (1, 1, channels)
-        return (*found, Layer(("head", "kernel"), "conv", 1, 0, head))
+        return (*layers, Layer(("head", "kernel"), "conv", 1, 0, head))

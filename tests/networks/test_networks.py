@@ -12,8 +12,8 @@ from jax import lax
 
 from prunegen_jax.compute import evaluation
 from prunegen_jax.networks import as_trained_model, build
-from prunegen_jax.networks.blocks import batch_norm, dropout, inward, outward
-from prunegen_jax.networks.convolutions import CONVOLUTIONS, choose, patches_conv
+from prunegen_jax.networks.blocks import batch_norm, dropout, from_layout, to_layout
+from prunegen_jax.networks.convolutions import CONVOLUTIONS, patches_conv, select_convolution
 from prunegen_jax.types import Dataset
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -30,7 +30,7 @@ def test_ours_convolve_as_xla_does(conv, stride, padding, window):
     def with_conv(name):
         def convolve(x, w):
             with jax.default_matmul_precision("highest"):
-                return outward(CONVOLUTIONS[name](inward(x, name), w, (stride, stride), padding), name)
+                return from_layout(CONVOLUTIONS[name](to_layout(x, name), w, (stride, stride), padding), name)
 
         return convolve
 
@@ -43,10 +43,10 @@ def test_ours_convolve_as_xla_does(conv, stride, padding, window):
 
 
 def test_convolutions_by_name():
-    assert choose("xla") == choose("xla", vmapped=True) == "xla"
-    assert choose("auto") in CONVOLUTIONS
+    assert select_convolution("xla") == select_convolution("xla", vmapped=True) == "xla"
+    assert select_convolution("auto") in CONVOLUTIONS
     with pytest.raises(ValueError, match="model.conv='fft' is not known; choose among auto, xla, patches, planes"):
-        choose("fft")
+        select_convolution("fft")
 
 
 def in_flax(depth, width, classes):

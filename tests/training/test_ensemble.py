@@ -95,10 +95,7 @@ def test_spans_tell_updates_from_checks(digits):
 
 def test_what_cannot_be_trained_together(digits):
     other = TrainingRequest(jobs()[0].h, Recipe(batch_size=25))
-    with pytest.raises(
-        ValueError,
-        match=r"networks trained together must share optimizer, batch size and augmentation: \('momentum', 25, False\) is not",
-    ):
+    with pytest.raises(ValueError, match=r"trained together must share .*: \('momentum', 25, False\) is not"):
         next(training.train_many(network(), digits, [jobs()[0], other]))
     with pytest.raises(ValueError, match="slots=0 must be a positive multiple of the 1 devices"):
         next(training.train_many(network(), digits, jobs(), slots=0))
