@@ -156,7 +156,7 @@ class Measure:
     """A row of `MEASURES`: a function of a trained network, and what one must know to interpret its value."""
 
     function: Callable[..., Estimate]  # (model, key, **options) -> Estimate
-    sign: Literal[-1, 1]  # +1: a larger value is held to predict a larger generalization gap; -1: a smaller one
+    sign: Literal[-1, 1]  # +1: a larger value should predict a larger generalization gap; -1: a smaller one
     family: str  # "pruning", "size", "norms", "margins", "flatness", "speed", "noise", "beyond"
     cost: float  # passes over the training set, roughly; a gradient counts as three
     source: str  # where the quantity comes from

@@ -42,9 +42,21 @@ def hessian_top_eigenvalue(
 ) -> Estimate:
     """λ_max(H), by Lanczos from a random start until its relative error bound is below `tolerance`.
 
-    Details: the `count` largest "eigenvalues" and their "residuals" ‖H v − λ v‖, the "smallest" Ritz value (where it
-    is negative the point is no minimum), the "products" spent of at most `budget`, and whether they "converged".
-    `memory` is what storing the linearized gradient may take, in bytes; beyond it every product recomputes it.
+    Details: the `count` largest "eigenvalues" and their "residuals" ‖H v − λ v‖, the "smallest" Ritz value (if it is
+    negative the point is not a minimum), the number of "products", and whether they "converged".
+
+    Args:
+        model: any.
+        key: randomness of the start.
+        count: number of eigenvalues.
+        tolerance: relative error bound to reach.
+        budget: the most Hessian-vector products.
+        fold: fold batch norm into the weights first.
+        batch_size: examples per chunk; changes nothing but speed.
+        memory: bytes that storing the linearized gradient may take; beyond it every product recomputes it.
+
+    Raises:
+        ValueError: if `count` is below 1 or above the budget or the number of weights.
     """
     network = weight_function(model, fold=fold)
     operator = hessian.linearized(make_objective(network, batch_size), network.weights, memory=memory)
@@ -80,7 +92,16 @@ def hessian_weighted_trace(
 
     To second order, at a minimum, dropping every kernel entry with a small probability a raises the loss by
     (a / 2) Σ_j H_jj w_j²: one minus random prunability is about 2 β L̂ / Σ_j H_jj w_j². Folding batch norm or scaling
-    a ReLU unit changes neither. Other options: those of `operator_trace`.
+    a ReLU unit changes neither.
+
+    Args:
+        model: any.
+        key: randomness of the probes.
+        parameters: "kernels" or "all".
+        **options: those of `operator_trace`.
+
+    Raises:
+        ValueError: for an unknown option.
     """
     check_choice("parameters", parameters, ("kernels", "all"))
 
@@ -160,10 +181,20 @@ def hessian_frobenius_norm(
 ) -> Estimate:
     """‖H‖_F = √Σ_j λ_j², and in the details the spectral density of H by stochastic Lanczos quadrature.
 
-    Blocks of `probes` probes, of `steps` Hessian-vector products each, two blocks at least where the budget has them,
-    until the standard error is below `relative_error` of the value or `budget` leaves no room for another block.
+    Blocks of probes are evaluated, two at least if the budget suffices, until the standard error is below
+    `relative_error` of the value or the budget does not suffice for another block.
     "nodes" and "weights", [probes in all, steps] each: (1/p) Σ_j f(λ_j) is about the mean over probes of Σ_k weight_k
     f(node_k); exactly so in expectation for polynomials f of degree below 2 · steps, as here.
+
+    Args:
+        model: any.
+        key: randomness of the probes.
+        relative_error: standard error to reach, relative to the value.
+        budget: the most Hessian-vector products.
+        probes: number of probes of a block.
+        steps: Hessian-vector products for each probe.
+        fold: fold batch norm into the weights first.
+        batch_size: examples per chunk; changes nothing but speed.
 
     Raises:
         ValueError: for fewer than two probes or two steps, or a budget below one block.

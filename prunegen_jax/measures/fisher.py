@@ -34,6 +34,16 @@ def fisher_rao_norm(
 
     Computed from the derivative of the logits along w, in one forward pass. For a network without biases that is
     homogeneous of degree L it equals L² (1/m) Σ_i (⟨p_i, f_i⟩ − f_i[y_i])². Not the square root.
+
+    Args:
+        model: any.
+        key: not used.
+        fisher: "empirical" or "true".
+        fold: fold batch norm into the weights first.
+        batch_size: examples per chunk; changes nothing but speed.
+
+    Raises:
+        ValueError: for an unknown `fisher`.
     """
     check_choice("fisher", fisher, ("empirical", "true"))
     network = weight_function(model, fold=fold)
@@ -65,7 +75,14 @@ def relative_flatness(
 
     Where logits are linear in the activation φ called `features` through the kernel at the path `head`, in closed form
     κ = (1/m) Σ_i ‖φ_i‖² Σ_s p_is ‖w_s − w̄_i‖², w̄_i = Σ_s p_is w_s. Not applicable if the logits are not linear in φ.
-    A kernel at a path that ends in "weight" has its outputs first, as in Equinox.
+
+    Args:
+        model: needs `features`.
+        key: not used.
+        fold: fold batch norm into the weights first.
+        features: name of the activation φ.
+        head: path of the kernel. One that ends in "weight" has its outputs first, as in Equinox.
+        batch_size: examples at a time; changes nothing but speed.
     """
     network, folded = select_network(model, fold=fold), is_folded(model, fold=fold)
     activations = activation_function(network)

@@ -16,7 +16,7 @@ def input_gradient_norm(model: TrainedModel, key: jax.Array) -> Estimate:
     """Mean over the training set of ‖∂ softmax(f(x)) / ∂x‖_F, x the network's input (standardized images).
 
     Exact, in K forward and backward passes, one for each class. Large: the output is sensitive to the input near the
-    data, which is held to predict a larger gap.
+    data, which should predict a larger gap.
     """
 
     def step(indices: np.ndarray) -> tuple[jax.Array]:

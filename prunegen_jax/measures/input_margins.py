@@ -28,7 +28,7 @@ def constrained_margin(
     """Mean over training examples of (f_y − f_c) / ‖Pᵀ ∂(f_y − f_c)/∂x‖₂: the input margin along the data's own axes.
 
     c is the best class but y; the k columns of P are the first principal directions of all training inputs, in units
-    of the network's inputs (Mouton et al. 2024). A larger margin is held to predict a smaller gap; the value is not
+    of the network's inputs (Mouton et al. 2024). A larger margin should predict a smaller gap; the value is not
     negated for that, and the row of `MEASURES` has the sign −1.
 
     Args:

@@ -95,17 +95,17 @@ def _tridiagonal(
         return vector - (basis @ vector) @ basis
 
     def projected(vector: jax.Array) -> jax.Array:
-        # A vector off the Krylov space stays off it: exactly so in exact arithmetic but for the one step back to the
-        # last basis vector, which the projection takes out and the recurrence knows.
+        # In exact arithmetic a vector orthogonal to the Krylov space stays so, except for one component along the last
+        # basis vector, which the projection removes and the recurrence has.
         return project(project(apply_one(operator, vector)))
 
     # matfree's tridiagonalization averages the two off-diagonals of this, which hides where the recurrence breaks down;
     # it mixes ranks and integer types
     arnoldi = decomp.hessenberg(steps, reortho="full", custom_vjp=False)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        found = arnoldi(projected, project(start))
-    diagonal, off = jnp.diagonal(found.J_small), jnp.diagonal(found.J_small, offset=-1)
-    return found.Q_tall, diagonal, off, found.residual
+        decomposition = arnoldi(projected, project(start))
+    small = decomposition.J_small
+    return decomposition.Q_tall, jnp.diagonal(small), jnp.diagonal(small, offset=-1), decomposition.residual
 
 
 def largest_eigenvalues(
@@ -115,7 +115,14 @@ def largest_eigenvalues(
 
     Stops when the error bound min(r, r²/gap) of each, r its residual and gap the distance to the other Ritz values,
     is below `tolerance` |λ|, or after `budget` products. An eigenvalue of multiplicity two or more is found once, so
-    fewer than `count` may be there to be found; then all of them are returned.
+    fewer than `count` may be returned.
+
+    Args:
+        operator: the operator.
+        start: a vector `[p]`.
+        count: number of eigenvalues.
+        tolerance: relative error bound to reach.
+        budget: the most products.
 
     Raises:
         ValueError: if there are fewer dimensions than eigenvalues wanted, or the budget is smaller than `count`.
@@ -181,7 +188,14 @@ def spectral_density(
 ) -> Spectrum:
     """Nodes and weights of the spectral density by stochastic Lanczos quadrature with Rademacher probes.
 
-    `like [p]` gives dimension and precision. Weights are squared first components of the tridiagonal eigenvectors.
+    Weights are squared first components of the tridiagonal eigenvectors.
+
+    Args:
+        operator: the operator.
+        like: an array `[p]` of the dimension and precision of the operator.
+        key: randomness of the probes.
+        probes: number of probes.
+        steps: products for each probe.
     """
     steps = min(steps, like.shape[0])
     diagonals, offs = (np.asarray(x, np.float64) for x in _quadrature(operator, like, key, probes, steps))

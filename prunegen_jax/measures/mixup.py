@@ -21,7 +21,7 @@ def label_wise_mixup(model: TrainedModel, key: jax.Array, *, draws: int = 10, pe
 
     The accuracy a is averaged over the draws for each class, then over classes in the set. That costs about
     `draws` × K × `per_class`² / 2 evaluations, whatever the size of the set. `sem` is over draws. A larger value is
-    held to predict a larger gap.
+    should predict a larger gap.
 
     Args:
         model: any.

@@ -59,9 +59,21 @@ def pac_bayes_dropout(
 ) -> Estimate:
     """The smallest bound (nats, loss clipped at L = `clip`) over drop rates a, noise σ and λ, as certified above.
 
-    `confidence` is δ. Details: the best "rate", "sigma" and "lambda", its "kl", "training_loss" L̂(Q) as estimated and
+    Details: the best "rate", "sigma" and "lambda", its "kl", "training_loss" L̂(Q) as estimated and
     its upper limit, the bound with the estimate "plugged_in" (not certified), and whether it is "vacuous" (above L).
-    Drawing depends on the key alone: σ and a share their normal and uniform variates.
+    All σ and a share their normal and uniform variates, which depend on the key alone.
+
+    Args:
+        model: any.
+        key: randomness of the draws.
+        rates: the grid of drop rates a.
+        sigmas: the grid of σ.
+        lambdas: the grid of λ.
+        clip: L.
+        confidence: δ.
+        draws: number of parts of the training set, each evaluated with weights of its own.
+        prior: "zero", or "init" for the initial weights.
+        fold: fold batch norm into the weights first.
 
     Raises:
         ValueError: for grids that are empty or out of range, an unknown prior, δ or L out of range, no draws.

@@ -15,7 +15,7 @@ from prunegen_jax.types import Estimate, Measure, TrainedModel
 def weight_kurtosis(model: TrainedModel, key: jax.Array, *, per_layer: bool = False, fold: bool = False) -> Estimate:
     """E(w − w̄)⁴ / (E(w − w̄)²)² over all kernel entries w: 3 for a Gaussian, larger for heavier tails.
 
-    Heavier tails leave more weights to prune (Mason-Williams & Dahlqvist 2024): a larger value is held to predict a
+    Heavier tails leave more weights to prune (Mason-Williams & Dahlqvist 2024): a larger value should predict a
     smaller gap.
 
     Args:

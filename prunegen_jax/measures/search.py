@@ -103,7 +103,15 @@ def largest_scale(
 def rgm_bisection(
     response: Callable[[float], float], target: float, *, upper: float = 2.0, tolerance: float = 0.01, steps: int = 15
 ) -> Crossing:
-    """The bisection of Dziugaite et al. (2020): on [0, 2], at most 15 steps; the last scale, converged or not."""
+    """The bisection of Dziugaite et al. (2020): on [0, 2], at most 15 steps; the last scale, converged or not.
+
+    Args:
+        response: from a scale to a number whose absolute value is compared with the target.
+        target: the response to find.
+        upper: the largest scale.
+        tolerance: absolute tolerance of the response.
+        steps: the most steps.
+    """
     low, high = 0.0, upper
     history: list[tuple[float, float]] = []
     for _ in range(steps):

@@ -70,6 +70,16 @@ def averaged_training_loss(
 
     form="sum": Σ_t γ^{T−t} ℓ_t, the paper's, by default at γ = 0.999. form="recursive": e ← γ e + (1 − γ) ℓ_t from
     e = ℓ_1, what the authors' code computes, by default at its γ = 0.1 (nearly the last epoch's loss).
+
+    Args:
+        model: needs `history`.
+        key: not used.
+        decay: γ; None for the default of the form.
+        form: "sum" or "recursive".
+        normalize: see `estimates.normalized_estimate`.
+
+    Raises:
+        ValueError: for an unknown form, or a γ out of range.
     """
     check_choice("form", form, tuple(DECAYS))
     decay = DECAYS[form] if decay is None else decay
@@ -96,7 +106,15 @@ def updates_to_loss(
 ) -> Estimate:
     """Hitting time of a training cross-entropy of `loss` nats, see `hitting_time`; +inf if censored.
 
-    `unit`: "updates" (not comparable across batch sizes), "examples" (× batch size) or "epochs" (÷ m besides).
+    Args:
+        model: needs `history`.
+        key: not used.
+        loss: the threshold.
+        unit: "updates" (not comparable across batch sizes), "examples" (× batch size) or "epochs" (× batch size ÷ m).
+        interpolate: as in `hitting_time`.
+
+    Raises:
+        ValueError: if the loss is not positive, or the unit is unknown.
     """
     return _hitting(model, (loss,), unit, interpolate)
 
@@ -110,7 +128,19 @@ def updates_between_losses(
     unit: str = "updates",
     interpolate: bool = True,
 ) -> Estimate:
-    """Hitting time of `end` less that of `start` (nats), see `hitting_time`; +inf if `end` was never reached."""
+    """Hitting time of `end` less that of `start` (nats), see `hitting_time`; +inf if `end` was never reached.
+
+    Args:
+        model: needs `history`.
+        key: not used.
+        start: the larger loss.
+        end: the smaller loss.
+        unit: as in `updates_to_loss`.
+        interpolate: as in `hitting_time`.
+
+    Raises:
+        ValueError: if `start` is not larger than `end`, a loss is not positive, or the unit is unknown.
+    """
     if not start > end:
         raise ValueError(f"start={start} must be larger than end={end}")
     return _hitting(model, (start, end), unit, interpolate)

@@ -21,7 +21,7 @@ VALID = (2.0, 6.0)  # range of exponents in which WeightWatcher calls a fit mean
 
 
 def alpha_hat(model: TrainedModel, key: jax.Array, *, rescale: str = "receptive_field", fold: bool = False) -> Estimate:
-    """α̂ = mean over layers of α_l log₁₀ λ_max,l; a smaller value is held to predict a smaller gap.
+    """α̂ = mean over layers of α_l log₁₀ λ_max,l; a smaller value should predict a smaller gap.
 
     λ = σ², σ the singular values of a dense kernel, or of the kh·kw matrices [in, out] of a convolution together;
     α_l is the exponent of a power law p(λ) ∝ λ^{−α} fitted to their tail by `power_law`. Layers with fewer than 10

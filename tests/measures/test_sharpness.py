@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prunegen_jax.measures import bounds, measure, neighbourhood, objective, sharpness, worst_case
+from prunegen_jax.measures import bounds, measure, neighbourhood, objective, sam, sharpness, worst_case
 from prunegen_jax.types import Dataset, TrainedModel
 
 KEY = jax.random.key(0)
@@ -214,7 +214,7 @@ def test_one_step_against_numpy(adaptive):
     norm = math.sqrt(sum(np.sum((t[n] * g) ** 2) for n, g in gradient.items()))
     rho = 0.5 if adaptive else 0.05
     there = {n: w[n] + rho * t[n] ** 2 * g / norm for n, g in gradient.items()}
-    function = neighbourhood.asam_sharpness if adaptive else neighbourhood.sam_sharpness
+    function = sam.asam_sharpness if adaptive else sam.sam_sharpness
     assert function(model, KEY).value == pytest.approx(numpy_pass(model, there)[0] - loss, rel=1e-4)
 
 
@@ -229,10 +229,10 @@ def test_batches_against_numpy(size):
         there = {n: w[n] + 0.05 * g / norm for n, g in gradient.items()}
         rises.append(numpy_pass(model, there, group)[0] - loss)
         counts.append(len(group))
-    found = neighbourhood.sam_sharpness_batches(model, KEY, size=size)
+    found = sam.sam_sharpness_batches(model, KEY, size=size)
     assert found.value == pytest.approx(np.average(rises, weights=counts), rel=1e-4)
     if size >= 40:
-        assert found.value == pytest.approx(neighbourhood.sam_sharpness(model, KEY).value, rel=1e-4)
+        assert found.value == pytest.approx(sam.sam_sharpness(model, KEY).value, rel=1e-4)
 
 
 def test_invariances():
@@ -248,7 +248,7 @@ def test_invariances():
             "a": {"kernel": a["kernel"][:, order], "bias": a["bias"][order]},
             "b": {"kernel": b["kernel"][order], "bias": b["bias"]},
         }
-        for name, row in neighbourhood.MEASURES.items():
+        for name, row in {**neighbourhood.MEASURES, **sam.MEASURES}.items():
             before = row(model, KEY).value
             for change, params in (("neuron_scaling", scaled), ("permutation", permuted)):
                 same = row(dataclasses.replace(model, params=params), KEY).value == pytest.approx(before, rel=1e-8)
@@ -264,7 +264,7 @@ def test_signs():
         dataclasses.replace(model, train=Dataset(model.train.images[part], model.train.labels[part]))
         for part in (far[:150], far[150:])
     )
-    for name, row in {**neighbourhood.MEASURES, **sharpness.MEASURES}.items():
+    for name, row in {**neighbourhood.MEASURES, **sam.MEASURES, **sharpness.MEASURES}.items():
         assert row.sign == +1
         options = {"rho": 0.05} if name == "asam_sharpness" else {}  # its default leaps over the boundary
         assert row(flat, KEY, **options).value < row(sharp, KEY, **options).value, name
