@@ -1,4 +1,4 @@
-"""Functions in step: what each computes is what it computes alone, whoever is beside it."""
+"""Functions in lockstep: each computes what it computes alone, whatever the other functions of its group are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prunegen_jax.compute import lockstep, memory
 from tests.support.searches import DATA, moment, searches, start, traced
 
 
-def test_searches_in_step_end_as_each_does_alone():
+def test_searches_in_lockstep_return_what_each_returns_alone():
     alone = [search() for search in searches(range(5))]
     found = lockstep.run(searches(range(5)), lanes=5, common=DATA)
     assert len({calls for calls, _ in alone}) > 2  # they are of different lengths
@@ -24,7 +24,7 @@ def test_searches_in_step_end_as_each_does_alone():
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
-def test_bits_do_not_depend_on_who_is_beside():
+def test_bits_do_not_depend_on_the_other_functions():
     seeds = list(range(7))
     first = dict(zip(seeds, lockstep.run(searches(seeds), lanes=4, common=DATA), strict=True))
     second = dict(zip([6, 2, 3], lockstep.run(searches([6, 2, 3]), lanes=4, common=DATA), strict=True))
@@ -43,7 +43,7 @@ def test_calls_of_one_kind_are_traced_once_and_vmapped():
         np.testing.assert_allclose(answer["sum"], alone, rtol=1e-5)
 
 
-def test_calls_of_different_kinds_go_on_side_by_side():
+def test_calls_of_different_kinds_in_one_group():
     def ask(power, shape):
         return lockstep.size(), float(moment(jnp.ones(shape), jnp.ones((2, *shape)), power=power)["sum"])
 
@@ -61,24 +61,24 @@ def test_within_another_program_and_outside_a_group_it_is_plain_jit():
     assert jax.eval_shape(lambda: moment(start(0), DATA, power=2))["weights"].shape == (3,)
 
 
-def test_what_one_raises_is_raised_when_the_others_have_ended():
-    ended = []
+def test_an_exception_is_raised_once_the_others_have_returned():
+    returned = []
 
     def wrong():
         moment(start(0), DATA, power=2)
-        raise ValueError("of its own")
+        raise ValueError("raised by one")
 
     def right():
         for _ in range(3):
             moment(start(1), DATA, power=2)
-        ended.append("right")
+        returned.append("right")
 
-    with pytest.raises(ValueError, match="of its own"):
+    with pytest.raises(ValueError, match="raised by one"):
         lockstep.run([wrong, right], lanes=2)
-    assert ended == ["right"]
+    assert returned == ["right"]
 
 
-def test_a_call_that_fails_is_raised_where_it_was_made():
+def test_a_failing_call_raises_in_the_function_that_made_it():
     def careful():
         try:
             moment(jnp.ones(7), DATA, power=2)  # shapes that do not fit
@@ -105,7 +105,7 @@ def test_no_more_lanes_than_memory_holds(monkeypatch):
         np.testing.assert_allclose(answer, (i + 1.0) ** 2 * np.asarray(square(x)), rtol=1e-4, atol=1e-3)
 
 
-def test_a_call_that_fails_leaves_those_beside_it_alone():
+def test_a_call_that_fails_does_not_affect_the_others():
     jitted = lockstep.jit(lambda x: jnp.log(x))
 
     def ask(x):
@@ -128,13 +128,13 @@ def test_which_shared_array_it_is_counts():
     assert list(map(float, lockstep.run(asks, lanes=4, common=(first, second)))) == [0.0, 21.0, 3.0, 21.0]
 
 
-def test_static_values_are_told_apart_by_type():
+def test_static_values_are_distinguished_by_type():
     times = functools.partial(lockstep.jit, static_argnames="by")(lambda x, by: jnp.full_like(x, by, dtype=type(by)))
     found = lockstep.run([functools.partial(times, jnp.int32(3), by=by) for by in (2, 2.0)], lanes=2)
     assert [answer.dtype for answer in found] == [jnp.int32, jnp.float32]
 
 
-def test_what_cannot_be_static_is_said_to_who_called():
+def test_an_unhashable_static_argument_raises_in_the_caller():
     times = functools.partial(lockstep.jit, static_argnames="by")(lambda x, by: x * by[0])
 
     def ask(by):
@@ -159,7 +159,7 @@ def test_within_another_program_that_all_make():
     assert list(map(float, lockstep.run([functools.partial(outer, 1.0)] * 2, lanes=2))) == [4.0, 4.0]
 
 
-def test_a_compiler_that_finds_no_room_gets_fewer_lanes(monkeypatch):
+def test_a_compiler_out_of_memory_gets_fewer_lanes(monkeypatch):
     real = jax.stages.Lowered.compile
     refused = []
 

@@ -49,7 +49,7 @@ def test_every_measure_answers_and_shares_its_programs(name):
 
 
 class counting_compilations:
-    """Counts programs that XLA is asked to compile inside the block."""
+    """Counts the programs that XLA compiles inside the block."""
 
     def __enter__(self):
         self.count, self.active = 0, True
@@ -124,7 +124,7 @@ def test_compiling_does_not_matter(name):
     assert other.value == pytest.approx(base.value, rel=1e-3, abs=1e-6)
 
 
-def test_the_changes_change_the_network_as_they_should():
+def test_the_changes_keep_the_function_and_change_the_weights():
     model = trained(0, batch_norm=False)
     images = model.train.inputs(model.train.images[:20])
     logits = model.apply(model.params, images)

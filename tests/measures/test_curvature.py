@@ -30,7 +30,7 @@ def test_top_eigenvalue(dense):
         rough = curvature.hessian_top_eigenvalue(model, KEY)
     np.testing.assert_allclose(found.details["eigenvalues"], expected[::-1][:3], rtol=1e-8)
     assert found.value == found.details["eigenvalues"][0]
-    assert found.details["smallest"] == pytest.approx(expected[0], rel=0.01)  # nobody waited for it
+    assert found.details["smallest"] == pytest.approx(expected[0], rel=0.01)  # not iterated to the tolerance
     assert rough.value == pytest.approx(expected[-1], rel=1e-4)
     assert rough.details["products"] < found.details["products"]
     assert found.details["folded"] is False

@@ -65,7 +65,7 @@ def test_relative_flatness_against_its_definition(dense):
     assert found.value == pytest.approx(expected, rel=1e-6)
 
 
-def test_relative_flatness_of_a_network_that_is_sure_and_of_a_transposed_head():
+def test_relative_flatness_of_confident_predictions_and_of_a_transposed_head():
     """One feature, weights 100 and 100.5, p = (1 − q, q) with q = 1 / (1 + e^{φ/2}): κ = φ² q (1 − q) / 4."""
     kernel, phi = jnp.asarray([[100.5, 100.0]], jnp.float32), 20.0
     data = Dataset(jnp.full((3, 1, 1, 1), phi), jnp.zeros(3, jnp.int32))
@@ -92,7 +92,7 @@ def test_relative_flatness_of_a_network_that_is_sure_and_of_a_transposed_head():
     assert MEASURES["relative_flatness"](model, KEY, head=("head", "weight")).value > 0
 
 
-def test_relative_flatness_says_what_it_lacks(dense):
+def test_relative_flatness_names_what_is_missing(dense):
     model, _ = dense
     assert MEASURES["relative_flatness"](dataclasses.replace(model, features=None), KEY).status == "not_applicable"
     small = dataclasses.replace(model, params=jax.tree.map(lambda x: x.astype(jnp.float32), model.params))

@@ -117,14 +117,14 @@ def test_lanczos_stops_when_accurate(dense, count, tolerance):
         operator = hessian.hessian(objective.make_objective(network, 8), network.weights)
         start = jnp.asarray(np.random.default_rng(2).normal(size=len(flat)))
         found = lanczos.largest_eigenvalues(operator, start, count=count, tolerance=tolerance)
-        starved = lanczos.largest_eigenvalues(operator, start, count=1, tolerance=1e-12, budget=5)
+        low_budget = lanczos.largest_eigenvalues(operator, start, count=1, tolerance=1e-12, budget=5)
     np.testing.assert_allclose(found.values, expected, rtol=tolerance)
     residuals = np.linalg.norm(matrix @ found.vectors.T - found.vectors.T * found.values, axis=0)
     np.testing.assert_allclose(found.residuals, residuals, rtol=1e-6, atol=1e-10)
     np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1.0, rtol=1e-10)
     assert found.converged
     assert found.products < 40
-    assert (starved.products, starved.converged) == (5, False)
+    assert (low_budget.products, low_budget.converged) == (5, False)
 
 
 def test_lanczos_on_a_known_spectrum_with_repeats():
@@ -137,7 +137,7 @@ def test_lanczos_on_a_known_spectrum_with_repeats():
     assert found.converged
 
 
-def test_lanczos_refuses_what_it_cannot_do():
+def test_lanczos_refuses_impossible_requests():
     operator = operator_of(np.eye(3, dtype=np.float32))
     with pytest.raises(ValueError, match="count=4 must lie between 1 and the dimension 3"):
         lanczos.largest_eigenvalues(operator, jnp.ones(3), count=4)

@@ -70,7 +70,7 @@ def test_a_linen_network_with_batch_statistics_bound():
 
 
 def test_running_statistics_among_the_parameters_are_refused():
-    """They are no parameters: pruning or perturbing them would measure something else."""
+    """They are not parameters: pruning or perturbing them would measure something else."""
     params = {"params": {"kernel": jnp.ones((50, 2))}, "batch_stats": {"mean": jnp.zeros(2)}}
 
     def apply(variables, images):
@@ -117,7 +117,7 @@ def test_an_equinox_network():
     assert_measured(model, jax.vmap(net)(IMAGES.reshape(60, -1)))
 
 
-def test_geometry_given_by_a_person_is_enough_for_exact_spectral_norms():
+def test_declared_geometry_is_enough_for_exact_spectral_norms():
     kernel = jax.random.normal(jax.random.key(2), (3, 3, 2, 2))
 
     def apply(params, images):

@@ -66,13 +66,13 @@ def test_what_is_missing_or_unknown():
 def test_rgm_compatibility_returns_the_root_of_the_standard_deviation():
     model = network(examples=500)
     ours, _ = pac_bayes.noise_scale(model, KEY, magnitude=False)
-    theirs, _ = pac_bayes.noise_scale(model, KEY, magnitude=False, compat="rgm")
-    assert theirs.converged
-    assert theirs.scale**2 == pytest.approx(ours.scale, rel=0.25)
+    rgm, _ = pac_bayes.noise_scale(model, KEY, magnitude=False, compat="rgm")
+    assert rgm.converged
+    assert rgm.scale**2 == pytest.approx(ours.scale, rel=0.25)
 
 
-def test_none_is_no_compatibility():
-    """Each on a copy of the model of its own: results are kept with the model."""
+def test_compat_none_means_no_compatibility():
+    """Each on another copy of the model: results are kept with the model."""
     model = network()
     plain, none, rgm = (
         pac_bayes.noise_scale(dataclasses.replace(model), KEY, False, compat=compat) for compat in (None, "none", "rgm")
@@ -81,19 +81,19 @@ def test_none_is_no_compatibility():
     assert rgm[0].history != plain[0].history
 
 
-def test_signs_and_what_more_robust_means():
-    """The same function with twice the logits stands more noise before a label changes, in relation to its weights."""
+def test_signs():
+    """The same function with twice the logits tolerates more noise before a label changes, in relation to its weights."""
     assert {name: row.sign for name, row in perturbation.MEASURES.items()} == {
         "perturbation_robustness": -1,
         "perturbation_robustness_magnitude": -1,
     }
     assert all(row.sign == +1 for row in pac_bayes.MEASURES.values())
     # narrow margins: examples near the boundary are lost to less noise
-    sturdy = network(examples=300)
-    logits = np.sort(np.asarray(apply(sturdy.params, sturdy.train.images)), axis=1)
+    robust = network(examples=300)
+    logits = np.sort(np.asarray(apply(robust.params, robust.train.images)), axis=1)
     far = np.argsort(logits[:, -2] - logits[:, -1])
     halves = [
-        dataclasses.replace(sturdy, train=Dataset(sturdy.train.images[part], sturdy.train.labels[part]))
+        dataclasses.replace(robust, train=Dataset(robust.train.images[part], robust.train.labels[part]))
         for part in (far[:150], far[150:])
     ]
     for name, row in pac_bayes.MEASURES.items():

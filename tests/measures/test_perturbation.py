@@ -81,7 +81,7 @@ def test_scaling_units_does_not_change_noise_in_proportion():
         assert same == ("neuron_scaling" in row.invariant), name
 
 
-def test_folded_by_default_and_a_network_beyond_help():
+def test_folded_by_default():
     net = build("nin", image_shape=(8, 8, 3), classes=4, depth=1, width=4)
     params, stats = net.init(KEY)
     stats = jax.tree.map(lambda x: 0.25 * jnp.ones_like(x), stats)

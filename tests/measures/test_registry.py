@@ -36,22 +36,22 @@ def test_options_reach_the_measure_and_keys_fold_the_name():
     assert together["davies_bouldin"] == answer("davies_bouldin", model)
 
 
-def test_a_measure_that_fails_says_so_and_leaves_the_others_alone(monkeypatch):
+def test_a_measure_that_fails_has_a_reason_and_does_not_affect_the_others(monkeypatch):
     def breaks(model, key):
         raise ZeroDivisionError("no weight left\nsecond line")
 
     def nothing(model, key):
         return Estimate(math.nan)
 
-    monkeypatch.setitem(MEASURES, "breaks", Measure(breaks, 1, "size", 0.0, "nobody"))
-    monkeypatch.setitem(MEASURES, "nothing", Measure(nothing, 1, "size", 0.0, "nobody"))
+    monkeypatch.setitem(MEASURES, "breaks", Measure(breaks, 1, "size", 0.0, "no source"))
+    monkeypatch.setitem(MEASURES, "nothing", Measure(nothing, 1, "size", 0.0, "no source"))
     found = measure(trained(0), ["breaks", "num_parameters", "nothing"])
     assert (found["breaks"].status, found["breaks"].reason) == ("failed", "ZeroDivisionError: no weight left")
     assert found["nothing"].status == "failed"
     assert found["num_parameters"].status == "ok"
 
 
-def test_what_a_network_lacks_makes_a_measure_not_applicable():
+def test_measures_of_missing_fields_are_not_applicable():
     full = trained(0)
     bare = TrainedModel(full.apply, full.params, full.train)
     lacking = [name for name, row in MEASURES.items() if row.needs]

@@ -27,10 +27,10 @@ def test_search_of_a_step_says_that_it_jumps():
     assert not jump.converged
     assert jump.scale == pytest.approx(0.3, rel=1e-3) and jump.scale < 0.3
     assert search.largest_scale(step, 0.1, start=1.0, scale_tolerance=1e-3).converged
-    hopeless = search.largest_scale(lambda x: 1.0, 0.1, start=1.0, scale_tolerance=0.01)
-    assert (hopeless.scale, hopeless.converged) == (0.0, False)
-    boundless = search.largest_scale(lambda x: 0.0, 0.1, start=1.0, scale_tolerance=0.01)
-    assert boundless.high == math.inf and not boundless.converged
+    never_within = search.largest_scale(lambda x: 1.0, 0.1, start=1.0, scale_tolerance=0.01)
+    assert (never_within.scale, never_within.converged) == (0.0, False)
+    never_beyond = search.largest_scale(lambda x: 0.0, 0.1, start=1.0, scale_tolerance=0.01)
+    assert never_beyond.high == math.inf and not never_beyond.converged
     nan = search.largest_scale(lambda x: math.nan if x > 2 else 0.0, 0.1, start=1.0, scale_tolerance=0.01)
     assert nan.scale == pytest.approx(2.0, rel=0.01)
     within = search.largest_scale(lambda x: x, 1.0, start=0.995, scale_tolerance=1e-3, response_tolerance=0.01)

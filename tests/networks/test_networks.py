@@ -79,9 +79,11 @@ def test_training_agrees_with_flax_layers(conv, size):
     keys = jax.random.split(jax.random.key(7), 3)
     images, labels = jax.random.normal(keys[0], (6, size, size, 2)), jnp.asarray([0, 1, 2, 0, 1, 2])
     params, stats = network.init(keys[1])
-    theirs = reference.init(keys[1], images, train=False)
+    flax_variables = reference.init(keys[1], images, train=False)
     for a, b in zip(
-        jax.tree.leaves((params, stats)), jax.tree.leaves((theirs["params"], theirs["batch_stats"])), strict=True
+        jax.tree.leaves((params, stats)),
+        jax.tree.leaves((flax_variables["params"], flax_variables["batch_stats"])),
+        strict=True,
     ):
         np.testing.assert_array_equal(a, b)
     params, stats = worn(network, keys[2])
@@ -132,7 +134,7 @@ def test_the_gradient_of_batch_norm_in_float64(axis):
         jax.test_util.check_grads(value, (x, scale, beta), order=1, modes=["rev"], rtol=1e-6)
 
 
-def test_patches_refuse_what_they_cannot_do():
+def test_patches_refuse_dilation_and_groups():
     with pytest.raises(ValueError, match="neither dilation nor groups"):
         patches_conv(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2)), (1, 1), "SAME", rhs_dilation=(2, 2))
     with pytest.raises(ValueError, match="neither dilation nor groups"):

@@ -19,7 +19,7 @@ MODELS = [{"seed": s} for s in range(7)] + [
 
 
 def plain_losses(apply, params, train, grid):
-    """The loss at every kept count of `grid`, by a sort and masks of its own; kernels are arrays of four axes."""
+    """The loss at every kept count of `grid`, by another sort and other masks; kernels are arrays of four axes."""
     leaves, structure = jax.tree.flatten(params)
     flat = np.concatenate([np.abs(np.asarray(w)).ravel() for w in leaves if w.ndim == 4])
     dropped_first = sorted(range(len(flat)), key=lambda i: (flat[i], i))

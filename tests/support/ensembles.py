@@ -8,7 +8,7 @@ import jax
 
 from prunegen_jax import training
 from prunegen_jax.networks import build
-from prunegen_jax.training import TrainingRequest, Recipe
+from prunegen_jax.training import Recipe, TrainingRequest
 
 RECIPE = Recipe(batch_size=20, target=1.65, max_epochs=12)
 

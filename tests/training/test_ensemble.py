@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prunegen_jax import data, training
-from prunegen_jax.training import TrainingRequest, Recipe
+from prunegen_jax.training import Recipe, TrainingRequest
 from tests.support.ensembles import RECIPE, ends, jobs, network, stacked
 
 
@@ -38,19 +38,19 @@ def test_slots_are_refilled(in_three_slots):
     assert last[0].status == "converged"
     order = [index for now in in_three_slots for index, _ in now]
     assert order[:3] == [0, 1, 2]
-    assert 3 in order[order.index(2) : order.index(2) + 5]  # it took the slot of the one that diverged
+    assert 3 in order[order.index(2) : order.index(2) + 5]  # in the slot of the network that diverged
 
 
-def test_neither_companions_nor_slots_change_a_network(in_three_slots, digits):
+def test_neither_other_networks_nor_slots_change_a_network(in_three_slots, digits):
     expected = ends(in_three_slots)
-    turned = ends(training.train_many(network(), digits, jobs()[::-1], slots=3))
-    for index, snapshot in turned.items():
+    reversed_order = ends(training.train_many(network(), digits, jobs()[::-1], slots=3))
+    for index, snapshot in reversed_order.items():
         assert_equal(snapshot, expected[4 - index])
     alone = ends(training.train_many(network(), digits, jobs()[3:4], slots=3))
     assert_equal(alone[0], expected[3])
 
 
-def test_goes_on_bit_for_bit(in_three_slots, digits):
+def test_resumes_bit_for_bit(in_three_slots, digits):
     expected = ends(in_three_slots)
     begun = [snapshot for now in in_three_slots for index, snapshot in now if index == 3][1]
     rest = [TrainingRequest(job.h, job.recipe, begun if i == 3 else None) for i, job in enumerate(jobs())]
@@ -71,10 +71,10 @@ def test_one_update_is_that_of_a_single_slot(digits):
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(singly), strict=True):
         np.testing.assert_allclose(a[1], b[0], rtol=1e-4, atol=1e-5)
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(state), strict=True):
-        np.testing.assert_array_equal(a[3], b)  # no update was asked of this one
+        np.testing.assert_array_equal(a[3], b)  # this slot had no update to do
 
 
-def test_nothing_is_compiled_for_the_next_in_a_slot(in_three_slots, digits):
+def test_the_next_network_of_a_slot_compiles_nothing(in_three_slots, digits):
     compiled = training.compile_for(network(), RECIPE, slots=3)
     before = compiled.run._cache_size()
     list(training.train_many(network(), digits, jobs()[:4], slots=3))
@@ -93,7 +93,7 @@ def test_spans_tell_updates_from_checks(digits):
     assert seen.count("update") >= sum(snapshot.epochs for snapshot in last.values())
 
 
-def test_what_cannot_be_trained_together(digits):
+def test_requests_that_cannot_train_together(digits):
     other = TrainingRequest(jobs()[0].h, Recipe(batch_size=25))
     with pytest.raises(ValueError, match=r"trained together must share .*: \('momentum', 25, False\) is not"):
         next(training.train_many(network(), digits, [jobs()[0], other]))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prunegen_jax import data, training
-from prunegen_jax.training import Job
+from prunegen_jax.training import TrainingRequest
 from tests.support.ensembles import RECIPE, ends, jobs, network, stacked
 
 pytestmark = pytest.mark.devices
@@ -21,7 +21,7 @@ def digits():
 
 
 def test_networks_end_as_on_one_device(devices, digits):
-    short = [Job(job.h, dataclasses.replace(job.recipe, max_epochs=2)) for job in jobs() * 2]
+    short = [TrainingRequest(job.h, dataclasses.replace(job.recipe, max_epochs=2)) for job in jobs() * 2]
     sharded = ends(training.train_many(network(), digits, short, slots=8, devices=devices))
     whole = ends(training.train_many(network(), digits, short, slots=8))
     assert set(sharded) == set(whole) == set(range(10))
