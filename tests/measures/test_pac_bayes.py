@@ -82,7 +82,7 @@ def test_compat_none_means_no_compatibility():
 
 
 def test_signs():
-    """The same function with twice the logits tolerates more noise before a label changes, in relation to its weights."""
+    """The same function with twice the logits tolerates more noise before a label changes."""
     assert {name: row.sign for name, row in perturbation.MEASURES.items()} == {
         "perturbation_robustness": -1,
         "perturbation_robustness_magnitude": -1,

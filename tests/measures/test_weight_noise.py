@@ -23,13 +23,13 @@ def test_noise_has_the_distribution_it_says():
     np.testing.assert_allclose(plain.reshape(3, -1).std(axis=1), 0.1, rtol=0.03)
     expected = np.sqrt(0.01 * np.array([4.0, 0.25, 0.0]) + 0.09)
     np.testing.assert_allclose(floored.reshape(3, -1).std(axis=1), expected, rtol=0.03)
-    ours, theirs = (
+    plain_rgm, magnitude_rgm = (
         np.asarray(weight_noise.add_rgm_noise(w, KEY, jnp.float32(0.5), magnitude=m, normalized=())["x"] - w["x"])
         for m in (False, True)
     )
-    np.testing.assert_allclose(ours.reshape(3, -1).std(axis=1), 0.25, rtol=0.03)  # σ² as standard deviation
+    np.testing.assert_allclose(plain_rgm.reshape(3, -1).std(axis=1), 0.25, rtol=0.03)  # σ² as standard deviation
     expected = 0.25 * np.array([4.0, 0.25, 0.0]) + 1e-6  # σ² w² + ε² as standard deviation
-    np.testing.assert_allclose(theirs.reshape(3, -1).std(axis=1), expected, rtol=0.03)
+    np.testing.assert_allclose(magnitude_rgm.reshape(3, -1).std(axis=1), expected, rtol=0.03)
 
 
 def test_rgm_noise_in_the_neutral_batch_norm():
