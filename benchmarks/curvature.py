@@ -98,7 +98,7 @@ def main():
 
     model, snapshot = trained(arguments)
     network = objective.weight_function(model)
-    goal = objective.make_objective(network)
+    goal = network.objective()
     flat = ravel_pytree(network.weights)[0]
     print(f"{snapshot.status} after {snapshot.updates} updates, cross-entropy {snapshot.check_loss[-1]:.4f}")
     print(f"{flat.size} parameters, {len(model.train)} examples")

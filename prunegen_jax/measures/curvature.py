@@ -16,16 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from prunegen_jax.compute import trees
 from prunegen_jax.compute.options import check_at_least, check_choice
 from prunegen_jax.measures import fisher, hessian, lanczos, traces
-from prunegen_jax.measures.objective import (
-    Objective,
-    WeightFunction,
-    kernel_names,
-    make_objective,
-    weight_details,
-    weight_function,
-)
+from prunegen_jax.measures.objective import Objective, Weights, weight_function
 from prunegen_jax.types import Estimate, Measure, Partial, TrainedModel
 
 
@@ -59,7 +53,7 @@ def hessian_top_eigenvalue(
         ValueError: if `count` is below 1 or above the budget or the number of weights.
     """
     network = weight_function(model, fold=fold)
-    operator = hessian.linearized(make_objective(network, batch_size), network.weights, memory=memory)
+    operator = hessian.linearized(network.objective(batch_size), network.weights, memory=memory)
     flat = ravel_pytree(network.weights)[0]
     found = lanczos.largest_eigenvalues(
         operator, jax.random.normal(key, flat.shape, flat.dtype), count=count, tolerance=tolerance, budget=budget
@@ -67,7 +61,7 @@ def hessian_top_eigenvalue(
     return Estimate(
         float(found.values[0]),
         details={
-            **weight_details(network),
+            **network.details(),
             "eigenvalues": found.values.tolist(),
             "residuals": found.residuals.tolist(),
             "smallest": found.smallest,
@@ -82,7 +76,7 @@ def hessian_trace(model: TrainedModel, key: jax.Array, **options: Any) -> Estima
 
     Options: those of `operator_trace`.
     """
-    return operator_trace(model, key, lambda network, objective: hessian.hessian(objective, network.weights), **options)
+    return operator_trace(model, key, hessian.hessian, **options)
 
 
 def hessian_weighted_trace(
@@ -105,12 +99,11 @@ def hessian_weighted_trace(
     """
     check_choice("parameters", parameters, ("kernels", "all"))
 
-    def operator(network: WeightFunction, objective: Objective) -> Partial:
-        scale = network.weights
+    def operator(objective: Objective, weights: Weights) -> Partial:
+        scale = weights
         if parameters == "kernels":
-            names = set(kernel_names(network))
-            scale = {name: leaf if name in names else jnp.zeros_like(leaf) for name, leaf in scale.items()}
-        return hessian.weighted(hessian.hessian(objective, network.weights), scale)
+            scale = {n: w if trees.is_kernel(tuple(n.split("/")), w) else jnp.zeros_like(w) for n, w in weights.items()}
+        return hessian.weighted(hessian.hessian(objective, weights), scale)
 
     return operator_trace(model, key, operator, **options)
 
@@ -121,15 +114,13 @@ def gauss_newton_trace(model: TrainedModel, key: jax.Array, **options: Any) -> E
     (1/m) Σ_i E_{y∼p_i} ‖∇ ln p(y | x_i)‖²: labels drawn from the network's own predictions p_i. Options: those of
     `operator_trace`.
     """
-    return operator_trace(
-        model, key, lambda network, objective: hessian.gauss_newton(objective, network.weights), **options
-    )
+    return operator_trace(model, key, hessian.gauss_newton, **options)
 
 
 def operator_trace(
     model: TrainedModel,
     key: jax.Array,
-    make_operator: Callable[[WeightFunction, Objective], Partial],
+    make_operator: Callable[[Objective, Weights], Partial],
     *,
     method: str = "hutch++",
     relative_error: float = 0.02,
@@ -143,7 +134,7 @@ def operator_trace(
     Args:
         model: any.
         key: randomness of the probes.
-        make_operator: from a network and its training loss to the operator.
+        make_operator: from the training loss and the weights to the operator.
         method: as in `traces.trace`.
         relative_error: as in `traces.trace`.
         budget: as in `traces.trace`.
@@ -156,7 +147,7 @@ def operator_trace(
     """
     network = weight_function(model, fold=fold)
     found = traces.trace(
-        make_operator(network, make_objective(network, batch_size)),
+        make_operator(network.objective(batch_size), network.weights),
         ravel_pytree(network.weights)[0],
         key,
         method=method,
@@ -164,7 +155,7 @@ def operator_trace(
         budget=budget,
         sketch=sketch,
     )
-    details = {**weight_details(network), "method": method, "products": found.products, "converged": found.converged}
+    details = {**network.details(), "method": method, "products": found.products, "converged": found.converged}
     return Estimate(found.value, found.sem if math.isfinite(found.sem) else None, details=details)
 
 
@@ -203,7 +194,7 @@ def hessian_frobenius_norm(
     if budget < probes * steps:
         raise ValueError(f"budget={budget} must be at least probes × steps = {probes * steps}")
     network = weight_function(model, fold=fold)
-    operator = hessian.hessian(make_objective(network, batch_size), network.weights)
+    operator = hessian.hessian(network.objective(batch_size), network.weights)
     flat = ravel_pytree(network.weights)[0]
     largest_count = budget // (probes * steps)
     blocks: list[lanczos.Spectrum] = []
@@ -216,7 +207,7 @@ def hessian_frobenius_norm(
         converged = error <= 2 * square * relative_error
         if len(blocks) == largest_count or (converged and len(blocks) > 1):
             break
-    details = {**weight_details(network), "products": int(nodes.size), "converged": bool(converged)}
+    details = {**network.details(), "products": int(nodes.size), "converged": bool(converged)}
     details |= {"nodes": nodes.tolist(), "weights": weights.tolist()}
     return Estimate(value, error / (2 * value) if value > 0 else None, details=details)
 

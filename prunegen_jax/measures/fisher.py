@@ -17,7 +17,7 @@ from prunegen_jax.compute import lockstep, trees
 from prunegen_jax.compute.evaluation import batches
 from prunegen_jax.compute.options import check_choice
 from prunegen_jax.measures import gradient_noise, hessian
-from prunegen_jax.measures.objective import make_objective, weight_details, weight_function
+from prunegen_jax.measures.objective import weight_function
 from prunegen_jax.measures.structure import activation_function, activation_names, is_folded, select_network
 from prunegen_jax.types import Dataset, Estimate, Measure, Partial, PyTree, TrainedModel, not_applicable
 
@@ -47,10 +47,10 @@ def fisher_rao_norm(
     """
     check_choice("fisher", fisher, ("empirical", "true"))
     network = weight_function(model, fold=fold)
-    objective = make_objective(network, batch_size)
+    objective = network.objective(batch_size)
     values = hessian.rayleigh_fisher(objective, network.weights, network.weights)[0 if fisher == "empirical" else 1]
     examples = np.asarray(values, np.float64).reshape(-1)[: len(model.train)]
-    return Estimate(float(examples.mean()), details={**weight_details(network), "fisher": fisher})
+    return Estimate(float(examples.mean()), details={**network.details(), "fisher": fisher})
 
 
 def empirical_fisher_trace(
@@ -59,7 +59,7 @@ def empirical_fisher_trace(
     """(1/m) Σ_i ‖∇ℓ_i(w)‖² with the true labels, from per-example gradients."""
     network = weight_function(model, fold=fold)
     squares, _ = gradient_noise.example_gradients(network, np.arange(len(model.train)), batch_size)
-    return Estimate(float(squares.mean()), details=weight_details(network))
+    return Estimate(float(squares.mean()), details=network.details())
 
 
 def relative_flatness(

@@ -16,16 +16,7 @@ from jax.flatten_util import ravel_pytree
 from prunegen_jax.compute import lockstep
 from prunegen_jax.compute.sampling import standard_error
 from prunegen_jax.measures import hessian
-from prunegen_jax.measures.objective import (
-    Objective,
-    WeightFunction,
-    Weights,
-    chunk_loss,
-    chunk_size,
-    make_objective,
-    weight_details,
-    weight_function,
-)
+from prunegen_jax.measures.objective import Objective, WeightFunction, Weights, chunk_loss, chunk_size, weight_function
 from prunegen_jax.types import Dataset, Estimate, Measure, TrainedModel
 
 PER_EXAMPLE_VALUES = 20_000_000  # floats that the gradients of one chunk may take
@@ -64,7 +55,7 @@ def gradient_noise(
     unbiased = n < size if unbiased is None else unbiased
     value = (squares.sum() - n * float(mean @ mean)) / (n - 1 if unbiased else n)
     sem = None if n == size else _sem(network, chosen, squares, mean, size, batch_size)
-    details = {**weight_details(network), "examples": n, "squared_gradient_norm": float(mean @ mean)}
+    details = {**network.details(), "examples": n, "squared_gradient_norm": float(mean @ mean)}
     return Estimate(float(value), sem, details=details)
 
 
@@ -79,7 +70,7 @@ def example_gradients(
     """‖∇ℓ_i‖² `[n]` of the `chosen` examples `[n]` and their mean gradient `[p]`, both float64."""
     parameters = sum(leaf.size for leaf in network.weights.values())
     length = batch_size or max(1, min(chunk_size(network.data), PER_EXAMPLE_VALUES // parameters))
-    objective = make_objective(_take(network, chosen), length)
+    objective = _take(network, chosen).objective(length)
     squares, total = [], np.zeros(parameters)
     for indices, scale in zip(objective.indices, objective.scale, strict=True):
         square, gradient = _gradients(objective, network.weights, indices, scale)
@@ -115,7 +106,7 @@ def _sem(
     """Standard error of the mean of ‖g_i − ḡ‖² over a sample without replacement from `size` examples."""
     unravel = ravel_pytree(network.weights)[1]
     direction = unravel(jnp.asarray(mean, jnp.result_type(*network.weights.values())))
-    objective = make_objective(_take(network, chosen), batch_size)
+    objective = _take(network, chosen).objective(batch_size)
     slopes = hessian.slopes(objective, network.weights, direction)
     distances = squares - 2 * np.asarray(slopes, np.float64).reshape(-1)[: len(chosen)] + mean @ mean
     return float((standard_error(distances) or 0.0) * np.sqrt(1 - len(chosen) / size))

@@ -16,14 +16,7 @@ import numpy as np
 
 from prunegen_jax.compute.options import check_at_least, check_positive
 from prunegen_jax.compute.sampling import mean_and_standard_error
-from prunegen_jax.measures.objective import (
-    WeightFunction,
-    Weights,
-    make_objective,
-    mean_loss,
-    weight_details,
-    weight_function,
-)
+from prunegen_jax.measures.objective import WeightFunction, Weights, mean_loss, weight_function
 from prunegen_jax.measures.weight_noise import add_gaussian
 from prunegen_jax.measures.worst_case import ascend_box, make_box
 from prunegen_jax.types import Estimate, Measure, TrainedModel
@@ -73,7 +66,7 @@ def average_rise(
     check_positive(rho=rho)
     check_at_least(4, budget=budget)
     network = weight_function(model, fold=fold)
-    objective = make_objective(network, batch_size)
+    objective = network.objective(batch_size)
     dense = mean_loss(objective, network.weights)
     perturb = functools.partial(add_gaussian, magnitude=adaptive, floor=jnp.float32(0.0))
     pairs: list[float] = []
@@ -87,7 +80,7 @@ def average_rise(
         converged = checked and sem <= relative_error * abs(value)
         if converged or 2 * len(pairs) + 2 > budget:
             break
-    details = {**weight_details(network), "evaluations": 2 * len(pairs), "converged": converged, "rho": rho}
+    details = {**network.details(), "evaluations": 2 * len(pairs), "converged": converged, "rho": rho}
     return Estimate(value, sem, details=details)
 
 
@@ -169,10 +162,10 @@ def _largest_rise(
     network: WeightFunction, box: Weights, key: jax.Array, steps: int, starts: int, batch_size: int | None
 ) -> tuple[float, float, dict[str, Any]]:
     """The largest rise of the loss found in a box, the loss of the network as it is, and details."""
-    objective = make_objective(network, batch_size)
+    objective = network.objective(batch_size)
     worst = ascend_box(objective, network.weights, box, key, steps=steps, starts=starts)
     dense = ascend_box(objective, network.weights, box, key, steps=0, starts=1).loss  # by the same sums
-    return worst.loss - dense, dense, {**weight_details(network), "gradients": worst.gradients}
+    return worst.loss - dense, dense, {**network.details(), "gradients": worst.gradients}
 
 
 _ANDRIUSHCHENKO = "Andriushchenko et al. 2023"

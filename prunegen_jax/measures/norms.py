@@ -18,16 +18,9 @@ import numpy as np
 
 from prunegen_jax.compute import lockstep, trees
 from prunegen_jax.compute.options import check_positive
+from prunegen_jax.measures import structure
 from prunegen_jax.measures.estimates import log, normalized_estimate
 from prunegen_jax.measures.margins import log_inverse_squared_margin
-from prunegen_jax.measures.structure import (
-    HAS_NORMALIZATION,
-    NO_INITIAL_WEIGHTS,
-    has_normalization,
-    is_folded,
-    named_kernels,
-    select_network,
-)
 from prunegen_jax.types import Estimate, Measure, PyTree, TrainedModel
 
 
@@ -107,7 +100,7 @@ def path_norm(
     log_norm = _log_path_norm(model, power, fold)
     if isinstance(log_norm, Estimate):
         return log_norm
-    details = {"folded": is_folded(model, fold=fold)}
+    details = {"folded": structure.is_folded(model, fold=fold)}
     return normalized_estimate(
         log_value=log_norm / power if root else log_norm, size=len(model.train), normalize=normalize, details=details
     )
@@ -121,20 +114,23 @@ def path_norm_over_margin(
     if isinstance(log_norm, Estimate):
         return log_norm
     over, details = log_inverse_squared_margin(model)
-    details["folded"] = is_folded(model, fold=fold)
+    details["folded"] = structure.is_folded(model, fold=fold)
     return normalized_estimate(log_value=log_norm + over, size=len(model.train), normalize=normalize, details=details)
 
 
 def squared_norms(model: TrainedModel, fold: bool) -> dict[str, float]:
     """‖W_l‖_F² of every kernel by name, in float64."""
-    return {name: trees.squared_norm(w) for name, w in named_kernels(select_network(model, fold=fold)).items()}
+    return {
+        name: trees.squared_norm(w)
+        for name, w in structure.named_kernels(structure.select_network(model, fold=fold)).items()
+    }
 
 
 def differences(model: TrainedModel, fold: bool) -> dict[tuple[str, ...], np.ndarray] | Estimate:
     """W_l − W_l⁰ of every kernel by path, float64; the answer "not applicable" without initial weights."""
-    network = select_network(model, fold=fold)
+    network = structure.select_network(model, fold=fold)
     if network.init_params is None:
-        return NO_INITIAL_WEIGHTS
+        return structure.NO_INITIAL_WEIGHTS
     initial = trees.kernels(network.init_params)
     return {
         path: np.asarray(kernel, np.float64) - np.asarray(initial[path], np.float64)
@@ -173,7 +169,7 @@ def product(
         times: a factor.
         details: of the estimate, besides its own.
     """
-    details = {"folded": is_folded(model, fold=fold), **(details or {})}
+    details = {"folded": structure.is_folded(model, fold=fold), **(details or {})}
     zeros = [name for name, square in squares.items() if square == 0.0]
     if zeros:
         details["zero_layers"] = zeros
@@ -188,7 +184,7 @@ def product(
 
 def _sum(model: TrainedModel, squares: dict[str, float], fold: bool, normalize: str, *, root: bool = False) -> Estimate:
     value = math.sqrt(sum(squares.values())) if root else sum(squares.values())
-    details = {"folded": is_folded(model, fold=fold), "layers": squares}
+    details = {"folded": structure.is_folded(model, fold=fold), "layers": squares}
     return normalized_estimate(value=value, size=len(model.train), normalize=normalize, details=details)
 
 
@@ -200,9 +196,9 @@ def _path_sum(apply: Any, params: PyTree, ones: jax.Array, power: jax.Array) -> 
 
 def _log_path_norm(model: TrainedModel, power: float, fold: bool) -> float | Estimate:
     check_positive(power=power)
-    network = select_network(model, fold=fold)
-    if has_normalization(network.params):
-        return HAS_NORMALIZATION
+    network = structure.select_network(model, fold=fold)
+    if structure.has_normalization(network.params):
+        return structure.HAS_NORMALIZATION
     ones = jnp.ones((1, *model.train.images.shape[1:]), jnp.float32)
     return log(float(_path_sum(network.apply, network.params, ones, jnp.float32(power))))
 

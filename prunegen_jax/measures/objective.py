@@ -21,6 +21,18 @@ CPU_VALUES = 30_000  # input values per chunk: what a pass of a small network ke
 OTHER_VALUES = 1_500_000
 
 
+class Objective(NamedTuple):
+    """The training loss L̂(w) = (1/N) Σ_i ℓ_i(w) in chunks: a pytree, an argument of compiled programs.
+
+    `indices [chunks, B]` cover the examples; `scale [chunks, B]` is 1/N, and 0 where an index only fills up.
+    """
+
+    apply: Partial
+    data: Dataset
+    indices: jax.Array
+    scale: jax.Array
+
+
 class WeightFunction(NamedTuple):
     """A network as a function of the weights that are perturbed.
 
@@ -38,17 +50,28 @@ class WeightFunction(NamedTuple):
     data: Dataset
     folded: bool
 
+    def kernel_names(self) -> list[str]:
+        """Names of the kernels among the weights: what bounds count as w, ω scalars in all."""
+        return [name for name, leaf in self.weights.items() if trees.is_kernel(tuple(name.split("/")), leaf)]
 
-class Objective(NamedTuple):
-    """The training loss L̂(w) = (1/N) Σ_i ℓ_i(w) in chunks: a pytree, an argument of compiled programs.
+    def details(self) -> dict[str, Any]:
+        """What the details of every flatness measure say about the weights that it perturbs."""
+        return {"folded": self.folded, "parameters": trees.count(self.weights)}
 
-    `indices [chunks, B]` cover the examples; `scale [chunks, B]` is 1/N, and 0 where an index only fills up.
-    """
+    def objective(self, batch_size: int | None = None) -> Objective:
+        """The training loss in chunks of `batch_size`; None for a size that suits backend and images.
 
-    apply: Partial
-    data: Dataset
-    indices: jax.Array
-    scale: jax.Array
+        Raises:
+            ValueError: for a batch size below 1.
+        """
+        size = len(self.data)
+        length = chunk_size(self.data) if batch_size is None else batch_size
+        check_at_least(1, batch_size=length)
+        indices = jnp.asarray(batches(size, batch_size=length), jnp.int32)
+        position = jnp.arange(indices.size).reshape(indices.shape)
+        dtype = jnp.result_type(*self.weights.values())
+        scale = jnp.where(position < size, jnp.asarray(1 / size, dtype), jnp.asarray(0, dtype))
+        return Objective(self.apply, self.data, indices, scale)
 
 
 def weight_function(model: TrainedModel, *, fold: bool = True) -> WeightFunction:
@@ -68,23 +91,6 @@ def weight_function(model: TrainedModel, *, fold: bool = True) -> WeightFunction
         network.train,
         is_folded(model, fold=fold),
     )
-
-
-def make_objective(network: WeightFunction, batch_size: int | None = None) -> Objective:
-    """The training loss of a network in chunks of `batch_size`; None for a size that suits backend and images.
-
-    Raises:
-        ValueError: for a batch size below 1.
-    """
-    size = len(network.data)
-    length = chunk_size(network.data) if batch_size is None else batch_size
-    check_at_least(1, batch_size=length)
-    rows = batches(size, batch_size=length)
-    indices = jnp.asarray(rows, jnp.int32)
-    position = jnp.arange(indices.size).reshape(indices.shape)
-    dtype = jnp.result_type(*network.weights.values())
-    scale = jnp.where(position < size, jnp.asarray(1 / size, dtype), jnp.asarray(0, dtype))
-    return Objective(network.apply, network.data, indices, scale)
 
 
 def chunk_size(data: Dataset) -> int:
@@ -115,16 +121,6 @@ def chunk_logits(objective: Objective, weights: Weights, indices: jax.Array) -> 
     """Logits `[B, K]` and labels `[B]` of one chunk, in the weights' own precision."""
     images, labels = objective.data.take(indices)
     return objective.apply(weights, images.astype(jnp.result_type(*weights.values()))), labels
-
-
-def kernel_names(network: WeightFunction) -> list[str]:
-    """Names of the kernels among the weights: what bounds count as w, ω scalars in all."""
-    return [name for name, leaf in network.weights.items() if trees.is_kernel(tuple(name.split("/")), leaf)]
-
-
-def weight_details(network: WeightFunction) -> dict[str, Any]:
-    """What the details of every flatness measure say about the weights that it perturbs."""
-    return {"folded": network.folded, "parameters": trees.count(network.weights)}
 
 
 def _apply(apply: Partial, params: PyTree, weights: Weights, images: jax.Array) -> jax.Array:

@@ -30,13 +30,7 @@ import numpy as np
 from prunegen_jax.compute import lockstep, trees
 from prunegen_jax.compute.evaluation import cross_entropy
 from prunegen_jax.compute.options import check_choice
-from prunegen_jax.measures.structure import (
-    HAS_NORMALIZATION,
-    NO_INITIAL_WEIGHTS,
-    has_normalization,
-    is_folded,
-    select_network,
-)
+from prunegen_jax.measures import structure
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -80,11 +74,11 @@ def pac_bayes_dropout(
     """
     check_choice("prior", prior, ("zero", "init"))
     _check(rates, sigmas, lambdas, clip, confidence, draws)
-    network = select_network(model, fold=fold)
-    if has_normalization(network.params):
-        return HAS_NORMALIZATION
+    network = structure.select_network(model, fold=fold)
+    if structure.has_normalization(network.params):
+        return structure.HAS_NORMALIZATION
     if prior == "init" and network.init_params is None:
-        return NO_INITIAL_WEIGHTS
+        return structure.NO_INITIAL_WEIGHTS
     centre = network.init_params if prior == "init" else jax.tree.map(jnp.zeros_like, network.params)
     square = trees.squared_norm(trees.subtract(network.params, centre))
     m, pairs = len(network.train), len(rates) * len(sigmas)
@@ -106,7 +100,7 @@ def pac_bayes_dropout(
                     best = {"bound": value, "sem": above - value, "plugged_in": plain, "training_loss": loss}
                     best |= {"rate": rate, "sigma": sigma, "lambda": lam, "kl": kl}
     bound, sem = best.pop("bound"), best.pop("sem")
-    details = {**best, "folded": is_folded(model, fold=fold), "clip": clip, "confidence": confidence}
+    details = {**best, "folded": structure.is_folded(model, fold=fold), "clip": clip, "confidence": confidence}
     return Estimate(bound, sem, details={**details, "vacuous": bound >= clip})
 
 

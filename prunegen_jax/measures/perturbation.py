@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prunegen_jax.measures.objective import weight_details, weight_function
+from prunegen_jax.measures.objective import weight_function
 from prunegen_jax.measures.search import largest_scale, scale_standard_error, search_details
 from prunegen_jax.measures.weight_noise import add_gaussian, losses_under_noise, mean_loss_and_error
 from prunegen_jax.pruning import limit_of
@@ -74,7 +74,7 @@ def noise_robustness(
     if not crossing.scale > 0:
         reason = "no scale was found: the smallest noise tried exceeds the tolerance"
         return Estimate(math.nan, status="failed", reason=reason, details=search_details(crossing))
-    details = {**weight_details(network), **search_details(crossing), "limit": limit, "loss": crossing.response}
+    details = {**network.details(), **search_details(crossing), "limit": limit, "loss": crossing.response}
     details |= {"dense": dense, "note": note, "draws": draws}
     sem = scale_standard_error(crossing, lambda scale: evaluate(scale)[0])
     return Estimate(crossing.scale, sem, details=details)

@@ -15,15 +15,7 @@ import numpy as np
 from prunegen_jax.compute import lockstep, trees
 from prunegen_jax.compute.options import check_at_least, check_positive
 from prunegen_jax.measures import hessian
-from prunegen_jax.measures.objective import (
-    Objective,
-    Weights,
-    chunk_loss,
-    make_objective,
-    mean_loss,
-    weight_details,
-    weight_function,
-)
+from prunegen_jax.measures.objective import Objective, Weights, chunk_loss, mean_loss, weight_function
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
 
@@ -97,10 +89,10 @@ def sam_sharpness_batches(
     indices = np.stack([np.pad(group, (0, longest - len(group)), mode="edge") for group in groups])
     used = np.stack([np.arange(longest) < len(group) for group in groups])
     scale = (used / used.sum(axis=1, keepdims=True)).astype(jnp.result_type(*network.weights.values()))
-    objective = make_objective(network)._replace(indices=jnp.asarray(indices, jnp.int32), scale=jnp.asarray(scale))
+    objective = network.objective()._replace(indices=jnp.asarray(indices, jnp.int32), scale=jnp.asarray(scale))
     rises = np.asarray(_batch_rises(objective, network.weights, jnp.float32(rho)), np.float64)
     value = float(np.average(rises, weights=used.sum(axis=1)))
-    return Estimate(value, details={**weight_details(network), "rho": rho, "batches": len(groups)})
+    return Estimate(value, details={**network.details(), "rho": rho, "batches": len(groups)})
 
 
 @lockstep.jit
@@ -131,11 +123,11 @@ def _step(weights: Weights, gradient: Weights, rho: jax.Array, eta: jax.Array, *
 def _one_step(model: TrainedModel, rho: float, eta: float | None, fold: bool, batch_size: int | None) -> Estimate:
     check_positive(rho=rho)
     network = weight_function(model, fold=fold)
-    objective = make_objective(network, batch_size)
+    objective = network.objective(batch_size)
     gradient = hessian.gradient(objective, network.weights)
     perturbed = _step(network.weights, gradient, jnp.float32(rho), jnp.float32(eta or 0.0), adaptive=eta is not None)
     rise = mean_loss(objective, perturbed) - mean_loss(objective, network.weights)
-    return Estimate(rise, details={**weight_details(network), "rho": rho})
+    return Estimate(rise, details={**network.details(), "rho": rho})
 
 
 _PERMUTATION = ("permutation",)

@@ -13,7 +13,7 @@ import numpy as np
 
 from prunegen_jax.measures.cache import cached
 from prunegen_jax.measures.estimates import normalized_estimate
-from prunegen_jax.measures.objective import WeightFunction, kernel_names, weight_details, weight_function
+from prunegen_jax.measures.objective import WeightFunction, weight_function
 from prunegen_jax.measures.search import Crossing, search_details
 from prunegen_jax.measures.structure import NO_INITIAL_WEIGHTS
 from prunegen_jax.types import Estimate, TrainedModel
@@ -89,7 +89,7 @@ def magnitude_bound(
 
 def kernel_vectors(network: WeightFunction) -> tuple[np.ndarray, np.ndarray | None]:
     """w and w − w⁰ of the kernels, float64 `[ω]` each; None instead of the latter without initial weights."""
-    names = kernel_names(network)
+    names = network.kernel_names()
     w = np.concatenate([np.asarray(network.weights[name], np.float64).reshape(-1) for name in names])
     if network.initial is None:
         return w, None
@@ -99,7 +99,7 @@ def kernel_vectors(network: WeightFunction) -> tuple[np.ndarray, np.ndarray | No
 def _estimate(network: WeightFunction, scale: Scale, formula: Callable[[float], float], normalize: str) -> Estimate:
     """`formula` of the scale found, transformed, with the standard error that that of the scale implies."""
     crossing, sem = scale
-    details = {**weight_details(network), **search_details(crossing), "scale": crossing.scale, "scale_sem": sem}
+    details = {**network.details(), **search_details(crossing), "scale": crossing.scale, "scale_sem": sem}
     details["response"] = crossing.response
     if not crossing.scale > 0:
         reason = "no scale was found: the smallest perturbation tried exceeds the target"

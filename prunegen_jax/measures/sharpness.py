@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from prunegen_jax.measures import bounds, scale_bounds
-from prunegen_jax.measures.objective import make_objective, weight_function
+from prunegen_jax.measures.objective import weight_function
 from prunegen_jax.measures.search import largest_scale
 from prunegen_jax.measures.worst_case import ascend_box, loss_error_gradient, make_box
 from prunegen_jax.types import Estimate, Measure, TrainedModel
@@ -90,7 +90,7 @@ def box_size(
 
     def search() -> scale_bounds.Scale:
         network = weight_function(model, fold=fold)
-        objective = make_objective(network, batch_size)
+        objective = network.objective(batch_size)
         dense = loss_error_gradient(objective, network.weights)[1]
         limit = (float(dense) / len(model.train)) + target
 

@@ -23,6 +23,7 @@ from prunegen_jax.measures.structure import is_folded, layer_geometry, select_ne
 from prunegen_jax.types import Estimate, Measure, TrainedModel, not_applicable
 
 NormByLayer = dict[str, float]
+Formula = Callable[[NormByLayer, bool, str], Estimate]  # from ‖W_l‖₂ by name of the kernel, `fold` and `normalize`
 
 
 def product_of_spectral_norms(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
@@ -36,29 +37,17 @@ def product_of_spectral_norms(model: TrainedModel, key: jax.Array, **options: An
 
 def product_of_spectral_norms_over_margin(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
     """Π_l ‖W_l‖₂² / γ²."""
-
-    def product(spectral: NormByLayer, fold: bool, normalize: str) -> Estimate:
-        return norms.product(model, _squares(spectral), fold, normalize, over_margin=True)
-
-    return spectral_estimate(model, product, **options)
+    return spectral_estimate(model, _product(model, over_margin=True), **options)
 
 
 def sum_of_spectral_norms(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
     """d (Π_l ‖W_l‖₂²)^{1/d}."""
-
-    def equal_sum(spectral: NormByLayer, fold: bool, normalize: str) -> Estimate:
-        return norms.product(model, _squares(spectral), fold, normalize, as_sum=True)
-
-    return spectral_estimate(model, equal_sum, **options)
+    return spectral_estimate(model, _product(model, as_sum=True), **options)
 
 
 def sum_of_spectral_norms_over_margin(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
     """d (Π_l ‖W_l‖₂² / γ²)^{1/d}."""
-
-    def equal_sum(spectral: NormByLayer, fold: bool, normalize: str) -> Estimate:
-        return norms.product(model, _squares(spectral), fold, normalize, as_sum=True, over_margin=True)
-
-    return spectral_estimate(model, equal_sum, **options)
+    return spectral_estimate(model, _product(model, as_sum=True, over_margin=True), **options)
 
 
 def frobenius_over_spectral(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
@@ -119,7 +108,7 @@ def spectral_distance_from_initialization(
 
 def spectral_estimate(
     model: TrainedModel,
-    formula: Callable[[NormByLayer, bool, str], Estimate],
+    formula: Formula,
     *,
     spectral: str | None = None,
     compat: str | None = None,
@@ -130,7 +119,7 @@ def spectral_estimate(
 
     Args:
         model: any.
-        formula: from ‖W_l‖₂ by name of the kernel, `fold` and `normalize` to the estimate.
+        formula: from the norms to the estimate.
         spectral: how ‖W_l‖₂ is computed: "exact" (the default), "reshaped", "fft_layer" or "fft_rgm", see
             `convolution_norms.spectral_norm`.
         compat: "rgm" makes "fft_rgm" the default, which the code of Dziugaite et al. (2020) calls the exact norm.
@@ -148,6 +137,11 @@ def spectral_estimate(
     kernels = trees.kernels(network.params)
     by_layer = cached(network, f"spectral norms, {method}", lambda: _spectral_norms(model, kernels, method, fold))
     return by_layer if isinstance(by_layer, Estimate) else formula(by_layer, fold, normalize)
+
+
+def _product(model: TrainedModel, **flags: bool) -> Formula:
+    """The formula `norms.product` of the squared spectral norms."""
+    return lambda spectral, fold, normalize: norms.product(model, _squares(spectral), fold, normalize, **flags)
 
 
 def _method(spectral: str | None, compat: str | None) -> str:

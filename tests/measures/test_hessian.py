@@ -69,7 +69,7 @@ def operator_of(matrix):
 def test_products_against_the_dense_hessian(dense, batch_size):
     network, flat, matrix, _, gradient = dense
     with jax.enable_x64():
-        goal = objective.make_objective(network, batch_size)
+        goal = network.objective(batch_size)
         vectors = jnp.asarray(np.random.default_rng(1).normal(size=(3, len(flat))))
         expected = np.asarray(vectors) @ matrix
         for memory in (0.0, 1e9):  # recomputed, stored
@@ -83,7 +83,7 @@ def test_products_against_the_dense_hessian(dense, batch_size):
 def test_gauss_newton_and_weighted_products(dense):
     network, flat, matrix, gauss_newton, _ = dense
     with jax.enable_x64():
-        goal = objective.make_objective(network, 8)
+        goal = network.objective(8)
         vectors = jnp.asarray(np.random.default_rng(1).normal(size=(3, len(flat))))
         found = jax.jit(hessian.gauss_newton(goal, network.weights))(vectors)
         np.testing.assert_allclose(found, np.asarray(vectors) @ gauss_newton, rtol=0, atol=1e-12)
@@ -96,7 +96,7 @@ def test_full_lanczos_against_the_dense_spectrum(dense):
     network, flat, matrix, _, _ = dense
     expected = np.linalg.eigvalsh(matrix)
     with jax.enable_x64():
-        operator = hessian.linearized(objective.make_objective(network, 8), network.weights)
+        operator = hessian.linearized(network.objective(8), network.weights)
         start = jnp.asarray(np.random.default_rng(2).normal(size=len(flat)))
         found = lanczos.largest_eigenvalues(operator, start, count=len(flat), tolerance=0.0, budget=len(flat))
     # shifting all classes changes no probability: 9 eigenvalues are zero, which a Krylov space holds once
@@ -114,7 +114,7 @@ def test_lanczos_stops_when_accurate(dense, count, tolerance):
     network, flat, matrix, _, _ = dense
     expected = np.linalg.eigvalsh(matrix)[::-1][:count]
     with jax.enable_x64():
-        operator = hessian.hessian(objective.make_objective(network, 8), network.weights)
+        operator = hessian.hessian(network.objective(8), network.weights)
         start = jnp.asarray(np.random.default_rng(2).normal(size=len(flat)))
         found = lanczos.largest_eigenvalues(operator, start, count=count, tolerance=tolerance)
         low_budget = lanczos.largest_eigenvalues(operator, start, count=1, tolerance=1e-12, budget=5)
@@ -149,7 +149,7 @@ def test_quadrature_sums_functions_of_the_spectrum(dense):
     network, flat, matrix, _, _ = dense
     expected = np.linalg.eigvalsh(matrix)
     with jax.enable_x64():
-        operator = hessian.hessian(objective.make_objective(network, 37), network.weights)
+        operator = hessian.hessian(network.objective(37), network.weights)
         found = lanczos.spectral_density(operator, jnp.asarray(flat), jax.random.key(0), probes=60, steps=25)
     np.testing.assert_allclose(found.weights.sum(axis=1), 1.0, rtol=1e-10)
     for function in (lambda x: x, lambda x: x**2, lambda x: np.exp(-(x**2))):
@@ -230,7 +230,7 @@ def test_which_weights_are_moved():
     names = {f"{layer}/{leaf}" for layer in layers for leaf in ("kernel", "bias")}
     assert set(raw.weights) == set(folded.weights) == names  # neither scales nor shifts of batch norm
     assert (raw.folded, folded.folded) == (False, True)
-    assert objective.kernel_names(folded) == sorted(f"{layer}/kernel" for layer in layers)
+    assert folded.kernel_names() == sorted(f"{layer}/kernel" for layer in layers)
     doubled = {name: 2 * leaf for name, leaf in raw.weights.items()}
     by_hand = {
         name: {leaf: 2 * w if f"{name}/{leaf}" in names else w for leaf, w in layer.items()}
@@ -244,7 +244,7 @@ def test_a_second_network_of_equal_shape_compiles_nothing():
     def run(seed):
         network, flat, _, _ = problem()
         weights = {name: leaf * (1.0 + 0.1 * seed) for name, leaf in network.weights.items()}
-        goal = objective.make_objective(network, 8)
+        goal = network.objective(8)
         for memory in (0.0, 1e9):
             operator = hessian.linearized(goal, weights, memory=memory)
             lanczos.largest_eigenvalues(operator, flat, budget=8)

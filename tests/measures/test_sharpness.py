@@ -105,7 +105,7 @@ def test_ascent_finds_the_worst_corner_of_a_linear_network():
         data = Dataset(jnp.asarray(x.reshape(-1, 1, 1, 2)), jnp.asarray(y))
         moved = objective.weight_function(TrainedModel(linear, {"kernel": jnp.asarray(w)}, data))
         box = {"kernel": jnp.full((2, 2), 0.3)}
-        found = worst_case.ascend_box(objective.make_objective(moved, 6), moved.weights, box, KEY, steps=12, starts=4)
+        found = worst_case.ascend_box(moved.objective(6), moved.weights, box, KEY, steps=12, starts=4)
     corners = []
     for signs in itertools.product((-1, 1), repeat=4):
         f = x @ (w + 0.3 * np.reshape(signs, (2, 2)))
