@@ -94,7 +94,10 @@ def spectral_distance_from_initialization(
     fold: bool = True,
     normalize: str = "raw",
 ) -> Estimate:
-    """Σ_l ‖W_l − W_l⁰‖₂². Options: those of `spectral_estimate`."""
+    """Σ_l ‖W_l − W_l⁰‖₂².
+
+    Options: those of `spectral_estimate`.
+    """
     differences = norms.differences(model, fold)
     if isinstance(differences, Estimate):
         return differences
