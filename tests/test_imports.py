@@ -57,10 +57,6 @@ BY_NAME = {"prunegen_jax", "prunegen_jax.judging"}  # whose public names are imp
 LINES = 300
 # Files that are longer, to be split. This list only gets shorter.
 LONG = {
-    "tests/measures/test_curvature.py",
-    "tests/measures/test_perturbation.py",
-    "tests/measures/test_registry.py",
-    "tests/pruning/test_pruning.py",
     "tests/runs/test_checkpoints.py",
     "tests/runs/test_pipeline.py",
 }
