@@ -6,8 +6,7 @@
 
 A NiN of depth 2 on 32×32×3 images: microseconds per image of a training step (batch 128, gradient and update) and of
 evaluation (batch 64), for one network and, per network, for several at once. Medians, programs compiled. What
-`model.conv="auto"` means (`prunegen_jax.networks.convolutions.select_convolution`) rests on this table. No peer is
-needed. The last line is one JSON object: how many times slower than the best of its column each is.
+`run.convolutions="auto"` means (`prunegen_jax.compute.planes.choose_form`) rests on this table. No peer is needed. The last line is one JSON object: how many times slower than the best of its column each is.
 """
 
 import argparse
@@ -23,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax import training
+from prunegen_jax.compute.planes import FORMS
 from prunegen_jax.networks import build
-from prunegen_jax.networks.convolutions import CONVOLUTIONS
 from prunegen_jax.training import step
 from prunegen_jax.types import Dataset
 
@@ -44,7 +43,7 @@ def timed(call, repeats):
 
 def measure(conv, width, networks, data, *, batch, repeats):
     """Microseconds per image and network of (training, evaluation)."""
-    network = build("nin", image_shape=(32, 32, 3), classes=10, depth=2, width=width, conv=conv)
+    network = build("nin", input_shape=(32, 32, 3), classes=10, depth=2, width=width, convolutions=conv)
     h = training.hyper(learning_rate=0.01, weight_decay=0.0, dropout=0.0, seed=0)
     program = step.program(network, optimizer_name="momentum", batch_size=batch, augment=False, slots=networks)
     one = (program.init(h.key), h)
@@ -57,7 +56,7 @@ def measure(conv, width, networks, data, *, batch, repeats):
         held = (jax.block_until_ready(state), held[1])
 
     training_time = timed(train, repeats) / (UPDATES * batch * networks)
-    images, (state, _) = data.inputs(data.images[:64]), held
+    images, (state, _) = data.standardise(data.inputs[:64]), held
     apply = network.apply if networks == 1 else jax.vmap(network.apply, in_axes=(0, 0, None))
     trees = jax.tree.map(lambda x: x[0], (state.stats, state.params)) if networks == 1 else (state.stats, state.params)
     evaluate = jax.jit(apply)
@@ -82,7 +81,7 @@ def main():
     worse = {}
     for width in arguments.widths:
         for networks in (1, arguments.networks):
-            found = {conv: measure(conv, width, networks, data, **size) for conv in CONVOLUTIONS}
+            found = {conv: measure(conv, width, networks, data, **size) for conv in FORMS if conv != "auto"}
             for i, what in enumerate(("training", "evaluation")):
                 best = min(row[i] for row in found.values())
                 label = f"width {width}, {networks} network{'s' * (networks > 1)}, {what}"

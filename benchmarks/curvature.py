@@ -35,7 +35,7 @@ LONG = {"relative_error": 0.01, "budget": 2000, "sketch": 64}  # the run whose t
 def trained(arguments):
     """The network, trained to a cross-entropy of 0.01, and its training set."""
     split = data.split(data.load(arguments.data, dir=arguments.dir), train_size=arguments.examples)
-    network = build("nin", image_shape=split.train.images.shape[1:], classes=split.classes, width=arguments.width)
+    network = build("nin", input_shape=split.train.inputs.shape[1:], classes=split.classes, width=arguments.width)
     h = hyper(learning_rate=0.02, weight_decay=0.0, dropout=0.0, seed=0)
     for snapshot in train(network, split.train, h, Recipe(optimizer="momentum", batch_size=32)):
         last = snapshot

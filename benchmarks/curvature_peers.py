@@ -20,7 +20,7 @@ def in_torch(model):
         conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], window, stride, padding=window // 2)
         conv.weight.data, conv.bias.data = kernel, torch.tensor(np.asarray(layer["bias"]))
         blocks += [nn.AdaptiveAvgPool2d(1), conv, nn.Flatten()] if name == "head" else [conv, nn.ReLU()]
-    images = np.asarray(model.train.inputs(model.train.images)).transpose(0, 3, 1, 2).copy()
+    images = np.asarray(model.train.standardise(model.train.inputs)).transpose(0, 3, 1, 2).copy()
     return nn.Sequential(*blocks), torch.tensor(images), torch.tensor(np.asarray(model.train.labels)).long()
 
 

@@ -47,7 +47,7 @@ def utilisation(workdir, config):
     batch = config.train.batch_size
     images = sum(record["updates"] for record in known) * batch / sum(one["update"] for one in times)
 
-    network = networks.build("nin", image_shape=(8, 8, 1), classes=10, width=config.model.width, conv="xla")
+    network = networks.build("nin", input_shape=(8, 8, 1), classes=10, width=config.model.width, convolutions="xla")
     params, stats = network.init(jax.random.key(0))
 
     def loss(params, images):

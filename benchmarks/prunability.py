@@ -29,7 +29,7 @@ from prunegen_jax.networks import as_trained_model, build
 def trained(arguments, width):
     """A network trained to `arguments.target`, batch norm folded."""
     split = data.split(data.load(arguments.data, dir=arguments.dir), train_size=arguments.examples)
-    network = build("nin", image_shape=split.train.images.shape[1:], classes=split.classes, width=width)
+    network = build("nin", input_shape=split.train.inputs.shape[1:], classes=split.classes, width=width)
     h = training.hyper(learning_rate=0.03, weight_decay=0.0, dropout=0.0, seed=0)
     for snapshot in training.train(network, split.train, h, training.Recipe(target=arguments.target)):
         last = snapshot
@@ -52,7 +52,7 @@ def in_torch(model, memory_format):
         )
         conv.weight.data, conv.bias.data = torch.tensor(kernel), torch.tensor(np.asarray(model.params[name]["bias"]))
         layers += [nn.AdaptiveAvgPool2d(1), conv, nn.Flatten()] if name == "head" else [conv, nn.ReLU()]
-    images = np.asarray(model.train.inputs(model.train.images)).transpose(0, 3, 1, 2).copy()
+    images = np.asarray(model.train.standardise(model.train.inputs)).transpose(0, 3, 1, 2).copy()
     images = torch.tensor(images).to(memory_format=memory_format)
     return nn.Sequential(*layers).eval(), images, torch.tensor(np.asarray(model.train.labels)).long()
 

@@ -40,7 +40,7 @@ def points(smoke):
     config = get_config("sweep")
     config.update_from_flattened_dict(SHORT if smoke else {})
     train = data.split(data.load(config.data.name), train_size=config.data.train_size).train
-    return [p.fields for p in sweeps.points(config)], np.array(train.inputs(train.images)), np.array(train.labels)
+    return [p.fields for p in sweeps.points(config)], np.array(train.standardise(train.inputs)), np.array(train.labels)
 
 
 def torch_network(width, classes, channels, dropout):
@@ -207,7 +207,7 @@ def slot_memory():
         data = Dataset(
             jnp.zeros((2048, *shape), jnp.uint8), jnp.zeros(2048, jnp.int32), jnp.zeros(channels), jnp.ones(channels)
         )
-        network = networks.build("nin", image_shape=shape, classes=10, width=width)
+        network = networks.build("nin", input_shape=shape, classes=10, width=width)
         found[width] = slots.bytes_of_slot(network, training.Recipe(batch_size=batch), data)
     return found
 

@@ -45,7 +45,7 @@ def ours(width, _threads):
     images = jnp.asarray(random.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8))
     labels = jnp.asarray(random.integers(0, 10, IMAGES), dtype=jnp.int32)
     data = Dataset(images, labels, jnp.full(3, 128.0), jnp.full(3, 64.0))
-    network = networks.build("nin", image_shape=(32, 32, 3), classes=10, depth=2, width=width)
+    network = networks.build("nin", input_shape=(32, 32, 3), classes=10, depth=2, width=width)
     h = training.hyper(learning_rate=0.01, weight_decay=1e-4, dropout=0.0, seed=0)
     program = training.compile_for(network, training.Recipe(batch_size=BATCH))
     state, h = jax.tree.map(lambda x: x[None], (program.init(h.key), h))  # an ensemble of one slot

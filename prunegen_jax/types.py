@@ -12,49 +12,52 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from prunegen_jax.compute import trees
+from prunegen_jax.compute.planes import with_convolutions
 
 PyTree = Any
 _STATISTICS = {"mean", "var", "running_mean", "running_var"}
 Apply = Callable[[PyTree, jax.Array], jax.Array]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["images", "labels", "mean", "std"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["inputs", "labels", "mean", "std"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Labelled images, `images [N, H, W, C]` and `labels [N]` (integers).
+    """Labelled examples.
 
-    With `mean [C]` and `std [C]` the images are stored unchanged (uint8, a quarter of the memory) and `inputs`
-    standardises a batch of them. Without, the images are the inputs of the network.
+    Attributes:
+        inputs: `[N, ...]`: images `[N, H, W, C]`, rows of a table `[N, d]`, token ids `[N, T]` (integers).
+        labels: `[N]`, integers.
+        mean: `[C]`. With `mean` and `std` the inputs are stored unchanged (images as uint8, a quarter of the memory)
+            and standardised along their last axis when they are taken. Without, they are what the network gets.
+        std: `[C]`.
+
+    Raises:
+        ValueError: if it is made with `images=`, the name of version 0.1.
     """
 
-    images: jax.Array
+    inputs: jax.Array
     labels: jax.Array
     mean: jax.Array | None = None
     std: jax.Array | None = None
+    images: dataclasses.InitVar[None] = None
+
+    def __post_init__(self, images: None) -> None:
+        if images is not None:
+            raise ValueError("Dataset(images=...) is now Dataset(inputs=...)")
 
     def __len__(self) -> int:
         return self.labels.shape[0]
 
-    def inputs(self, images: jax.Array) -> jax.Array:
-        """The network's inputs `[n, H, W, C]` for stored images of this set, `[n, H, W, C]`."""
+    def standardise(self, inputs: jax.Array) -> jax.Array:
+        """What the network gets for stored inputs of this set, both `[n, ...]`."""
         if self.mean is None or self.std is None:
-            return jnp.asarray(images)
-        return (images.astype(jnp.float32) - self.mean.reshape(1, 1, 1, -1)) / self.std.reshape(1, 1, 1, -1)
+            return jnp.asarray(inputs)
+        units = (1,) * (inputs.ndim - 1)
+        return (inputs.astype(jnp.float32) - self.mean.reshape(*units, -1)) / self.std.reshape(*units, -1)
 
     def take(self, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The examples at `indices [n]`: inputs `[n, H, W, C]` and labels `[n]`. Works under jit."""
-        return self.inputs(jnp.take(self.images, indices, axis=0)), jnp.take(self.labels, indices, axis=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """The key path of a kernel in the parameters, and the geometry of the linear map that it defines."""
-
-    path: tuple[str, ...]  # keys from the root of `params` to the kernel
-    kind: Literal["conv", "dense"]
-    stride: int = 1
-    padding: int | str = 0  # pixels on each side, or "SAME" / "VALID"
-    input_shape: tuple[int, ...] = ()  # (H, W, C) before the convolution, (C,) before a dense layer
+        """What the network gets `[n, ...]`, and the labels `[n]`, of the examples at `indices [n]`. Works under jit."""
+        return self.standardise(jnp.take(self.inputs, indices, axis=0)), jnp.take(self.labels, indices, axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +81,20 @@ class History:
 class TrainedModel:
     """A trained network and its training set: all that a measure gets. Never the test set.
 
-    `apply(params, images [n, H, W, C]) -> logits [n, K]`, in evaluation mode. Arrays that differ between networks but
-    are not parameters (running statistics of batch norm, for example) are bound with `functools.partial` or
-    `jax.tree_util.Partial`, so that networks of equal shape share compiled programs. Some measures need the optional
-    fields; without them their status is "not applicable".
+    Layers, activations and the network with folded batch norm are read from the program of `apply`.
+
+    Attributes:
+        apply: (params, inputs [n, ...]) → logits [n, K], in evaluation mode. Arrays that differ between networks but
+            are not parameters (running statistics of batch norm, for example) are bound with `functools.partial` or
+            `jax.tree_util.Partial`, or are in its closure. It runs with the convolutions that the backend computes
+            fastest, whatever it was written with.
+        params: the parameters.
+        train: the training set.
+        init_params: the parameters before training.
+        init_apply: `apply` with the statistics before training; needed only where `apply` has bound arrays.
+        first_epoch: the network as it was after the first epoch.
+        history: how it was trained.
+        name: for messages.
 
     Raises:
         ValueError: if `params` holds running statistics, or `init_params` has another structure or other shapes.
@@ -90,17 +103,19 @@ class TrainedModel:
     apply: Apply
     params: PyTree
     train: Dataset
-    init_params: PyTree | None = None  # the parameters before training
+    init_params: PyTree | None = None
     history: History | None = None
-    layers: tuple[Layer, ...] | None = None
-    # features(params, images, offsets={}) -> (logits, {name: activation [n, ...]}); offsets of the same names are
-    # added to the activations, so that gradients with respect to activations are gradients at offsets of zero.
-    features: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] | None = None
-    folded: TrainedModel | None = None  # the same function with batch norm folded into the kernels and biases
-    first_epoch: TrainedModel | None = None  # the network as it was after the first epoch
+    init_apply: Apply | None = None
+    first_epoch: TrainedModel | None = None
     name: str = ""
+    layers: dataclasses.InitVar[None] = None  # of version 0.1, as the next two
+    features: dataclasses.InitVar[None] = None
+    folded: dataclasses.InitVar[None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, layers: None, features: None, folded: None) -> None:
+        for field, value in (("layers", layers), ("features", features), ("folded", folded)):
+            if value is not None:
+                raise ValueError(f"leave out TrainedModel({field}=...): it is read from apply since version 0.3")
         for path, _ in jax.tree_util.tree_leaves_with_path(self.params):
             name = "/".join(trees.path_names(path))
             if "batch_stats" in name or name.rpartition("/")[2] in _STATISTICS:
@@ -112,19 +127,28 @@ class TrainedModel:
             shapes = [jax.tree.map(jnp.shape, params) for params in (self.params, self.init_params)]
             if shapes[0] != shapes[1]:
                 raise ValueError("init_params must have the structure and the shapes of params; they have others")
-        for field in ("apply", "features"):
-            function = getattr(self, field)
-            if function is not None:
-                object.__setattr__(self, field, as_partial(function))
+        object.__setattr__(self, "apply", as_partial(self.apply))
+        if self.init_apply is not None:
+            object.__setattr__(self, "init_apply", as_partial(self.init_apply))
+
+    def __repr__(self) -> str:
+        sizes = f"{trees.count(self.params)} parameters, {len(self.train)} training examples"
+        return f"TrainedModel({self.name!r}: {sizes})" if self.name else f"TrainedModel({sizes})"
 
 
 def as_partial(function: Callable[..., Any]) -> Partial:
-    """`function` as a pytree: bound arrays become traced arguments of the jitted function to which it is passed."""
-    if isinstance(function, Partial):
-        return function
-    if isinstance(function, functools.partial):
-        return Partial(function.func, *function.args, **function.keywords)
-    return Partial(function)
+    """`function` as a pytree: bound arrays become traced arguments of the jitted function to which it is passed.
+
+    Its convolutions are computed in the form that is fastest on the backend, see `compute.planes`.
+    """
+    args, keywords = (), {}
+    if isinstance(function, functools.partial):  # a Partial is one
+        function, args, keywords = function.func, function.args, function.keywords
+    return Partial(with_convolutions(function), *args, **keywords)
+
+
+class NotApplicableError(Exception):
+    """Raised by a measure's parts where the network lacks what it needs; the measure answers "not applicable"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,4 +193,7 @@ class Measure:
         missing = [name for name in self.needs if getattr(model, name) is None]
         if missing:
             return not_applicable(f"needs {', '.join(missing)} of the model")
-        return self.function(model, key, **options)
+        try:
+            return self.function(model, key, **options)
+        except NotApplicableError as error:
+            return not_applicable(str(error))

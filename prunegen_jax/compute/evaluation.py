@@ -28,7 +28,7 @@ def default_batch_size(data: Dataset) -> int:
     """How many examples to evaluate at a time on this backend."""
     if jax.default_backend() != "cpu":
         return BATCH
-    return max(1, min(BATCH, _CPU_PIXELS // math.prod(data.images.shape[1:3])))
+    return max(1, min(BATCH, _CPU_PIXELS // math.prod(data.inputs.shape[1:3])))
 
 
 def batches(size: int, *, batch_size: int = BATCH) -> list[np.ndarray]:

@@ -13,10 +13,9 @@ from prunegen_jax.compute import lockstep
 from prunegen_jax.compute.options import check_at_least, check_choice
 from prunegen_jax.compute.sampling import draw_subsets, mean_and_standard_error
 from prunegen_jax.measures.mixup import PGDL, label_wise_mixup
-from prunegen_jax.measures.structure import activation_function, activation_names
-from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel, not_applicable
+from prunegen_jax.measures.structure import first_activation, hidden_activations, program_of
+from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
-FIRST = "block0_conv0"  # the activation of the first convolution of our networks
 POOL = 4  # the features are max-pooled over windows of 4 × 4
 
 
@@ -30,27 +29,23 @@ def davies_bouldin(
     predict a larger gap.
 
     Args:
-        model: needs `features`.
+        model: any.
         key: draws the examples.
         draws: number of draws.
         examples: number of examples of a draw.
-        layer: name of the activation. Default: that of the first convolution, "block0_conv0" of our own networks, else
-            the first that `features` returns after the input.
+        layer: name of a pre-activation: the path of the layer's kernel; or "input". Default: the first layer's.
 
     Raises:
         ValueError: for numbers below 1, an unknown layer, or a draw with fewer than two classes.
     """
     check_at_least(1, draws=draws, examples=examples)
-    names = activation_names(model)
-    hidden = [name for name in names if name not in ("input", "pooled")]
-    layer = layer or (FIRST if FIRST in hidden else next(iter(hidden), None))
-    if layer is None:
-        return not_applicable(f"needs an activation between input and output; features has {', '.join(names)}")
-    check_choice("layer", layer, names)
+    layer = layer or first_activation(model)
+    check_choice("layer", layer, ("input", *hidden_activations(model)))
+    features_of = program_of(model).features
     labels = np.asarray(model.train.labels)
     values = []
     for indices in draw_subsets(key, labels.size, draws, examples):
-        features = _pooled_features(activation_function(model), model.params, model.train, indices)
+        features = _pooled_features(features_of, model.params, model.train, indices)
         values.append(davies_bouldin_index(np.asarray(features[layer], np.float64), labels[indices]))
     value, sem = mean_and_standard_error(np.array(values))
     return Estimate(value, sem, details={"layer": layer, "draws": draws})
@@ -68,7 +63,7 @@ def davies_bouldin_mixup(
     """`davies_bouldin` · `label_wise_mixup`, the winner of the PGDL competition. `sem` by the delta method.
 
     Args:
-        model: needs `features`.
+        model: any.
         key: draws the examples.
         draws: as in `davies_bouldin` and `label_wise_mixup`.
         examples: as in `davies_bouldin`.
@@ -120,10 +115,9 @@ def _pooled_features(features: Any, params: PyTree, data: Dataset, indices: jax.
     return pooled
 
 
-_FEATURES = ("features",)
 _INVARIANT = ("permutation", "layer_scaling")
 
 MEASURES = {
-    "davies_bouldin": Measure(davies_bouldin, +1, "beyond", 1.2, PGDL, _FEATURES, _INVARIANT),
-    "davies_bouldin_mixup": Measure(davies_bouldin_mixup, +1, "beyond", 6.0, PGDL, _FEATURES, _INVARIANT),
+    "davies_bouldin": Measure(davies_bouldin, +1, "beyond", 1.2, PGDL, (), _INVARIANT),
+    "davies_bouldin_mixup": Measure(davies_bouldin_mixup, +1, "beyond", 6.0, PGDL, (), _INVARIANT),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -10,7 +11,8 @@ import numpy as np
 from jax import lax
 
 from prunegen_jax.compute import lockstep
-from prunegen_jax.types import Layer
+from prunegen_jax.networks.reading.layers import Layer, linear_map
+from prunegen_jax.types import NotApplicableError
 
 METHODS = ("exact", "reshaped", "fft_layer", "fft_rgm")
 RGM_SIZE = (32, 32)  # the input size that the code of Dziugaite et al. (2020) gives to the transform of every layer
@@ -19,50 +21,29 @@ RESTARTS = 50
 TOLERANCE = 1e-6  # relative change of the norm from one restart to the next
 
 
-def channels_last(path: tuple[str, ...], kernel: np.ndarray) -> np.ndarray:
-    """A kernel [kh, kw, in, out]; one of a convolution that is named `weight` is [out, in, kh, kw], as in Equinox."""
-    kernel = np.asarray(kernel, np.float64)
-    if kernel.ndim > 2 and path and path[-1] == "weight":
-        return np.moveaxis(kernel, (1, 0), (-2, -1))
-    return kernel
+def spectral_norm(kernel: np.ndarray, layer: Layer, method: str) -> float:
+    """‖W‖₂ of a dense kernel [in, out] or a convolution kernel [*window, in / groups, out], by one of `METHODS`.
 
-
-def spectral_norm(kernel: np.ndarray, layer: Layer | None, method: str) -> float:
-    """‖W‖₂ of a dense kernel [in, out] or a convolution kernel [kh, kw, in, out], by one of `METHODS`.
-
-    "reshaped": the largest singular value of the matrix (out, in·kh·kw); neither the norm of the convolution nor a
+    "reshaped": the largest singular value of the matrix (out, in·window); neither the norm of the convolution nor a
     bound on it, which √(kh·kw) times it is. "fft_layer" (Sedghi et al. 2018): exact for stride 1 and circular padding,
     at the layer's own input size; "fft_rgm": the same at 32 × 32 for every layer. "exact": of the linear map that the
-    layer computes, with its stride and padding. For dense and 1×1 kernels all four are one number.
+    layer computes, with its strides, padding, dilation and groups. For dense and 1×1 kernels all four are one number.
 
     Raises:
-        ValueError: if there is a reason in `why_not_applicable`.
+        NotApplicableError: for a Fourier transform of a convolution with groups, dilation or not two spatial axes.
     """
-    if reason := why_not_applicable(kernel, layer, method):
-        raise ValueError(reason)
-    if _is_a_matrix(kernel) or method == "reshaped":
-        return float(np.linalg.norm(np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1]), 2))
-    if method == "fft_rgm":
-        return fourier_norm(kernel, RGM_SIZE)
-    assert layer is not None  # or it would not be applicable
-    if method == "fft_layer":
-        return fourier_norm(kernel, layer.input_shape[:2])
-    return operator_norm(kernel, layer.input_shape, stride=layer.stride, padding=layer.padding)
-
-
-def why_not_applicable(kernel: np.ndarray, layer: Layer | None, method: str) -> str:
-    """Why `method` cannot be applied to a kernel of that geometry; "" if it can."""
-    if _is_a_matrix(kernel) or method == "reshaped":
-        return ""
-    if kernel.ndim != 4:
-        return f"spectral={method!r} is for kernels of 2 or 4 axes; got shape {kernel.shape}"
-    if method != "fft_rgm" and (layer is None or len(layer.input_shape) != 3):
-        return f"spectral={method!r} needs the geometry of the layers: TrainedModel(layers=...)"
-    return ""
-
-
-def _is_a_matrix(kernel: np.ndarray) -> bool:
-    return all(size == 1 for size in kernel.shape[:-2])
+    kernel = np.asarray(kernel, np.float64)
+    matrix = all(size == 1 for size in kernel.shape[:-2]) and layer.groups == 1
+    if matrix or method == "reshaped":
+        return float(np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), 2))
+    if method == "exact":
+        return operator_norm(kernel, layer)
+    dilated = any(size != 1 for size in (*layer.input_dilation, *layer.kernel_dilation))
+    if layer.groups != 1 or dilated or len(layer.window) != 2:
+        raise NotApplicableError(
+            f"spectral={method!r} is for plain two-dimensional convolutions; {layer.name} is none: use spectral='exact'"
+        )
+    return fourier_norm(kernel, RGM_SIZE if method == "fft_rgm" else layer.input_shape[:2])
 
 
 def fourier_norm(kernel: np.ndarray, size: tuple[int, ...]) -> float:
@@ -79,14 +60,8 @@ def fourier_norm(kernel: np.ndarray, size: tuple[int, ...]) -> float:
     return float(np.linalg.svd(transform, compute_uv=False).max())
 
 
-def operator_norm(
-    kernel: np.ndarray,
-    input_shape: tuple[int, ...],
-    *,
-    stride: int = 1,
-    padding: int | str = 0,
-) -> float:
-    """The largest singular value of x [H, W, C] → conv(x), of any stride.
+def operator_norm(kernel: np.ndarray, layer: Layer) -> float:
+    """The largest singular value of x [*spatial, C] → conv(x), of any geometry.
 
     Power iteration on the convolution A and its transpose (its VJP), accelerated: each round takes the best vector of
     the Krylov space of AᵀA of 32 dimensions (Lanczos, full reorthogonalization) and starts from it, until the norm
@@ -94,47 +69,38 @@ def operator_norm(
     same kernel gives the same bits in every measure.
 
     Args:
-        kernel: [kh, kw, in, out].
-        input_shape: (H, W, C).
-        stride: of the convolution.
-        padding: pixels on each side, "SAME", "VALID" or "CIRCULAR".
+        kernel: [*window, in / groups, out].
+        layer: its geometry.
     """
     scale = float(np.abs(kernel).max())
     if scale == 0.0:
         return 0.0
+    geometry = plain_geometry(layer)
     array = jnp.asarray(kernel / scale, jnp.float32)
-    vector = jax.random.normal(jax.random.key(0), input_shape, jnp.float32)
+    vector = jax.random.normal(jax.random.key(0), layer.input_shape, jnp.float32)
     norm = 0.0
     for _ in range(RESTARTS):
         before = norm
-        eigenvalue, vector = _lanczos(array, vector, stride, padding)
+        eigenvalue, vector = _lanczos(array, vector, geometry)
         norm = float(np.sqrt(max(float(eigenvalue), 0.0)))
         if abs(norm - before) <= TOLERANCE * norm:
             break
     return scale * norm
 
 
-def convolve(kernel: jax.Array, inputs: jax.Array, stride: int, padding: int | str) -> jax.Array:
-    """The convolution of one input `[H, W, C]`, without bias."""
-    pads: str | list[tuple[int, int]] = padding if isinstance(padding, str) else [(padding, padding)] * 2
-    if padding == "CIRCULAR":
-        windows = kernel.shape[:2]
-        inputs = jnp.pad(inputs, [*(((n - 1) // 2, n // 2) for n in windows), (0, 0)], mode="wrap")
-        pads = "VALID"
-    return lax.conv_general_dilated(
-        inputs[None],
-        kernel,
-        (stride, stride),
-        pads,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST,
-    )[0]
+def plain_geometry(layer: Layer) -> Layer:
+    """The layer without its name and without how its parameter is laid out, so that equal geometries share programs."""
+    shape = (*layer.window, layer.input_shape[-1] // layer.groups, layer.output_shape[-1])
+    axes = (tuple(range(len(shape))), 1)
+    return dataclasses.replace(
+        layer, path=(), kernel_shape=shape, output_shape=layer.output_shape[-1:], bias=None, view=(), operand_axes=axes
+    )
 
 
-@functools.partial(lockstep.jit, static_argnames=("stride", "padding"))
-def _lanczos(kernel: jax.Array, start: jax.Array, stride: int, padding: int | str) -> tuple[jax.Array, jax.Array]:
-    """The largest eigenvalue of AᵀA on the Krylov space of `start [H, W, C]`, and its vector."""
-    forward = functools.partial(convolve, kernel, stride=stride, padding=padding)
+@functools.partial(lockstep.jit, static_argnames="layer")
+def _lanczos(kernel: jax.Array, start: jax.Array, layer: Layer) -> tuple[jax.Array, jax.Array]:
+    """The largest eigenvalue of AᵀA on the Krylov space of `start [*spatial, C]`, and its vector."""
+    forward = functools.partial(linear_map, layer, kernel)
     steps = min(STEPS, start.size)
 
     def step(i: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -6,19 +6,18 @@ All exact, in one to four passes over the training set, for kernels and biases o
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax.compute import lockstep, trees
+from prunegen_jax.compute import lockstep
 from prunegen_jax.compute.evaluation import batches
 from prunegen_jax.compute.options import check_choice
 from prunegen_jax.measures import gradient_noise, hessian
 from prunegen_jax.measures.objective import weight_function
-from prunegen_jax.measures.structure import activation_function, activation_names, is_folded, select_network
+from prunegen_jax.measures.structure import is_folded, last_layer, program_of, select_network
 from prunegen_jax.types import Dataset, Estimate, Measure, Partial, PyTree, TrainedModel, not_applicable
 
 
@@ -63,61 +62,41 @@ def empirical_fisher_trace(
 
 
 def relative_flatness(
-    model: TrainedModel,
-    key: jax.Array,
-    *,
-    fold: bool = True,
-    features: str = "pooled",
-    head: tuple[str, ...] = ("head", "kernel"),
-    batch_size: int | None = None,
+    model: TrainedModel, key: jax.Array, *, fold: bool = True, batch_size: int | None = None
 ) -> Estimate:
     """κ = Σ_{s,s'} ⟨w_s, w_s'⟩ tr H_{ss'} of the last layer, w_s the weights of class s, H_{ss'} = ∂²L̂/∂w_s ∂w_s'.
 
-    Where logits are linear in the activation φ called `features` through the kernel at the path `head`, in closed form
-    κ = (1/m) Σ_i ‖φ_i‖² Σ_s p_is ‖w_s − w̄_i‖², w̄_i = Σ_s p_is w_s. Not applicable if the logits are not linear in φ.
+    Where the logits are linear in the input φ of the last layer, in closed form κ = (1/m) Σ_i ‖φ_i‖² Σ_s p_is ‖w_s −
+    w̄_i‖², w̄_i = Σ_s p_is w_s. Not applicable where several layers make the logits, or they are not linear in φ.
 
     Args:
-        model: needs `features`.
+        model: any.
         key: not used.
         fold: fold batch norm into the weights first.
-        features: name of the activation φ.
-        head: path of the kernel. One that ends in "weight" has its outputs first, as in Equinox.
         batch_size: examples at a time; changes nothing but speed.
     """
     network, folded = select_network(model, fold=fold), is_folded(model, fold=fold)
-    activations = activation_function(network)
-    if activations is None:
-        return not_applicable("needs features of the model" + (".folded" if folded else ""))
-    kernels = trees.kernels(network.params)
-    if tuple(head) not in kernels:
-        return not_applicable(f"needs a kernel at {'/'.join(head)}, has {', '.join('/'.join(k) for k in kernels)}")
-    names = activation_names(network)
-    if features not in names:
-        return not_applicable(f"needs an activation called {features!r}, has {', '.join(names)}")
-    kernel = kernels[tuple(head)]
-    if head[-1] == "weight":
-        kernel = jnp.moveaxis(kernel, 0, -1)
+    path, kernel = last_layer(network)
+    head = program_of(network).layer_input(path)
     length = batch_size or 500
     total, worst = 0.0, 0.0
     for start, indices in enumerate(batches(len(network.train), batch_size=length)):
-        terms, apart = _relative_flatness(activations, network.params, kernel, network.train, indices, name=features)
+        terms, apart = _relative_flatness(head, network.params, kernel, network.train, indices)
         total += float(np.asarray(terms, np.float64)[: len(network.train) - start * len(indices)].sum())
         worst = max(worst, float(apart))
     if worst > 1e-3:
-        return not_applicable(
-            f"needs logits linear in {features!r} through {'/'.join(head)}; they differ by {worst:.2g}"
-        )
-    return Estimate(total / len(network.train), details={"folded": folded})
+        return not_applicable(f"needs logits linear in the input of {'/'.join(path)}; they differ by {worst:.2g}")
+    return Estimate(total / len(network.train), details={"folded": folded, "layer": "/".join(path)})
 
 
-@functools.partial(lockstep.jit, static_argnames="name")
+@lockstep.jit
 def _relative_flatness(
-    features: Partial, params: PyTree, kernel: jax.Array, data: Dataset, indices: Any, *, name: str
+    head: Partial, params: PyTree, kernel: jax.Array, data: Dataset, indices: Any
 ) -> tuple[jax.Array, jax.Array]:
     """The terms of κ, `[n]`, and how far logits are from φ W plus a constant, relative to their size."""
     with jax.default_matmul_precision("highest"):
-        logits, activations = features(params, data.take(indices)[0])
-        phi = activations[name].reshape(logits.shape[0], -1)
+        logits, phi = head(params, data.take(indices)[0])
+        phi = phi.reshape(logits.shape[0], -1)
         w = kernel.reshape(-1, logits.shape[1])
         if w.shape[0] != phi.shape[1]:
             return jnp.zeros_like(logits[:, 0]), jnp.inf * jnp.ones((), logits.dtype)
@@ -144,6 +123,6 @@ MEASURES = {
         ("permutation", "neuron_scaling", "layer_scaling"),
     ),
     "relative_flatness": Measure(
-        relative_flatness, +1, "flatness", 1.0, "Petzka et al. 2021", ("features",), ("permutation", "layer_scaling")
+        relative_flatness, +1, "flatness", 1.0, "Petzka et al. 2021", (), ("permutation", "layer_scaling")
     ),
 }

@@ -117,7 +117,7 @@ def _take(network: WeightFunction, chosen: np.ndarray) -> WeightFunction:
     data = network.data
     if len(chosen) == len(data):
         return network
-    part = Dataset(jnp.take(data.images, chosen, axis=0), jnp.take(data.labels, chosen), data.mean, data.std)
+    part = Dataset(jnp.take(data.inputs, chosen, axis=0), jnp.take(data.labels, chosen), data.mean, data.std)
     return network._replace(data=part)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from prunegen_jax.compute import evaluation, lockstep
 from prunegen_jax.compute.options import check_choice
-from prunegen_jax.measures.structure import activation_function, activation_names
+from prunegen_jax.measures.structure import hidden_activations, margin_activations, program_of
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
 EPSILON = 1e-6  # inside the root of a gradient's norm, as the code of Jiang et al. (2019) has it
@@ -37,10 +36,10 @@ def normalized_margins(
     `details["features"]` holds what the regression of Jiang et al. (2019) is fitted to: "layer/statistic" → number.
 
     Args:
-        model: needs `features`.
+        model: any.
         key: not used.
-        layers: names of activations. Default: the input and the first, middle and last of the blocks (not single
-            convolutions); with the quartiles that makes 20 features.
+        layers: names of pre-activations: the path of the layer's kernel; or "input". Default: those of
+            `structure.margin_activations`; with the quartiles at most 20 features.
         keep: "all" examples (their code), or those of "positive" margin alone (the paper).
         signature: "quartiles": `lower` = q1 − 1.5 IQR, `q1`, `median`, `q3`, `upper` = q3 + 1.5 IQR; "observed": the
             same with fences at observed points (the code of Natekar & Sharma 2020); "moments": the mean and the central
@@ -74,7 +73,7 @@ def normalized_margins(
 
 def layer_distances(model: TrainedModel, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """d_l(x) of every training example, float64 `[m]`, and the total variance ν_l, for each layer named."""
-    features = activation_function(model)
+    features = program_of(model).features
     size, done = len(model.train), 0
     distances: dict[str, list[np.ndarray]] = {name: [] for name in names}
     means: dict[str, Any] = dict.fromkeys(names, 0.0)
@@ -128,14 +127,10 @@ SIGNATURES: dict[str, Callable[[np.ndarray], dict[str, float]]] = {
 
 def _select_layers(model: TrainedModel, layers: tuple[str, ...] | None) -> tuple[str, ...]:
     """The layers named, or the default of `normalized_margins`."""
-    names = sorted(activation_names(model))
     if layers is None:
-        inner = [name for name in names if name not in ("input", "pooled") and "_conv" not in name]
-        blocks = sorted(inner, key=lambda name: [int(x) for x in re.findall(r"\d+", name)])
-        selected = sorted({round(i) for i in np.linspace(0, len(blocks) - 1, 3)}) if blocks else []
-        return (*(["input"] if "input" in names else []), *(blocks[i] for i in selected))
+        return margin_activations(model)
     for name in layers:
-        check_choice("layers", name, names)
+        check_choice("layers", name, ("input", *hidden_activations(model)))
     return tuple(layers)
 
 
@@ -175,6 +170,6 @@ def _layer_step(
 
 MEASURES = {
     "normalized_margins": Measure(
-        normalized_margins, -1, "margins", 4.0, "Jiang et al. 2019", ("features",), ("permutation", "layer_scaling")
+        normalized_margins, -1, "margins", 4.0, "Jiang et al. 2019", (), ("permutation", "layer_scaling")
     ),
 }

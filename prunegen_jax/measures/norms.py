@@ -21,7 +21,7 @@ from prunegen_jax.compute.options import check_positive
 from prunegen_jax.measures import structure
 from prunegen_jax.measures.estimates import log, normalized_estimate
 from prunegen_jax.measures.margins import log_inverse_squared_margin
-from prunegen_jax.types import Estimate, Measure, PyTree, TrainedModel
+from prunegen_jax.types import Estimate, Measure, NotApplicableError, PyTree, TrainedModel
 
 
 def parameter_norm(model: TrainedModel, key: jax.Array, *, fold: bool = True, normalize: str = "raw") -> Estimate:
@@ -82,9 +82,10 @@ def path_norm(
     model: TrainedModel, key: jax.Array, *, power: float = 2.0, root: bool = False, fold: bool = True,
     normalize: str = "raw",
 ) -> Estimate:  # fmt: skip
-    """Σ_c f_{|w|^p}(1)[c]: logits of an all-ones input, every parameter (biases too) replaced by |w|^p, p = `power`.
+    """Σ_c f_{|w|^p}(1)[c]: logits of an all-ones input, every weight (biases too) replaced by |w|^p, p = `power`.
 
-    Not applicable to a network with normalization layers left in it, whose statistics are not weights.
+    The affine steps of batch norm count with their effective scale and shift, folded or not. On a network with residual
+    sums it is the sum over all paths, shortcuts among them. Not applicable with activations that are not homogeneous.
 
     Args:
         model: any.
@@ -98,8 +99,6 @@ def path_norm(
         ValueError: if p is not positive.
     """
     log_norm = _log_path_norm(model, power, fold)
-    if isinstance(log_norm, Estimate):
-        return log_norm
     details = {"folded": structure.is_folded(model, fold=fold)}
     return normalized_estimate(
         log_value=log_norm / power if root else log_norm, size=len(model.train), normalize=normalize, details=details
@@ -111,8 +110,6 @@ def path_norm_over_margin(
 ) -> Estimate:
     """Σ_c f_{w∘w}(1)[c] / γ²."""
     log_norm = _log_path_norm(model, 2.0, fold)
-    if isinstance(log_norm, Estimate):
-        return log_norm
     over, details = log_inverse_squared_margin(model)
     details["folded"] = structure.is_folded(model, fold=fold)
     return normalized_estimate(log_value=log_norm + over, size=len(model.train), normalize=normalize, details=details)
@@ -131,10 +128,10 @@ def differences(model: TrainedModel, fold: bool) -> dict[tuple[str, ...], np.nda
     network = structure.select_network(model, fold=fold)
     if network.init_params is None:
         return structure.NO_INITIAL_WEIGHTS
-    initial = trees.kernels(network.init_params)
+    initial = dict(trees.named_leaves(network.init_params))
     return {
         path: np.asarray(kernel, np.float64) - np.asarray(initial[path], np.float64)
-        for path, kernel in trees.kernels(network.params).items()
+        for path, kernel in structure.kernels_of(network).items()
     }
 
 
@@ -169,7 +166,8 @@ def product(
         times: a factor.
         details: of the estimate, besides its own.
     """
-    details = {"folded": structure.is_folded(model, fold=fold), **(details or {})}
+    sequential = structure.program_of(structure.select_network(model, fold=fold)).sequential
+    details = {"folded": structure.is_folded(model, fold=fold), "sequential": sequential, **(details or {})}
     zeros = [name for name, square in squares.items() if square == 0.0]
     if zeros:
         details["zero_layers"] = zeros
@@ -189,18 +187,22 @@ def _sum(model: TrainedModel, squares: dict[str, float], fold: bool, normalize: 
 
 
 @lockstep.jit
-def _path_sum(apply: Any, params: PyTree, ones: jax.Array, power: jax.Array) -> jax.Array:
+def _path_sum(powered: Any, params: PyTree, ones: jax.Array, power: jax.Array) -> jax.Array:
     with jax.default_matmul_precision("highest"):
-        return jnp.sum(apply(jax.tree.map(lambda w: jnp.abs(w) ** power.astype(w.dtype), params), ones))
+        return jnp.sum(powered(params, ones, power))
 
 
-def _log_path_norm(model: TrainedModel, power: float, fold: bool) -> float | Estimate:
+def _log_path_norm(model: TrainedModel, power: float, fold: bool) -> float:
     check_positive(power=power)
     network = structure.select_network(model, fold=fold)
-    if structure.has_normalization(network.params):
-        return structure.HAS_NORMALIZATION
-    ones = jnp.ones((1, *model.train.images.shape[1:]), jnp.float32)
-    return log(float(_path_sum(network.apply, network.params, ones, jnp.float32(power))))
+    program = structure.program_of(network)
+    structure.layer_geometry(network)  # NotApplicableError for a kernel that is no layer
+    inputs, _ = network.train.take(np.arange(1))
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        raise NotApplicableError(f"needs inputs that are real numbers; these are {inputs.dtype}")
+    if nonlinear := sorted(program.operations & {"exp", "tanh", "logistic", "erf"}):
+        raise NotApplicableError(f"needs a network that is homogeneous between layers; it has {', '.join(nonlinear)}")
+    return log(float(_path_sum(program.powered, network.params, jnp.ones_like(inputs), jnp.float32(power))))
 
 
 _RELU = ("permutation", "neuron_scaling", "layer_scaling")

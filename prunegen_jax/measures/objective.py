@@ -12,8 +12,8 @@ import numpy as np
 from prunegen_jax.compute import lockstep, trees
 from prunegen_jax.compute.evaluation import batches, cross_entropy
 from prunegen_jax.compute.options import check_at_least
-from prunegen_jax.measures.structure import is_folded, select_network
-from prunegen_jax.types import Dataset, Partial, PyTree, TrainedModel
+from prunegen_jax.measures.structure import is_folded, program_of, select_network
+from prunegen_jax.types import Dataset, NotApplicableError, Partial, PyTree, TrainedModel
 
 Weights = dict[str, jax.Array]
 
@@ -37,11 +37,12 @@ class WeightFunction(NamedTuple):
     """A network as a function of the weights that are perturbed.
 
     Attributes:
-        apply: (weights, images [n, H, W, C]) → logits [n, K].
+        apply: (weights, inputs [n, ...]) → logits [n, K].
         weights: kernels and biases by name, p scalars in all.
         initial: the same before training, None if the model does not have them.
         data: the training set.
         folded: whether batch norm has been folded into these weights.
+        kernels: names of the kernels among the weights.
     """
 
     apply: Partial
@@ -49,10 +50,11 @@ class WeightFunction(NamedTuple):
     initial: Weights | None
     data: Dataset
     folded: bool
+    kernels: tuple[str, ...]
 
     def kernel_names(self) -> list[str]:
         """Names of the kernels among the weights: what bounds count as w, ω scalars in all."""
-        return [name for name, leaf in self.weights.items() if trees.is_kernel(tuple(name.split("/")), leaf)]
+        return list(self.kernels)
 
     def details(self) -> dict[str, Any]:
         """What the details of every flatness measure say about the weights that it perturbs."""
@@ -77,12 +79,17 @@ class WeightFunction(NamedTuple):
 def weight_function(model: TrainedModel, *, fold: bool = True) -> WeightFunction:
     """The network, with batch norm folded if `fold` and if the model has that, as a function of kernels and biases.
 
-    A leaf counts if it is a kernel or lies in the same node of the tree as one; the scales and shifts of
+    Kernels, and the biases added right behind them, are found in the network's program; the scales and shifts of
     normalization layers left in the network stay as they are.
+
+    Raises:
+        NotApplicableError: if there is no kernel, or the network cannot be folded.
     """
     network = select_network(model, fold=fold)
-    parents = {path[:-1] for path in trees.kernels(network.params)}
-    names = {"/".join(path) for path, _ in trees.named_leaves(network.params) if path[:-1] in parents}
+    program = program_of(network)
+    names = {"/".join(path) for path in program.weights}
+    if not names:
+        raise NotApplicableError("no convolution and no product with a parameter was found in the network's program")
     initial = network.init_params
     return WeightFunction(
         Partial(_apply, network.apply, network.params),
@@ -90,13 +97,14 @@ def weight_function(model: TrainedModel, *, fold: bool = True) -> WeightFunction
         None if initial is None else _pick(initial, names),
         network.train,
         is_folded(model, fold=fold),
+        tuple("/".join(path) for path in program.kernels),
     )
 
 
 def chunk_size(data: Dataset) -> int:
     """Examples per chunk by default: few on a CPU, for its caches, many elsewhere, to launch few kernels."""
     values = CPU_VALUES if jax.default_backend() == "cpu" else OTHER_VALUES
-    return max(8, min(500, values // math.prod(data.images.shape[1:])))
+    return max(8, min(500, values // math.prod(data.inputs.shape[1:])))
 
 
 def chunk_loss(objective: Objective, weights: Weights, indices: jax.Array, scale: jax.Array) -> jax.Array:
@@ -119,8 +127,10 @@ def _losses(objective: Objective, weights: Weights) -> jax.Array:
 
 def chunk_logits(objective: Objective, weights: Weights, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Logits `[B, K]` and labels `[B]` of one chunk, in the weights' own precision."""
-    images, labels = objective.data.take(indices)
-    return objective.apply(weights, images.astype(jnp.result_type(*weights.values()))), labels
+    inputs, labels = objective.data.take(indices)
+    if jnp.issubdtype(inputs.dtype, jnp.floating):  # token ids stay integers
+        inputs = inputs.astype(jnp.result_type(*weights.values()))
+    return objective.apply(weights, inputs), labels
 
 
 def _apply(apply: Partial, params: PyTree, weights: Weights, images: jax.Array) -> jax.Array:

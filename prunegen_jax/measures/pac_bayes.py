@@ -90,7 +90,7 @@ def noise_scale(
         network = weight_function(model, fold=fold)
         dense = mean_loss_and_error(network, network.weights)[1]
         if rgm:
-            names = normalized_kernels(model.params)
+            names = normalized_kernels(model)
             perturb = functools.partial(add_rgm_noise, magnitude=magnitude, normalized=names)
         else:
             perturb = functools.partial(add_gaussian, magnitude=magnitude, floor=jnp.float32(bounds.FLOOR))

@@ -31,7 +31,7 @@ from prunegen_jax.compute import lockstep, trees
 from prunegen_jax.compute.evaluation import cross_entropy
 from prunegen_jax.compute.options import check_choice
 from prunegen_jax.measures import structure
-from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
+from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel, not_applicable
 
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -75,8 +75,10 @@ def pac_bayes_dropout(
     check_choice("prior", prior, ("zero", "init"))
     _check(rates, sigmas, lambdas, clip, confidence, draws)
     network = structure.select_network(model, fold=fold)
-    if structure.has_normalization(network.params):
-        return structure.HAS_NORMALIZATION
+    if left := structure.affine_leftovers(network):
+        return not_applicable(
+            f"needs a network without normalization layers, all of whose parameters are weights; {left[0]} is left"
+        )
     if prior == "init" and network.init_params is None:
         return structure.NO_INITIAL_WEIGHTS
     centre = network.init_params if prior == "init" else jax.tree.map(jnp.zeros_like, network.params)

@@ -11,7 +11,7 @@ import jax
 
 from prunegen_jax import pruning
 from prunegen_jax.measures.cache import cached
-from prunegen_jax.measures.structure import NO_FOLDED_NETWORK, folded_network
+from prunegen_jax.measures.structure import select_network
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
 SOURCE = "Kuhn et al. 2021"
@@ -23,9 +23,7 @@ def prunability(model: TrainedModel, key: jax.Array, *, fold: bool = False, **op
     `fold` takes the network with batch norm folded into its weights. The other options are those of
     `pruning.prunability`.
     """
-    network = _network(model, fold)
-    if network is None:
-        return NO_FOLDED_NETWORK
+    network = select_network(model, fold=fold)
     scan = functools.partial(pruning.prunability, network.apply, network.params, network.train, **options)
     return _estimate(cached(network, f"prunability, {sorted(options.items())}", scan))
 
@@ -48,17 +46,13 @@ def prunability_folded(model: TrainedModel, key: jax.Array, **options: Any) -> E
 
 def prunability_prefix(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
     """Smallest kept fraction before the first failure, walking down from dense: `pruning.prunability_prefix`."""
-    network = _network(model, fold)
-    if network is None:
-        return NO_FOLDED_NETWORK
+    network = select_network(model, fold=fold)
     return _estimate(pruning.prunability_prefix(network.apply, network.params, network.train, **options))
 
 
 def prunability_random(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
     """Smallest kept fraction within the tolerance under random pruning: `pruning.random_prunability`."""
-    network = _network(model, fold)
-    if network is None:
-        return NO_FOLDED_NETWORK
+    network = select_network(model, fold=fold)
     return _estimate(pruning.random_prunability(key, network.apply, network.params, network.train, **options))
 
 
@@ -73,10 +67,6 @@ def kept_parameters(model: TrainedModel, key: jax.Array, *, fold: bool = False, 
     if fraction.status != "ok":
         return fraction
     return dataclasses.replace(fraction, value=float(fraction.details["kept"]))
-
-
-def _network(model: TrainedModel, fold: bool) -> TrainedModel | None:
-    return folded_network(model) if fold else model
 
 
 def _estimate(pruned: pruning.Pruned) -> Estimate:
@@ -112,7 +102,7 @@ MEASURES = {
     "prunability_prefix": _row(prunability_prefix, 15.0),
     "prunability_layerwise": _row(prunability_layerwise, 50.0, "layer_scaling"),
     "prunability_error": _row(prunability_error, 50.0),
-    "prunability_folded": _row(prunability_folded, 50.0, needs=("folded",)),
+    "prunability_folded": _row(prunability_folded, 50.0),
     "prunability_random": _row(prunability_random, 70.0),
     "prunability_bernoulli": _row(prunability_bernoulli, 70.0),
     "kept_parameters": _row(kept_parameters, 50.0),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prunegen_jax.compute import lockstep, trees
+from prunegen_jax.compute import lockstep
 from prunegen_jax.compute.options import check_at_least, check_positive
 from prunegen_jax.measures import hessian
 from prunegen_jax.measures.objective import Objective, Weights, chunk_loss, mean_loss, weight_function
@@ -99,18 +99,18 @@ def sam_sharpness_batches(
 def _batch_rises(objective: Objective, weights: Weights, rho: jax.Array) -> jax.Array:
     def one(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         loss, gradient = jax.value_and_grad(chunk_loss, argnums=1)(objective, weights, *batch)
-        return chunk_loss(objective, _step(weights, gradient, rho, jnp.float32(0.0), adaptive=False), *batch) - loss
+        return chunk_loss(objective, _step(weights, gradient, rho, jnp.float32(0.0), adaptive=()), *batch) - loss
 
     with jax.default_matmul_precision("highest"):
         return jax.lax.map(one, (objective.indices, objective.scale))
 
 
 @functools.partial(lockstep.jit, static_argnames="adaptive")
-def _step(weights: Weights, gradient: Weights, rho: jax.Array, eta: jax.Array, *, adaptive: bool) -> Weights:
-    """w + ρ T² g / ‖T g‖₂; w if the gradient is zero."""
+def _step(weights: Weights, gradient: Weights, rho: jax.Array, eta: jax.Array, *, adaptive: tuple[str, ...]) -> Weights:
+    """w + ρ T² g / ‖T g‖₂, T = |w| + η for the weights named in `adaptive`; w if the gradient is zero."""
 
     def scaling(name: str, w: jax.Array) -> jax.Array:
-        if adaptive and trees.is_kernel(tuple(name.split("/")), w):
+        if name in adaptive:
             return jnp.abs(w) + eta.astype(w.dtype)
         return jnp.ones_like(w)
 
@@ -125,7 +125,8 @@ def _one_step(model: TrainedModel, rho: float, eta: float | None, fold: bool, ba
     network = weight_function(model, fold=fold)
     objective = network.objective(batch_size)
     gradient = hessian.gradient(objective, network.weights)
-    perturbed = _step(network.weights, gradient, jnp.float32(rho), jnp.float32(eta or 0.0), adaptive=eta is not None)
+    adaptive = () if eta is None else network.kernels
+    perturbed = _step(network.weights, gradient, jnp.float32(rho), jnp.float32(eta or 0.0), adaptive=adaptive)
     rise = mean_loss(objective, perturbed) - mean_loss(objective, network.weights)
     return Estimate(rise, details={**network.details(), "rho": rho})
 

@@ -8,6 +8,7 @@ import jax
 
 from prunegen_jax.compute import trees
 from prunegen_jax.measures.estimates import normalized_estimate
+from prunegen_jax.measures.structure import kernels_of
 from prunegen_jax.types import Estimate, Measure, TrainedModel, not_applicable
 
 
@@ -16,7 +17,7 @@ def num_parameters(model: TrainedModel, key: jax.Array, *, normalize: str = "raw
 
     `normalize`: see `estimates.normalized_estimate`.
     """
-    count = float(trees.count(trees.kernels(model.params)))
+    count = float(trees.count(kernels_of(model)))
     return normalized_estimate(value=count, size=len(model.train), normalize=normalize)
 
 
@@ -27,10 +28,10 @@ def vc_dimension(model: TrainedModel, key: jax.Array, *, normalize: str = "raw")
     the sum ω. The formula is quoted from memory of Jiang et al. (2020), (19); its constant factor is left out.
     `normalize`: see `estimates.normalized_estimate`. Not applicable unless the inputs are images.
     """
-    if model.train.images.ndim != 4:
-        return not_applicable(f"needs inputs [N, H, W, C]; these have shape {model.train.images.shape}")
-    kernels = trees.kernels(model.params)
-    depth, side = len(kernels), max(model.train.images.shape[1:3])
+    if model.train.inputs.ndim != 4:
+        return not_applicable(f"needs images [N, H, W, C]; the inputs have shape {model.train.inputs.shape}")
+    kernels = kernels_of(model)
+    depth, side = len(kernels), max(model.train.inputs.shape[1:3])
     value = depth * math.log2(6 * depth * side) ** 3 * trees.count(kernels)
     return normalized_estimate(value=value, size=len(model.train), normalize=normalize)
 

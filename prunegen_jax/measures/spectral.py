@@ -1,8 +1,9 @@
 """Spectral norms: their products and sums, over the margin, stable ranks, distances.
 
-Options common to all are those of `spectral_estimate`. The methods "exact" and "fft_layer" need the geometry of the
-layers: not applicable to a network with convolutions larger than 1×1 whose geometry is not known. d is the number of
-kernels, γ the 10th percentile of the output margins (`margins.tenth_percentile`).
+Options common to all are those of `spectral_estimate`. Not applicable to a network with a kernel that is no layer whose
+geometry could be read. d is the number of kernels, γ the 10th percentile of the output margins
+(`margins.tenth_percentile`). Products and sums over the layers bound the Lipschitz constant of a plain sequence of
+layers; of a network with residual sums they are what they say, and bound nothing: `details["sequential"]` is false.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
-from prunegen_jax.compute import trees
 from prunegen_jax.compute.options import check_choice
 from prunegen_jax.measures import norms
 from prunegen_jax.measures.cache import cached
-from prunegen_jax.measures.convolution_norms import METHODS, channels_last, spectral_norm, why_not_applicable
+from prunegen_jax.measures.convolution_norms import METHODS, spectral_norm
 from prunegen_jax.measures.estimates import normalized_estimate
-from prunegen_jax.measures.structure import is_folded, layer_geometry, select_network
-from prunegen_jax.types import Estimate, Measure, TrainedModel, not_applicable
+from prunegen_jax.measures.structure import is_folded, layer_geometry, select_network, standard_kernels
+from prunegen_jax.networks.reading.layers import Path, standard_kernel
+from prunegen_jax.types import Estimate, Measure, TrainedModel
 
 NormByLayer = dict[str, float]
 Formula = Callable[[NormByLayer, bool, str], Estimate]  # from ‖W_l‖₂ by name of the kernel, `fold` and `normalize`
@@ -101,9 +103,10 @@ def spectral_distance_from_initialization(
     differences = norms.differences(model, fold)
     if isinstance(differences, Estimate):
         return differences
-    distances = _spectral_norms(model, differences, _method(spectral, compat), fold)
-    if isinstance(distances, Estimate):
-        return distances
+    network = select_network(model, fold=fold)
+    layers = layer_geometry(network)
+    standard = {path: np.asarray(standard_kernel(layers[path], array)) for path, array in differences.items()}
+    distances = _spectral_norms(network, standard, _method(spectral, compat))
     details = {"folded": is_folded(model, fold=fold), "layers": distances}
     value = sum(_squares(distances).values())
     return normalized_estimate(value=value, size=len(model.train), normalize=normalize, details=details)
@@ -130,16 +133,17 @@ def spectral_estimate(
         normalize: see `estimates.normalized_estimate`.
 
     Returns:
-        The estimate; "not applicable" if the method needs a geometry that is not known.
+        The estimate.
 
     Raises:
         ValueError: for an unknown option.
+        NotApplicableError: if a kernel is not a layer whose geometry could be read.
     """
     method = _method(spectral, compat)
     network = select_network(model, fold=fold)
-    kernels = trees.kernels(network.params)
-    by_layer = cached(network, f"spectral norms, {method}", lambda: _spectral_norms(model, kernels, method, fold))
-    return by_layer if isinstance(by_layer, Estimate) else formula(by_layer, fold, normalize)
+    kernels = standard_kernels(network)
+    by_layer = cached(network, f"spectral norms, {method}", lambda: _spectral_norms(network, kernels, method))
+    return formula(by_layer, fold, normalize)
 
 
 def _product(model: TrainedModel, **flags: bool) -> Formula:
@@ -154,16 +158,10 @@ def _method(spectral: str | None, compat: str | None) -> str:
     return method
 
 
-def _spectral_norms(
-    model: TrainedModel, kernels: dict[tuple[str, ...], Any], method: str, fold: bool
-) -> NormByLayer | Estimate:
-    """‖W‖₂ by name of arrays in the place of the model's kernels, or the answer "not applicable"."""
-    geometry = layer_geometry(select_network(model, fold=fold))
-    arrays = {path: channels_last(path, kernel) for path, kernel in kernels.items()}
-    for path, array in arrays.items():
-        if reason := why_not_applicable(array, geometry.get(path), method):
-            return not_applicable(reason)
-    return {"/".join(path): spectral_norm(array, geometry.get(path), method) for path, array in arrays.items()}
+def _spectral_norms(network: TrainedModel, kernels: dict[Path, np.ndarray], method: str) -> NormByLayer:
+    """‖W‖₂ by name of arrays in the place of the network's kernels."""
+    layers = layer_geometry(network)
+    return {"/".join(path): spectral_norm(array, layers[path], method) for path, array in kernels.items()}
 
 
 def _squares(spectral: NormByLayer) -> NormByLayer:

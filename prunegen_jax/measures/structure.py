@@ -1,97 +1,193 @@
-"""The structure of a network as measures need it: folded batch norm, geometry of layers, activations, normalization.
+"""The structure of a network as measures need it: what `networks.reading` reads from its program, and its answers.
 
-Measures ask for the fields `folded`, `layers` and `features` of a `TrainedModel` here and nowhere else.
+What a network lacks for a measure is raised as `NotApplicableError`, with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 from prunegen_jax.compute import trees
-from prunegen_jax.types import Layer, PyTree, TrainedModel, not_applicable
+from prunegen_jax.measures.cache import cached
+from prunegen_jax.networks.reading import Program, read
+from prunegen_jax.networks.reading.layers import Layer, Path, standard_kernel
+from prunegen_jax.types import NotApplicableError, PyTree, TrainedModel, not_applicable
 
-NO_FOLDED_NETWORK = not_applicable("needs folded of the model: the network with batch norm folded into its weights")
 NO_INITIAL_WEIGHTS = not_applicable("needs init_params of the network that is measured")
-HAS_NORMALIZATION = not_applicable("needs a network without normalization layers: fold them (the model's `folded`)")
+# Largest difference of folded and original logits, over the largest logit, that rounding explains.
+FOLDING_TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
+LOW_PRECISION_TOLERANCE = 0.1
+CHECKED = 32  # examples on which they are compared
 
 
-def folded_network(model: TrainedModel) -> TrainedModel | None:
-    """The same function with batch norm folded into the weights; None if the model does not have it."""
-    return model.folded
+def program_of(model: TrainedModel) -> Program:
+    """What is read from the program of a network.
+
+    Raises:
+        NotApplicableError: if the network cannot be traced with abstract inputs.
+    """
+    try:
+        return cached(model, "program", lambda: read(model.apply, model.params, _example(model)))
+    except (TypeError, jax.errors.ConcretizationTypeError) as error:
+        raise NotApplicableError(f"the program of the network cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def folded_network(model: TrainedModel) -> TrainedModel:
+    """The same function with batch norm folded into the weights; `model` itself if there is nothing to fold.
+
+    Its initial parameters are those of the initial network, folded with the initial statistics.
+
+    Raises:
+        NotApplicableError: if the folded network is not the same function, beyond rounding, on a batch of examples.
+    """
+    return cached(model, "folded network", lambda: _fold(model))
+
+
+def _fold(model: TrainedModel) -> TrainedModel:
+    program = program_of(model)
+    if program.folded is None:
+        return model
+    params = program.fold(model.params)
+    inputs, _ = model.train.take(np.arange(min(CHECKED, len(model.train))))
+    dtype = str(jax.numpy.result_type(*jax.tree.leaves(model.params)))
+    difference = program.difference(model.params, inputs)
+    if not difference <= FOLDING_TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE):
+        raise NotApplicableError(f"folding batch norm changes the logits by {difference:.2g} of the largest")
+    return TrainedModel(
+        program.folded,
+        params,
+        model.train,
+        init_params=_fold_initial(model, program),
+        history=model.history,
+        name=model.name,
+    )
+
+
+def _fold_initial(model: TrainedModel, program: Program) -> PyTree | None:
+    """The folded initial parameters; None if they, or the initial statistics, are not given."""
+    if model.init_params is None or (model.init_apply is None and any(map(len, program.bound))):
+        return None
+    apply = model.apply if model.init_apply is None else model.init_apply
+    return read(apply, model.init_params, _example(model)).fold(model.init_params)
 
 
 def is_folded(model: TrainedModel, *, fold: bool) -> bool:
-    """Whether `select_network` returns the folded network."""
-    return fold and folded_network(model) is not None
+    """Whether `select_network` returns another network than `model`, with batch norm folded."""
+    return fold and folded_network(model) is not model
 
 
 def select_network(model: TrainedModel, *, fold: bool) -> TrainedModel:
-    """The network whose weights a measure takes: the folded one if `fold` and if the model has one, else `model`."""
-    folded = folded_network(model)
-    return folded if fold and folded is not None else model
+    """The network whose weights a measure takes: the folded one if `fold`, else `model`."""
+    return folded_network(model) if fold else model
 
 
-def layer_geometry(network: TrainedModel) -> dict[tuple[str, ...], Layer]:
-    """The geometry of the network's layers by the path of their kernels; empty if it is not known."""
-    return {layer.path: layer for layer in network.layers or ()}
+def kernels_of(network: TrainedModel) -> dict[Path, Any]:
+    """The kernels of a network by path, in the order of the parameters: what convolutions and products multiply with.
 
-
-def activation_function(network: TrainedModel) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]] | None:
-    """(params, images, offsets={}) → (logits, activations by name), see `TrainedModel.features`; None if not known."""
-    return network.features
-
-
-def activation_names(network: TrainedModel) -> list[str]:
-    """Names of the activations in the order in which they are computed; none if they are not known."""
-    features = activation_function(network)
-    names: list[str] = []
-
-    def trace(params: PyTree, images: jax.Array) -> None:  # what JAX returns is sorted by name
-        names.extend(features(params, images)[1] if features else ())
-
-    jax.eval_shape(trace, network.params, network.train.take(np.arange(1))[0])
-    return names
-
-
-def has_normalization(params: PyTree) -> bool:
-    """Whether there are normalization layers among the parameters, by names and shapes.
-
-    A leaf called "scale" or "gamma", a vector called "weight", or a vector called "bias", "b" or "beta" in a node of
-    the tree without a kernel shows one.
+    Raises:
+        NotApplicableError: if there is none.
     """
-    parents = {path[:-1] for path in trees.kernels(params)}
-    for path, leaf in trees.named_leaves(params):
-        name = path[-1].lower() if path else ""
-        if name in ("scale", "gamma") or (leaf.ndim == 1 and name == "weight"):
-            return True
-        if leaf.ndim == 1 and name in ("bias", "b", "beta") and path[:-1] not in parents:
-            return True
-    return False
-
-
-def normalized_kernels(params: PyTree) -> tuple[str, ...]:
-    """Names of the kernels that a batch norm follows in the network as it was trained.
-
-    The norm of "…conv…" is called "…norm…", that of any other layer "…_norm", as in our own networks; in a network
-    that has norms none of which is called so, all kernels count as followed by one.
-    """
-    scales = {path[:-1] for path, _ in trees.named_leaves(params) if path[-1:] == ("scale",)}
-    kernels = [path for path in trees.kernels(params) if len(path) > 1]
-
-    def norm_path(path: tuple[str, ...]) -> tuple[str, ...]:
-        layer = path[-2]
-        return (*path[:-2], layer.replace("conv", "norm") if "conv" in layer else f"{layer}_norm")
-
-    normalized = [path for path in kernels if norm_path(path) in scales]
-    if not normalized and has_normalization(params):
-        normalized = kernels
-    return tuple("/".join(path) for path in normalized)
+    leaves = dict(trees.named_leaves(network.params))
+    kernels = {path: leaves[path] for path in program_of(network).kernels}
+    if not kernels:
+        raise NotApplicableError("no convolution and no product with a parameter was found in the network's program")
+    return kernels
 
 
 def named_kernels(network: TrainedModel) -> dict[str, Any]:
     """The kernels of a network, by name: the keys of their paths joined by slashes."""
-    return {"/".join(path): kernel for path, kernel in trees.kernels(network.params).items()}
+    return {"/".join(path): kernel for path, kernel in kernels_of(network).items()}
+
+
+def layer_geometry(network: TrainedModel) -> dict[Path, Layer]:
+    """The layers by the path of their kernels.
+
+    Raises:
+        NotApplicableError: naming the first kernel that is not a layer whose geometry could be read.
+    """
+    program = program_of(network)
+    if program.problems:
+        path, reason = next(iter(program.problems.items()))
+        raise NotApplicableError(f"the layer of {'/'.join(path)} cannot be read: {reason}")
+    return {layer.path: layer for layer in program.layers}
+
+
+def standard_kernels(network: TrainedModel) -> dict[Path, np.ndarray]:
+    """The kernels as `[*window, inputs / groups, outputs]` (dense: `[inputs, outputs]`) in float64, by path.
+
+    Raises:
+        NotApplicableError: as `layer_geometry` does.
+    """
+    kernels = kernels_of(network)
+    layers = layer_geometry(network)
+    return {path: np.asarray(standard_kernel(layers[path], kernels[path]), np.float64) for path in kernels}
+
+
+def last_layer(network: TrainedModel) -> tuple[Path, jax.Array]:
+    """Path and kernel, as `standard_kernel` has it, of the layer that makes the logits.
+
+    Raises:
+        NotApplicableError: if several layers make them, or it cannot be read.
+    """
+    program = program_of(network)
+    last = [edge.source for edge in program.edges if edge.target == "output"]
+    layers = {layer.name: layer for layer in program.layers}
+    if len(last) != 1 or last[0] not in layers:
+        raise NotApplicableError(f"needs one last layer; the logits are made by {', '.join(last) or 'none'}")
+    layer = layers[last[0]]
+    return layer.path, standard_kernel(layer, dict(trees.named_leaves(network.params))[layer.path])
+
+
+def first_activation(network: TrainedModel) -> str:
+    """The name of the pre-activation of the first layer that has one.
+
+    Raises:
+        NotApplicableError: if no layer before the logits has one.
+    """
+    return next(iter(hidden_activations(network)))
+
+
+def hidden_activations(network: TrainedModel) -> dict[str, int]:
+    """Name of each pre-activation that can be taken, the logits' excepted → number of its positions.
+
+    Raises:
+        NotApplicableError: if there is none.
+    """
+    program = program_of(network)
+    last = {edge.source for edge in program.edges if edge.target == "output"}
+    layers = [layer for layer in program.layers if layer.path not in program.no_activation and layer.name not in last]
+    if not layers:
+        raise NotApplicableError("no activation between input and logits can be taken")
+    return {layer.name: int(np.prod(layer.output_shape[:-1])) for layer in layers}
+
+
+def margin_activations(network: TrainedModel) -> tuple[str, ...]:
+    """The default places of layer margins: the input, and the first, middle and last of the hidden places.
+
+    Hidden places are the last pre-activation before each fall of the number of positions (the last one before the
+    logits among them), every hidden pre-activation where that number never falls.
+    """
+    names, sizes = zip(*hidden_activations(network).items(), strict=True)
+    falls = [name for name, size, after in zip(names, sizes, (*sizes[1:], 1), strict=True) if after < size]
+    places = falls or names
+    return ("input", *(places[i] for i in sorted({round(i) for i in np.linspace(0, len(places) - 1, 3)})))
+
+
+def normalized_kernels(model: TrainedModel) -> tuple[str, ...]:
+    """Names of the kernels into which `folded_network` folds a batch norm."""
+    program = program_of(model)
+    return tuple("/".join(path) for path in program.folded_layers)
+
+
+def affine_leftovers(network: TrainedModel) -> tuple[str, ...]:
+    """Names of the parameters of affine steps that stand behind no layer (layer norm, batch norm of a sum)."""
+    return tuple("/".join(path) for chain in program_of(network).affine for path in chain)
+
+
+def _example(model: TrainedModel) -> jax.ShapeDtypeStruct:
+    """Shape and type of a batch of one input."""
+    inputs, _ = jax.eval_shape(model.train.take, jax.ShapeDtypeStruct((1,), np.int32))
+    return inputs

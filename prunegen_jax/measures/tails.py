@@ -8,10 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from prunegen_jax.compute import trees
 from prunegen_jax.compute.options import check_choice
-from prunegen_jax.measures.convolution_norms import channels_last
-from prunegen_jax.measures.structure import is_folded, select_network
+from prunegen_jax.measures.structure import is_folded, select_network, standard_kernels
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
 RESCALINGS = ("receptive_field", "half", "none")
@@ -43,8 +41,7 @@ def alpha_hat(model: TrainedModel, key: jax.Array, *, rescale: str = "receptive_
         ValueError: for an unknown rescaling, or if every layer is left out.
     """
     check_choice("rescale", rescale, RESCALINGS)
-    params = select_network(model, fold=fold).params
-    kernels = {path: channels_last(path, w) for path, w in trees.kernels(params).items()}
+    kernels = standard_kernels(select_network(model, fold=fold))
     fits = {way: {"/".join(path): _fit(kernel, way) for path, kernel in kernels.items()} for way in RESCALINGS}
     fitted = {way: {name: fit for name, fit in by_layer.items() if fit} for way, by_layer in fits.items()}
     layers, skipped = fitted[rescale], [name for name, fit in fits[rescale].items() if fit is None]

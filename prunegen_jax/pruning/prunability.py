@@ -17,6 +17,7 @@ import dataclasses
 import numpy as np
 
 from prunegen_jax.compute.options import check_at_least
+from prunegen_jax.pruning.kernels import select_prunable
 from prunegen_jax.pruning.masks import Prunable, magnitude_scores
 from prunegen_jax.pruning.scan import Scan
 from prunegen_jax.pruning.tolerance import Criterion, Tolerance, limit_of_scan
@@ -91,7 +92,7 @@ def prunability(
     """The smallest fraction j / 1000 that passes under magnitude pruning, found exactly.
 
     Args:
-        apply: (params, images [n, H, W, C]) → logits [n, K], in evaluation mode.
+        apply: (params, inputs [n, ...]) → logits [n, K], in evaluation mode.
         params: the trained parameters.
         data: the training set.
         scope: "global" magnitude pruning, or the same fraction in every "layer".
@@ -105,6 +106,7 @@ def prunability(
     Raises:
         ValueError: for unknown options, or a network whose own loss is not finite.
     """
+    prunable = select_prunable(prunable, apply, params, data)
     scan = Scan(apply, params, magnitude_scores(params, scope=scope, prunable=prunable), data, criterion, lanes)
     limit, note = limit_of_scan(scan, criterion, tolerance=tolerance, beta=beta, delta=delta)
     grid = [scan.scores.keep(j, GRID) for j in range(GRID)]  # keeping all always passes
@@ -131,7 +133,7 @@ def prunability_prefix(
     The fraction that incremental pruning reaches; at least `prunability` on the same grid.
 
     Args:
-        apply: (params, images [n, H, W, C]) → logits [n, K], in evaluation mode.
+        apply: (params, inputs [n, ...]) → logits [n, K], in evaluation mode.
         params: the trained parameters.
         data: the training set.
         steps: number of steps of the grid.
@@ -147,6 +149,7 @@ def prunability_prefix(
         ValueError: for unknown options, a number of steps below 1, or a network whose own loss is not finite.
     """
     check_at_least(1, steps=steps)
+    prunable = select_prunable(prunable, apply, params, data)
     scan = Scan(apply, params, magnitude_scores(params, scope=scope, prunable=prunable), data, criterion, lanes)
     dense = scan.dense()
     limit, note = limit_of_scan(scan, criterion, tolerance=tolerance, beta=beta, delta=delta)
@@ -172,7 +175,7 @@ def pruned_loss_curve(
     """Loss (or error) at every kept fraction j / steps under magnitude pruning, for plots: a pass over `data` each.
 
     Args:
-        apply: (params, images [n, H, W, C]) → logits [n, K], in evaluation mode.
+        apply: (params, inputs [n, ...]) → logits [n, K], in evaluation mode.
         params: the trained parameters.
         data: the training set.
         steps: number of steps of the grid.

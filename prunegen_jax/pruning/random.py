@@ -11,6 +11,7 @@ import numpy as np
 
 from prunegen_jax.compute.options import check_at_least, check_choice
 from prunegen_jax.compute.sampling import mean_and_standard_error, standard_error
+from prunegen_jax.pruning.kernels import select_prunable
 from prunegen_jax.pruning.masks import Prunable, Scores, bernoulli_keep, bernoulli_scores, uniform_scores
 from prunegen_jax.pruning.prunability import Pruned
 from prunegen_jax.pruning.scan import Scan
@@ -50,7 +51,7 @@ def random_prunability(
 
     Args:
         key: randomness of the masks.
-        apply: (params, images [n, H, W, C]) → logits [n, K], in evaluation mode.
+        apply: (params, inputs [n, ...]) → logits [n, K], in evaluation mode.
         params: the trained parameters.
         data: the training set.
         masks: R, the number of draws.
@@ -69,6 +70,7 @@ def random_prunability(
     check_choice("draw", draw, tuple(_DRAWS))
     check_choice("aggregate", aggregate, ("loss_of_mean", "mean_of_mu"))
     check_at_least(1, masks=masks)
+    prunable = select_prunable(prunable, apply, params, data)
     scan = Scan(apply, params, _DRAWS[draw](key, params, masks=masks, prunable=prunable), data, criterion, lanes)
     limit, note = limit_of_scan(scan, criterion, tolerance=tolerance, beta=beta, delta=delta)
     dropped = dropped_counts(scan.scores.prunable)

@@ -26,8 +26,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from prunegen_jax.runs import files
 from prunegen_jax.compute import trees
+from prunegen_jax.runs import files
 from prunegen_jax.training.recipe import Status
 from prunegen_jax.types import History
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from etils import epath
 
 from prunegen_jax.runs import files
-from prunegen_jax.runs.record_form import is_plain_number
 from prunegen_jax.runs.points import Point
+from prunegen_jax.runs.record_form import is_plain_number
 
 _PARTS = ("train", "compile", "update", "check")
 

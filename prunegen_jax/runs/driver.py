@@ -10,14 +10,11 @@ from typing import Any
 
 from etils import epath
 
-from prunegen_jax.runs import executors
-from prunegen_jax.runs import files
-from prunegen_jax.runs import processes
-from prunegen_jax.runs import records
+from prunegen_jax.runs import executors, files, processes, records
 from prunegen_jax.runs.executors import Executor, Job, Unit
+from prunegen_jax.runs.points import Point
 from prunegen_jax.runs.progress import Progress
 from prunegen_jax.runs.records import Record
-from prunegen_jax.runs.points import Point
 
 _LOOK = 1.0  # seconds between looks into the workdir, at least
 _SHARE = 10.0  # looking into the workdir takes a tenth of the driver's time at most

@@ -11,19 +11,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from prunegen_jax import judging
-from prunegen_jax.runs import costs
-from prunegen_jax.runs import driver
-from prunegen_jax.runs import executors
-from prunegen_jax.runs import records
-from prunegen_jax.runs import slots
-from prunegen_jax.runs import points as sweeps
-from prunegen_jax.runs import tables
-from prunegen_jax.runs import work
-from prunegen_jax.runs import workdir
-from prunegen_jax.runs.executors import Job, Unit
 from prunegen_jax.judging import Verdict
-from prunegen_jax.measures import MEASURES, check_options, select
 from prunegen_jax.judging.table import Table
+from prunegen_jax.measures import MEASURES, check_options, select
+from prunegen_jax.runs import costs, driver, executors, records, slots, tables, work, workdir
+from prunegen_jax.runs import points as sweeps
+from prunegen_jax.runs.executors import Job, Unit
 
 STAGES = ("train", "measure", "judge", "report")
 _WORK = ("train", "measure")  # what executors do

@@ -21,10 +21,9 @@ import jax
 from etils import epath
 
 from prunegen_jax import data
-from prunegen_jax.runs import checkpoints
-from prunegen_jax.runs import files
-from prunegen_jax.runs import record_form as form
 from prunegen_jax.networks import Network, as_trained_model, build
+from prunegen_jax.runs import checkpoints, files
+from prunegen_jax.runs import record_form as form
 from prunegen_jax.runs.record_form import Record
 from prunegen_jax.types import History, TrainedModel
 
@@ -118,7 +117,7 @@ def network_of(fields: dict[str, Any], *, image_shape: tuple[int, int, int], cla
     """The network that the `model.*` fields of a point describe. ValueError if they describe none."""
     options = {key[6:]: value for key, value in fields.items() if key.startswith("model.")}
     try:
-        return build(options.pop("name"), image_shape=image_shape, classes=classes, **options)
+        return build(options.pop("name"), input_shape=image_shape, classes=classes, **options)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the fields model.* describe no network: {error!r}") from error
 
@@ -213,7 +212,7 @@ def restore(workdir: epath.Path, record: Record, split: data.Split, *, vmapped: 
         raise files.DamagedError(f"the checkpoint of {record['name']!r} in {workdir} is not that of its end")
     if record["point"].get("model.depth", 1) > len(arrays):  # of which no network is built, to find out
         raise files.DamagedError(f"the record of {record['name']!r} in {workdir} has more layers than its checkpoint")
-    network = network_of(record["point"], image_shape=split.train.images.shape[1:], classes=split.classes)
+    network = network_of(record["point"], input_shape=split.train.inputs.shape[1:], classes=split.classes)
     network = (network.vmapped or network) if vmapped else network
     params, stats = jax.eval_shape(network.init, jax.random.key(0))
     parts = {}

@@ -15,8 +15,8 @@ from etils import epath
 
 from prunegen_jax import training
 from prunegen_jax.compute import memory as device
-from prunegen_jax.runs import files
 from prunegen_jax.networks import Network
+from prunegen_jax.runs import files
 from prunegen_jax.runs.snapshots import Task
 from prunegen_jax.training import Recipe
 from prunegen_jax.types import Dataset

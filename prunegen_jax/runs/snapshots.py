@@ -13,14 +13,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from prunegen_jax import data, training
-from prunegen_jax.runs import checkpoints
-from prunegen_jax.runs import files
-from prunegen_jax.runs import processes
-from prunegen_jax.runs import records
 from prunegen_jax.compute.evaluation import loss_and_accuracy
 from prunegen_jax.networks import Network
-from prunegen_jax.runs.records import Record
+from prunegen_jax.runs import checkpoints, files, processes, records
 from prunegen_jax.runs.points import Point
+from prunegen_jax.runs.records import Record
 from prunegen_jax.training import Hyper, Recipe, Snapshot
 from prunegen_jax.types import Partial
 
@@ -46,7 +43,7 @@ def task_of(point: Point, config: ConfigDict) -> Task:
     h, recipe = training.hyper(**rates, seed=fields["seed"]), Recipe(**options)
     split = records.data_of(fields, directory=config.data.dir, cache_dir=config.data.cache_dir)
     recipe.check(len(split.train))
-    network = records.network_of(fields, image_shape=split.train.images.shape[1:], classes=split.classes)
+    network = records.network_of(fields, input_shape=split.train.inputs.shape[1:], classes=split.classes)
     return Task(point, network, split, h, recipe)
 
 

@@ -16,16 +16,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from prunegen_jax import data, training
-from prunegen_jax.runs import compilation
-from prunegen_jax.runs import files
-from prunegen_jax.runs import processes
-from prunegen_jax.runs import records
-from prunegen_jax.runs import slots
-from prunegen_jax.runs import snapshots
 from prunegen_jax.compute import lockstep
 from prunegen_jax.measures import measure
-from prunegen_jax.runs.snapshots import Snapshot, task_of
+from prunegen_jax.runs import compilation, files, processes, records, slots, snapshots
 from prunegen_jax.runs.points import Point
+from prunegen_jax.runs.snapshots import Snapshot, task_of
 from prunegen_jax.types import Estimate, TrainedModel
 
 __all__ = ["measure_missing", "run_group", "task_of", "train"]

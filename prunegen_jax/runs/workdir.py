@@ -13,8 +13,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from prunegen_jax.runs import files
-from prunegen_jax.runs import records
+from prunegen_jax.runs import files, records
 from prunegen_jax.runs.points import Point
 
 

@@ -55,7 +55,7 @@ def test_an_nnx_state_names_its_leaves_as_linen_does():
 def test_the_same_weights_give_the_same_measures_in_nnx_and_linen(train):
     params, rest, apply = in_nnx()
     net = Linen()
-    variables = net.init(jax.random.key(0), train.images[:1])
+    variables = net.init(jax.random.key(0), train.inputs[:1])
     pure = nnx.to_pure_dict(params)
 
     def linen_apply(stats, params, images):

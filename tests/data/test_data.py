@@ -211,21 +211,21 @@ def test_digits_are_all_there():
 def test_subsets_are_nested_and_seeded():
     raw = data.load("digits")
     small, large = (data.split(raw, train_size=n).train for n in (100, 300))
-    np.testing.assert_array_equal(small.images, large.images[:100])
+    np.testing.assert_array_equal(small.inputs, large.inputs[:100])
     other = data.split(raw, train_size=100, seed=1).train
-    assert not np.array_equal(small.images, other.images)
+    assert not np.array_equal(small.inputs, other.inputs)
     assert len(data.split(raw).train) == 1000
 
 
 def test_inputs_are_standardised_with_the_training_statistics():
     split = data.split(data.load("digits"), train_size=200)
-    inputs = np.asarray(split.train.inputs(split.train.images), np.float64)
+    inputs = np.asarray(split.train.standardise(split.train.inputs), np.float64)
     assert inputs.mean() == pytest.approx(0, abs=1e-5)
     assert inputs.std() == pytest.approx(1, abs=1e-5)
     np.testing.assert_array_equal(split.test.mean, split.train.mean)
-    test = np.asarray(split.test.inputs(split.test.images))
-    raw = np.asarray(split.train.images, np.float64)
-    np.testing.assert_allclose(test, (np.asarray(split.test.images) - raw.mean()) / raw.std(), rtol=1e-5, atol=1e-5)
+    test = np.asarray(split.test.standardise(split.test.inputs))
+    raw = np.asarray(split.train.inputs, np.float64)
+    np.testing.assert_allclose(test, (np.asarray(split.test.inputs) - raw.mean()) / raw.std(), rtol=1e-5, atol=1e-5)
 
 
 def test_label_noise():

@@ -30,7 +30,7 @@ def test_davies_bouldin_index_is_scikit_learns():
 def test_davies_bouldin_of_pooled_features():
     model = trained()
     estimate = clustering.davies_bouldin(model, KEY, examples=30, draws=3)  # every draw is the whole set
-    activations = 2.0 * np.asarray(model.train.images, np.float64) + 1.0
+    activations = 2.0 * np.asarray(model.train.inputs, np.float64) + 1.0
     pooled = activations[:, :4, :4, :].max(axis=(1, 2))  # one whole 4 × 4 window in 6 × 5 pixels
     expected = metrics.davies_bouldin_score(pooled, np.asarray(model.train.labels))
     assert estimate.value == pytest.approx(expected, rel=1e-5)
@@ -56,11 +56,11 @@ def test_davies_bouldin_takes_the_first_layer():
 
 
 def test_davies_bouldin_of_the_first_convolution():
-    net = build("nin", image_shape=(8, 8, 3), classes=3, depth=1, width=4)
+    net = build("nin", input_shape=(8, 8, 3), classes=3, depth=1, width=4)
     params, stats = net.init(KEY)
     data = Dataset(jnp.asarray(RNG.normal(size=(24, 8, 8, 3)), jnp.float32), jnp.arange(24) % 3)
     estimate = clustering.davies_bouldin(as_trained_model(net, params, stats, data), KEY, draws=1)
-    pad = np.pad(np.asarray(data.images, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    pad = np.pad(np.asarray(data.inputs, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     kernel = np.asarray(params["block0_conv0"]["kernel"], np.float64)
     windows = np.lib.stride_tricks.sliding_window_view(pad, (3, 3), axis=(1, 2))[:, ::2, ::2]  # n, 4, 4, C, 3, 3
     hidden = np.einsum("nyxcij,ijco->nyxo", windows, kernel).max(axis=(1, 2))  # one 4 × 4 window
@@ -100,14 +100,14 @@ def test_product_has_the_standard_error_of_a_product():
 def test_signs():
     """Noise on the images spreads the classes; wrong labels make midpoints wrong."""
     model = trained(m=60)
-    noise = jnp.asarray(RNG.normal(size=model.train.images.shape) * 5, jnp.float32)
+    noise = jnp.asarray(RNG.normal(size=model.train.inputs.shape) * 5, jnp.float32)
     spread = TrainedModel(
-        apply, model.params, Dataset(model.train.images + noise, model.train.labels), features=features
+        apply, model.params, Dataset(model.train.inputs + noise, model.train.labels), features=features
     )
     assert clustering.MEASURES["davies_bouldin"].sign == 1
     assert clustering.davies_bouldin(spread, KEY).value > clustering.davies_bouldin(model, KEY).value
-    predicted = jnp.argmax(apply(model.params, model.train.images), axis=-1).astype(jnp.int32)
-    right = TrainedModel(apply, model.params, Dataset(model.train.images, predicted), features=features)
+    predicted = jnp.argmax(apply(model.params, model.train.inputs), axis=-1).astype(jnp.int32)
+    right = TrainedModel(apply, model.params, Dataset(model.train.inputs, predicted), features=features)
     assert mixup.MEASURES["label_wise_mixup"].sign == 1
     assert mixup.label_wise_mixup(right, KEY).value < mixup.label_wise_mixup(model, KEY).value
     assert clustering.MEASURES["davies_bouldin_mixup"].sign == input_gradients.MEASURES["input_gradient_norm"].sign == 1

@@ -89,7 +89,7 @@ def test_the_order_of_the_examples_does_not_matter(name):
     """Not beyond float error for what is exact, nor beyond the standard error for what draws examples."""
     model = trained(0)
     order = np.random.default_rng(0).permutation(len(model.train))
-    train = dataclasses.replace(model.train, images=model.train.images[order], labels=model.train.labels[order])
+    train = dataclasses.replace(model.train, images=model.train.inputs[order], labels=model.train.labels[order])
     parts = {field: dataclasses.replace(getattr(model, field), train=train) for field in ("folded", "first_epoch")}
     parts["first_epoch"] = dataclasses.replace(
         parts["first_epoch"], folded=dataclasses.replace(parts["first_epoch"].folded, train=train)
@@ -126,7 +126,7 @@ def test_compiling_does_not_matter(name):
 
 def test_the_changes_keep_the_function_and_change_the_weights():
     model = trained(0, batch_norm=False)
-    images = model.train.inputs(model.train.images[:20])
+    images = model.train.standardise(model.train.inputs[:20])
     logits = model.apply(model.params, images)
     for change in CHANGES.values():
         params = change(model.params)

@@ -109,7 +109,7 @@ def test_weighted_trace_is_the_second_order_model_of_random_pruning():
         matrix, jacobian, p, onehot, w, _ = parts(model)
         value = curvature.hessian_weighted_trace(model, KEY, relative_error=0.0, budget=200, sketch=12).value
     gradient = np.einsum("nkp,nk->p", jacobian, p - onehot) / len(p)
-    x, y = np.asarray(model.train.images).reshape(23, -1), np.asarray(model.train.labels)
+    x, y = np.asarray(model.train.inputs).reshape(23, -1), np.asarray(model.train.labels)
 
     def loss(flat):
         f = x @ flat.reshape(4, 3)
@@ -171,7 +171,7 @@ def test_sharper_networks_have_larger_values(dense):
     """All signs are +1: the same data shifted so that the loss bends more makes every one larger."""
     with jax.enable_x64():
         flat = network(seed=1)
-        sharp = dataclasses.replace(flat, train=Dataset(3.0 * flat.train.images, flat.train.labels))
+        sharp = dataclasses.replace(flat, train=Dataset(3.0 * flat.train.inputs, flat.train.labels))
         for name, row in MEASURES.items():
             assert row.sign == +1
             if name == "relative_flatness":  # grows with features at fixed probabilities

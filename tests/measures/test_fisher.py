@@ -114,7 +114,7 @@ def test_relative_flatness_names_what_is_missing(dense):
 
 
 def test_folded_weights_by_default():
-    net = build("nin", image_shape=(8, 8, 3), classes=4, depth=1, width=4)
+    net = build("nin", input_shape=(8, 8, 3), classes=4, depth=1, width=4)
     params, stats = net.init(KEY)
     stats = jax.tree.map(lambda x: 0.25 * jnp.ones_like(x), stats)
     rng = np.random.default_rng(0)

@@ -28,7 +28,7 @@ def softmax_regression(examples=60, seed=0):
 
 def gradients(model):
     """∇ℓ_i = (x_i, 1) ⊗ (p_i − y_i) of softmax regression, `[n, 15]`, in NumPy."""
-    x = np.asarray(model.train.images).reshape(len(model.train), -1)
+    x = np.asarray(model.train.inputs).reshape(len(model.train), -1)
     f = x @ np.asarray(model.params["kernel"]) + np.asarray(model.params["bias"])
     p = np.exp(f) / np.exp(f).sum(axis=1, keepdims=True)
     residual = p - np.eye(3)[np.asarray(model.train.labels)]
@@ -79,7 +79,7 @@ def test_after_the_first_epoch_and_sign():
     assert row(both, KEY).value == noise.gradient_noise(early, KEY).value
     assert row(model, KEY).status == "not_applicable"
     # the same network on examples twice as large disagrees with itself more
-    larger = dataclasses.replace(early, train=Dataset(2 * early.train.images, early.train.labels))
+    larger = dataclasses.replace(early, train=Dataset(2 * early.train.inputs, early.train.labels))
     assert noise.gradient_noise(early, KEY).value < noise.gradient_noise(larger, KEY).value
     assert all(r.sign == +1 for r in noise.MEASURES.values())
 

@@ -37,7 +37,7 @@ def problem():
     flat, unravel = ravel_pytree(network.weights)
 
     def logits(w):
-        return network.apply(unravel(w), data.images)
+        return network.apply(unravel(w), data.inputs)
 
     def loss(w):
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits(w)), data.labels[:, None], axis=1)
@@ -221,7 +221,7 @@ def test_traces_stop_at_the_requested_error():
 
 
 def test_which_weights_are_moved():
-    network = build("nin", image_shape=(8, 8, 3), classes=5, depth=1, width=4)
+    network = build("nin", input_shape=(8, 8, 3), classes=5, depth=1, width=4)
     params, stats = network.init(jax.random.key(0))
     data = Dataset(jnp.ones((3, 8, 8, 3)), jnp.zeros(3, jnp.int32))
     model = as_trained_model(network, params, stats, data)

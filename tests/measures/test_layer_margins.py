@@ -43,7 +43,7 @@ def two_layers(m=703, seed=1, scale=1.0):
 
 def gaps_and_gradients(model):
     """f_y − f_c and its gradients with respect to input and hidden pre-activation, by hand."""
-    x = np.asarray(model.train.images, np.float64).reshape(len(model.train), -1)
+    x = np.asarray(model.train.inputs, np.float64).reshape(len(model.train), -1)
     labels = np.asarray(model.train.labels)
     second = np.asarray(model.params["second"], np.float64)
     hidden = x @ W
@@ -148,7 +148,7 @@ def test_constrained_margin():
 def test_principal_directions_of_few_examples_in_many_dimensions():
     data = Dataset(jnp.asarray(RNG.normal(size=(5, 3, 3, 2)), jnp.float32), jnp.zeros(5, jnp.int32))
     basis = input_margins.principal_directions(data, 3, 0.9)
-    flat = np.asarray(data.images, np.float64).reshape(5, -1)
+    flat = np.asarray(data.inputs, np.float64).reshape(5, -1)
     _, _, rows = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
     assert np.abs(np.sum(basis * rows[:3].T, axis=0)) == pytest.approx(np.ones(3), rel=1e-5)
     assert input_margins.principal_directions(data, 99, 0.9).shape == (18, 4)  # the rank
@@ -157,7 +157,7 @@ def test_principal_directions_of_few_examples_in_many_dimensions():
 def test_principal_directions_of_all_inputs_whatever_the_sample():
     data = Dataset(jnp.asarray(RNG.normal(size=(1203, 2, 2, 1)) * np.arange(1, 5).reshape(2, 2, 1), jnp.float32),
                    jnp.zeros(1203, jnp.int32))  # fmt: skip
-    flat = np.asarray(data.images, np.float64).reshape(1203, -1)
+    flat = np.asarray(data.inputs, np.float64).reshape(1203, -1)
     _, _, rows = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
     basis = input_margins.principal_directions(data, 4, 0.9)  # three batches
     assert np.abs(np.sum(basis * rows.T, axis=0)) == pytest.approx(np.ones(4), rel=1e-6)
@@ -179,7 +179,7 @@ def test_constrained_margin_of_a_sample_has_a_right_standard_error():
 def test_signs():
     """Both shrink when classes are nearer to each other; both are held to grow as the gap shrinks."""
     model = two_layers()
-    shifted = Dataset(model.train.images, jnp.roll(model.train.labels, 1))  # labels that the network gets wrong
+    shifted = Dataset(model.train.inputs, jnp.roll(model.train.labels, 1))  # labels that the network gets wrong
     worse = TrainedModel(model.apply, model.params, shifted, features=model.features)
     for row in (layer_margins.MEASURES["normalized_margins"], input_margins.MEASURES["constrained_margin"]):
         assert row.sign == -1

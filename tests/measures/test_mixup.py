@@ -16,7 +16,7 @@ from tests.support.feature_cases import KEY, trained
 def test_mixup_counts_midpoints():
     model = trained()
     estimate = mixup.label_wise_mixup(model, KEY, draws=2, per_class=10)  # every draw is the whole set
-    images, labels = np.asarray(model.train.images, np.float64), np.asarray(model.train.labels)
+    images, labels = np.asarray(model.train.inputs, np.float64), np.asarray(model.train.labels)
     accuracy = []
     for label in range(3):
         members = np.flatnonzero(labels == label)

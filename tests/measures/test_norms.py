@@ -48,7 +48,7 @@ def mlp(*, examples=23, seed=0):
 
 
 def nin(*, batch_norm=True, seed=0, examples=12):
-    network = build("nin", image_shape=(8, 8, 3), classes=5, depth=2, width=4, batch_norm=batch_norm)
+    network = build("nin", input_shape=(8, 8, 3), classes=5, depth=2, width=4, batch_norm=batch_norm)
     rng = np.random.default_rng(seed)
 
     def noisy(tree):
@@ -67,7 +67,7 @@ def values(model, **options):
 
 
 def margin(model):
-    logits = np.asarray(model.apply(model.params, model.train.images), np.float64)
+    logits = np.asarray(model.apply(model.params, model.train.inputs), np.float64)
     labels = np.asarray(model.train.labels)
     gaps = [row[y] - np.delete(row, y).max() for row, y in zip(logits, labels, strict=True)]
     return sorted(gaps)[len(gaps) // 10 - 1]
@@ -206,7 +206,7 @@ def test_larger_weights_have_larger_values():
         if "margin" not in name and "distance" not in name:
             assert row(model, KEY).value < row(larger, KEY).value, name
     # over the margin: the same weights with examples nearer to the boundary
-    nearer = Dataset(0.01 * model.train.images, model.train.labels)
+    nearer = Dataset(0.01 * model.train.inputs, model.train.labels)
     no_bias = [{**layer, "bias": 0 * layer["bias"]} for layer in model.params]
     far, near = (dataclasses.replace(model, params=no_bias, train=data) for data in (model.train, nearer))
     for name, row in norms.MEASURES.items():

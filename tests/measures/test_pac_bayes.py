@@ -90,10 +90,10 @@ def test_signs():
     assert all(row.sign == +1 for row in pac_bayes.MEASURES.values())
     # narrow margins: examples near the boundary are lost to less noise
     robust = network(examples=300)
-    logits = np.sort(np.asarray(apply(robust.params, robust.train.images)), axis=1)
+    logits = np.sort(np.asarray(apply(robust.params, robust.train.inputs)), axis=1)
     far = np.argsort(logits[:, -2] - logits[:, -1])
     halves = [
-        dataclasses.replace(robust, train=Dataset(robust.train.images[part], robust.train.labels[part]))
+        dataclasses.replace(robust, train=Dataset(robust.train.inputs[part], robust.train.labels[part]))
         for part in (far[:150], far[150:])
     ]
     for name, row in pac_bayes.MEASURES.items():

@@ -75,7 +75,7 @@ def test_against_the_bound_written_out():
                 mask, noise = rng.random(12) >= a, sigma * rng.normal(size=12)
                 w = mask * (np.r_[np.asarray(network.params["kernel"]).ravel(), np.zeros(3)] + noise)
                 i = draw % 400
-                f = np.asarray(network.train.images[i]).ravel() @ w[:9].reshape(3, 3) + w[9:]
+                f = np.asarray(network.train.inputs[i]).ravel() @ w[:9].reshape(3, 3) + w[9:]
                 losses.append(min(np.logaddexp.reduce(f) - f[i % 3], 3.0))
             limit = 3 * dropout.inverse_kl(np.mean(losses) / 3, math.log(2 * 4 / 0.1) / 100)
             for lam in lambdas:
@@ -119,7 +119,7 @@ def test_larger_weights_and_fewer_examples_have_larger_bounds():
 
 
 def test_refuses_what_is_not_covered():
-    net = build("nin", image_shape=(4, 4, 1), classes=3, depth=1, width=2)
+    net = build("nin", input_shape=(4, 4, 1), classes=3, depth=1, width=2)
     data = Dataset(jnp.ones((5, 4, 4, 1)), jnp.zeros(5, jnp.int32))
     normalized = as_trained_model(net, *net.init(KEY), data)
     assert "fold them" in dropout.pac_bayes_dropout(normalized, KEY, fold=False).reason

@@ -82,7 +82,7 @@ def test_scaling_units_does_not_change_noise_in_proportion():
 
 
 def test_folded_by_default():
-    net = build("nin", image_shape=(8, 8, 3), classes=4, depth=1, width=4)
+    net = build("nin", input_shape=(8, 8, 3), classes=4, depth=1, width=4)
     params, stats = net.init(KEY)
     stats = jax.tree.map(lambda x: 0.25 * jnp.ones_like(x), stats)
     rng = np.random.default_rng(0)

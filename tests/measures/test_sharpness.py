@@ -48,7 +48,7 @@ def by_name(model):
 
 def numpy_pass(model, w, examples=slice(None)):
     """Mean loss, error and gradient of the two-layer network, by hand."""
-    x = np.asarray(model.train.images, np.float64).reshape(len(model.train), -1)[examples]
+    x = np.asarray(model.train.inputs, np.float64).reshape(len(model.train), -1)[examples]
     y = np.asarray(model.train.labels)[examples]
     pre = x @ w["a/kernel"] + w["a/bias"]
     h = np.maximum(pre, 0)
@@ -258,10 +258,10 @@ def test_invariances():
 def test_signs():
     """+1: on examples near its boundary the same network is sharper."""
     model = network(examples=300)
-    logits = np.sort(np.asarray(apply(model.params, model.train.images)), axis=1)
+    logits = np.sort(np.asarray(apply(model.params, model.train.inputs)), axis=1)
     far = np.argsort(logits[:, -2] - logits[:, -1])
     flat, sharp = (
-        dataclasses.replace(model, train=Dataset(model.train.images[part], model.train.labels[part]))
+        dataclasses.replace(model, train=Dataset(model.train.inputs[part], model.train.labels[part]))
         for part in (far[:150], far[150:])
     )
     for name, row in {**neighbourhood.MEASURES, **sam.MEASURES, **sharpness.MEASURES}.items():

@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 
 
 def nin(*, depth=2, width=4, examples=12):
-    network = build("nin", image_shape=(8, 8, 3), classes=5, depth=depth, width=width)
+    network = build("nin", input_shape=(8, 8, 3), classes=5, depth=depth, width=width)
     params, _ = jax.eval_shape(network.init, KEY)  # shapes are enough
     data = Dataset(jnp.zeros((examples, 8, 8, 3)), jnp.zeros(examples, jnp.int32))
     return TrainedModel(lambda p, x: x, params, data)

@@ -125,7 +125,7 @@ def test_the_four_methods():
 
 
 def nin(*, batch_norm=True, seed=0, examples=40):
-    network = build("nin", image_shape=(8, 8, 3), classes=5, depth=2, width=4, batch_norm=batch_norm)
+    network = build("nin", input_shape=(8, 8, 3), classes=5, depth=2, width=4, batch_norm=batch_norm)
     rng = np.random.default_rng(seed)
 
     def noisy(tree):
@@ -156,7 +156,7 @@ def expected(model):
     moved = [np.asarray(away[layer.path[0]]["kernel"], np.float64) for layer in folded.layers]
     fro, fro_away = (np.array([(w**2).sum() for w in x]) for x in (kernels, moved))
     logits, labels = (
-        np.asarray(model.apply(model.params, model.train.images), np.float64),
+        np.asarray(model.apply(model.params, model.train.inputs), np.float64),
         np.asarray(model.train.labels),
     )
     gaps = sorted(row[y] - np.delete(row, y).max() for row, y in zip(logits, labels, strict=True))

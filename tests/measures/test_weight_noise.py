@@ -46,13 +46,13 @@ def test_rgm_noise_in_the_neutral_batch_norm():
 
 
 def test_only_kernels_with_a_norm_have_noise_in_it():
-    net = build("nin", image_shape=(8, 8, 3), classes=4, depth=1, width=4)
+    net = build("nin", input_shape=(8, 8, 3), classes=4, depth=1, width=4)
     data = Dataset(jnp.ones((5, 8, 8, 3)), jnp.zeros(5, jnp.int32))
     model = as_trained_model(net, *net.init(KEY), data)
     convs = tuple(f"block0_conv{i}/kernel" for i in range(3))
     assert structure.normalized_kernels(model.params) == convs  # not the head
     assert structure.normalized_kernels(model.folded.params) == ()
-    rgm = build("nin", image_shape=(8, 8, 3), classes=4, depth=1, width=4, head="rgm")
+    rgm = build("nin", input_shape=(8, 8, 3), classes=4, depth=1, width=4, head="rgm")
     params, stats = rgm.init(KEY)
     assert structure.normalized_kernels(as_trained_model(rgm, params, stats, data).params) == (*convs, "head/kernel")
     other = {"a": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "bn": {"scale": jnp.ones(2)}}

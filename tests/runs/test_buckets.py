@@ -9,12 +9,9 @@ import pytest
 from etils import epath
 
 from prunegen_jax import load_model
-from prunegen_jax.runs import checkpoints
-from prunegen_jax.runs import files
-from prunegen_jax.runs import pipeline
-from prunegen_jax.runs import records
-from tests.support import buckets, faults
+from prunegen_jax.runs import checkpoints, files, pipeline, records
 from tests.runs.test_checkpoints import META
+from tests.support import buckets, faults
 
 
 def get_config():

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from prunegen_jax.runs import checkpoints
-from prunegen_jax.runs import files
+from prunegen_jax.runs import checkpoints, files
 
 HISTORY = {
     "epoch_loss": [2.5, 2 / 3], "check_update": [7], "check_loss": [0.1], "updates": 7, "batch_size": 4, "target": 0.2,

@@ -12,18 +12,11 @@ import time
 import pytest
 from etils import epath
 
-from prunegen_jax.runs import driver
-from prunegen_jax.runs import executors
-from prunegen_jax.runs import files
-from prunegen_jax.runs import pipeline
-from prunegen_jax.runs.executors import process as pool
-from prunegen_jax.runs import progress
-from prunegen_jax.runs import records
+from prunegen_jax.runs import driver, executors, files, pipeline, progress, records, work, workdir
 from prunegen_jax.runs import points as sweeps
-from prunegen_jax.runs import work
-from prunegen_jax.runs import workdir
 from prunegen_jax.runs.driver import FailedError
 from prunegen_jax.runs.executors import Job, Outcome
+from prunegen_jax.runs.executors import process as pool
 from tests.runs.executors.test_local import small, units_of
 
 

@@ -10,14 +10,9 @@ import jax
 import pytest
 from etils import epath
 
-from prunegen_jax.runs import checkpoints
-from prunegen_jax.runs import files
-from prunegen_jax.runs import pipeline
-from prunegen_jax.runs import processes
-from prunegen_jax.runs import records
-from prunegen_jax.runs import points as sweeps
 from prunegen_jax.compute import lockstep
-from prunegen_jax.runs import work
+from prunegen_jax.runs import checkpoints, files, pipeline, processes, records, work
+from prunegen_jax.runs import points as sweeps
 from tests.support import experiments
 
 # One of every kind of program: passes, masks, searches, gradients, products with the Hessian, layers, inputs.

@@ -17,13 +17,9 @@ import numpy as np
 import pytest
 
 from prunegen_jax import load_model, measures
-from prunegen_jax.runs import checkpoints
-from prunegen_jax.runs import files
-from prunegen_jax.runs import pipeline
-from prunegen_jax.runs import records
-from prunegen_jax.runs import points as sweeps
-from prunegen_jax.runs import work
 from prunegen_jax.compute.evaluation import loss_and_accuracy
+from prunegen_jax.runs import checkpoints, files, pipeline, records, work
+from prunegen_jax.runs import points as sweeps
 from tests.support import experiments
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -10,8 +10,7 @@ import pytest
 from etils import epath
 
 from prunegen_jax import data
-from prunegen_jax.runs import files
-from prunegen_jax.runs import records
+from prunegen_jax.runs import files, records
 from prunegen_jax.runs.points import Point
 
 NAME = "learning_rate=0.1,seed=0"
@@ -225,7 +224,7 @@ def test_a_point_that_describes_no_data(workdir, change):
 )
 def test_fields_that_describe_no_network(fields):
     with pytest.raises(ValueError, match="describe no network"):
-        records.network_of(fields, image_shape=(8, 8, 1), classes=10)
+        records.network_of(fields, input_shape=(8, 8, 1), classes=10)
 
 
 def test_stamps_change_when_a_record_does(workdir):

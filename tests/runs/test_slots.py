@@ -6,9 +6,7 @@ import jax
 import pytest
 from etils import epath
 
-from prunegen_jax.runs import files
-from prunegen_jax.runs import slots
-from prunegen_jax.runs import snapshots
+from prunegen_jax.runs import files, slots, snapshots
 from prunegen_jax.runs import points as sweeps
 from tests.support import experiments
 

@@ -47,7 +47,7 @@ def network(*, bias=True, seed=0, scale=1.0, sizes=SIZES):
 def parts(model):
     """Dense Hessian, Jacobian of logits [n, K, p], probabilities [n, K], one-hot labels [n, K], weights [p], logits."""
     flat, unravel = ravel_pytree(model.params)
-    images, labels = model.train.images, np.asarray(model.train.labels)
+    images, labels = model.train.inputs, np.asarray(model.train.labels)
 
     def logits(w):
         return apply(unravel(w), images)

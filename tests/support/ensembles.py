@@ -14,7 +14,7 @@ RECIPE = Recipe(batch_size=20, target=1.65, max_epochs=12)
 
 
 def network():
-    return build("nin", image_shape=(8, 8, 1), classes=10, depth=1, width=8)
+    return build("nin", input_shape=(8, 8, 1), classes=10, depth=1, width=8)
 
 
 def jobs():

@@ -43,7 +43,7 @@ def network(*, seed=0, scale=1.0, examples=40):
 def numpy_losses(model, weights):
     """Loss and error of every example in NumPy, float64, for weights by name."""
     w = {name: np.asarray(leaf, np.float64) for name, leaf in weights.items()}
-    x = np.asarray(model.train.images, np.float64).reshape(len(model.train), -1)
+    x = np.asarray(model.train.inputs, np.float64).reshape(len(model.train), -1)
     f = np.maximum(x @ w["a/kernel"] + w["a/bias"], 0) @ w["b/kernel"] + w["b/bias"]
     y = np.asarray(model.train.labels)
     shifted = f - f.max(axis=1, keepdims=True)

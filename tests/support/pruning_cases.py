@@ -35,7 +35,7 @@ def logistic(params, images):
 def trained(seed, *, width=8, depth=2, rate=0.03, weight_decay=0.0):
     """A small network trained to the target on 300 digits, and the set."""
     train = data.split(data.load("digits"), train_size=300, seed=seed).train
-    network = build("nin", image_shape=(8, 8, 1), classes=10, depth=depth, width=width)
+    network = build("nin", input_shape=(8, 8, 1), classes=10, depth=depth, width=width)
     h = training.hyper(learning_rate=rate, weight_decay=weight_decay, dropout=0.0, seed=seed)
     *_, last = training.train(network, train, h, training.Recipe())
     assert last.status == "converged"

@@ -18,7 +18,7 @@ from prunegen_jax.networks import as_trained_model, build
 def trained(seed, batch_norm=True):
     """A narrow network trained on 200 digits until most are right."""
     split = data.split(data.load("digits"), train_size=200, seed=seed)
-    network = build("nin", image_shape=(8, 8, 1), classes=10, depth=2, width=6, batch_norm=batch_norm)
+    network = build("nin", input_shape=(8, 8, 1), classes=10, depth=2, width=6, batch_norm=batch_norm)
     recipe = training.Recipe(batch_size=20, target=0.05, max_epochs=60)
     h = training.hyper(learning_rate=0.05 if batch_norm else 0.02, weight_decay=0.0, dropout=0.0, seed=seed)
     begin = training.start(network, recipe, h)

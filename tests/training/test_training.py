@@ -15,7 +15,7 @@ from prunegen_jax.networks import build
 from prunegen_jax.training import Recipe, step, stopping
 from prunegen_jax.types import Partial
 
-NETWORK = {"image_shape": (8, 8, 1), "classes": 10, "depth": 1, "width": 8}
+NETWORK = {"input_shape": (8, 8, 1), "classes": 10, "depth": 1, "width": 8}
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from prunegen_jax import data
-from prunegen_jax.runs import processes
-from prunegen_jax.runs import records
-from prunegen_jax.runs import work
 from prunegen_jax.measures import MEASURES
 from prunegen_jax.networks import MODELS
+from prunegen_jax.runs import processes, records, work
 from prunegen_jax.runs.points import Point
 
 Tick = Callable[[str], None]

@@ -17,8 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from prunegen_jax.runs import executors
-from prunegen_jax.runs import processes
+from prunegen_jax.runs import executors, processes
 from prunegen_jax.runs.executors import Job, Outcome, Tick, Unit
 
 _GRACE = 8.0  # seconds that a worker has to save what it is at

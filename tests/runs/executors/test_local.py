@@ -14,15 +14,10 @@ import pytest
 from etils import epath
 
 from prunegen_jax import measures
-from prunegen_jax.runs import driver
-from prunegen_jax.runs import executors
-from prunegen_jax.runs import pipeline
-from prunegen_jax.runs.executors import process as pool
-from prunegen_jax.runs import processes
-from prunegen_jax.runs import records
+from prunegen_jax.runs import driver, executors, pipeline, processes, records, work
 from prunegen_jax.runs import points as sweeps
-from prunegen_jax.runs import work
 from prunegen_jax.runs.executors import Job, Outcome, Unit
+from prunegen_jax.runs.executors import process as pool
 from tests.support import experiments
 
 NAMES = ("parameter_norm", "prunability_random")

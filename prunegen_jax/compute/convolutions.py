@@ -1,55 +1,35 @@
-"""Three convolutions with equal results: XLA's own, patches times kernel, and the same with the channels outermost.
-
-`benchmarks/convolutions.py` compares them on the backend in use, alone and under vmap.
-"""
+"""Convolutions as one matrix product of patches: with the channels innermost or outermost. See `planes`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prunegen_jax.compute.options import check_choice
-
 Padding = str | Sequence[tuple[int, int]]
 
 
-def xla_conv(inputs: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Padding) -> jax.Array:
-    """`lax.conv_general_dilated` of NHWC inputs and HWIO kernels."""
-    return lax.conv_general_dilated(inputs, kernel, window_strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
 def patches_conv(
-    inputs: jax.Array,
-    kernel: jax.Array,
-    window_strides: Sequence[int],
-    padding: Padding,
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    feature_group_count: int = 1,
-    precision: Any = None,
-    **_: Any,
+    inputs: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Padding, *, precision: Any = None
 ) -> jax.Array:
-    """`lax.conv_general_dilated` for NHWC inputs and HWIO kernels, as strided slices and one matrix product.
-
-    It can stand for Flax's `nn.Conv(conv_general_dilated=...)`.
-
-    Raises:
-        ValueError: for dilation or groups, which are not supported.
-    """
-    if any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ()))) or feature_group_count != 1:
-        raise ValueError("patches_conv has neither dilation nor groups: use conv='xla'")
+    """The convolution of NHWC inputs with an HWIO kernel, as strided slices and one matrix product."""
     rows, columns, channels, features = kernel.shape
     patches = _patches(inputs, (rows, columns), window_strides, padding, spatial=1)
     stacked = patches[0] if len(patches) == 1 else jnp.concatenate(patches, axis=-1)
     return jnp.dot(stacked, kernel.reshape(rows * columns * channels, features), precision=precision)
 
 
-def planes_conv(inputs: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Padding) -> jax.Array:
+def planes_conv(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    window_strides: Sequence[int],
+    padding: Padding,
+    *,
+    precision: Any = None,
+) -> jax.Array:
     """The convolution of `[C, H, W, n]` with an HWIO kernel: `[F, H', W', n]`.
 
     With the examples innermost, cutting patches copies long rows whatever the stride, operations per channel (bias,
@@ -59,25 +39,9 @@ def planes_conv(inputs: jax.Array, kernel: jax.Array, window_strides: Sequence[i
     patches = _patches(inputs, (rows, columns), window_strides, padding, spatial=1)
     stacked = patches[0] if len(patches) == 1 else jnp.concatenate(patches, axis=0)
     flat = stacked.reshape(rows * columns * channels, -1)
-    product = lax.dot_general(kernel.reshape(rows * columns * channels, features), flat, (((0,), (0,)), ((), ())))
+    matrix = kernel.reshape(rows * columns * channels, features)
+    product = lax.dot_general(matrix, flat, (((0,), (0,)), ((), ())), precision=precision)
     return product.reshape(features, *stacked.shape[1:])
-
-
-CONVOLUTIONS: dict[str, Callable[..., jax.Array]] = {"xla": xla_conv, "patches": patches_conv, "planes": planes_conv}
-
-
-def select_convolution(name: str, *, vmapped: bool = False) -> str:
-    """The convolution for `name`; "auto" is planes on a CPU, elsewhere XLA's own alone and patches under vmap.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
-    check_choice("model.conv", name, ("auto", *CONVOLUTIONS))
-    if name == "auto":
-        if jax.default_backend() == "cpu":
-            return "planes"
-        return "patches" if vmapped else "xla"
-    return name
 
 
 def _patches(
