@@ -5,8 +5,9 @@
     python benchmarks/convolutions.py --smoke           # seconds: that it runs, not how fast
 
 A NiN of depth 2 on 32×32×3 images: microseconds per image of a training step (batch 128, gradient and update) and of
-evaluation (batch 64), for one network and, per network, for several at once. Medians, programs compiled. What
-`run.convolutions="auto"` means (`prunegen_jax.compute.planes.choose_form`) rests on this table. No peer is needed. The last line is one JSON object: how many times slower than the best of its column each is.
+evaluation (batch 64), for one network and, per network, for several at once. Medians, programs compiled. What the form
+"auto" means (`prunegen_jax.compute.planes.choose_form`) rests on this table. No peer is needed. The last line is one
+JSON object: how many times slower than the best of its column each is.
 """
 
 import argparse
