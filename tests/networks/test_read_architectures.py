@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from reading_cases import Norm, images, linen
 
 from prunegen_jax.networks.reading import read
+from tests.support.reading_cases import Norm, images, linen
 
 Conv = functools.partial(nn.Conv, use_bias=False)
 

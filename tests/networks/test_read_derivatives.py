@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reading_cases import ResNet, images, linen, randomize
 
 from prunegen_jax.networks.reading import read
+from tests.support.reading_cases import ResNet, images, linen, randomize
 
 
 def dead(params):

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from jax.tree_util import Partial
-from reading_cases import (
+
+from prunegen_jax.compute import trees
+from prunegen_jax.networks.reading import read
+from tests.support.reading_cases import (
     EquinoxCNN,
     Norm,
     ResNet,
@@ -22,9 +25,6 @@ from reading_cases import (
     randomize,
     tokens,
 )
-
-from prunegen_jax.compute import trees
-from prunegen_jax.networks.reading import read
 
 NESTED = (1, 1)
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from reading_cases import ResNet, Transformer, equinox_cnn, images, linen, mlp, nnx_cnn, randomize, tokens
 
 from prunegen_jax.compute import trees
 from prunegen_jax.networks.reading import read
 from prunegen_jax.networks.reading.edges import Edge
 from prunegen_jax.networks.reading.layers import linear_map, standard_kernel
+from tests.support.reading_cases import ResNet, Transformer, equinox_cnn, images, linen, mlp, nnx_cnn, randomize, tokens
 
 
 def leaf(params, path):

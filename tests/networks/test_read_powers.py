@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reading_cases import ResNet, images, linen, mlp
 
 from prunegen_jax.networks.reading import read
+from tests.support.reading_cases import ResNet, images, linen, mlp
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])

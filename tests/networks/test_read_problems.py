@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from reading_cases import Transformer, images, linen, randomize, tokens
 
 from prunegen_jax.networks.reading import read
+from tests.support.reading_cases import Transformer, images, linen, randomize, tokens
 
 SQUARE = {"w": jnp.zeros((6, 6))}
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reading_cases import ResNet, images, linen, nnx_cnn, randomize
 
 from prunegen_jax.networks.reading import read
 from prunegen_jax.networks.reading.closures import lift
+from tests.support.reading_cases import ResNet, images, linen, nnx_cnn, randomize
 
 
 def pair(kind):
