@@ -14,7 +14,7 @@ FOLDER = (_PACKAGE / "experiments" if (_PACKAGE / "experiments").is_dir() else _
 
 
 def names() -> list[str]:
-    """The configs there are, by the names that `find` and `get_config` take."""
+    """The names of the shipped configs, which `find` and `get_config` take."""
     return sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
@@ -22,7 +22,7 @@ def find(config: str) -> str:
     """The file that `config`, a path or a name with or without `:variant`, stands for.
 
     A file that exists is taken as it is. Otherwise `sweep`, `sweep.py` and `configs/sweep.py` all stand for the shipped
-    config of that name; what is none of these is returned unchanged, for the reader of the file to complain.
+    config of that name; anything else is returned unchanged, for whoever reads the file to refuse.
     """
     path, colon, variant = config.partition(":")
     shipped = FOLDER / f"{pathlib.PurePath(path).stem}.py"
@@ -45,6 +45,6 @@ def get_config(config: str = "sweep") -> ConfigDict:
 
 
 def make_importable() -> None:
-    """Lets `from configs import default` find the shipped configs, after whatever `configs` folders are there."""
+    """Lets `from configs import default` find the shipped configs, after any other `configs` folder."""
     if str(FOLDER.parent) not in sys.path:
         sys.path.append(str(FOLDER.parent))
