@@ -11,12 +11,8 @@ import jax.numpy as jnp
 import pytest
 from etils import epath
 
-from prunegen_jax.runs import compilation
-from prunegen_jax.runs import costs
-from prunegen_jax.runs import files
 from prunegen_jax import networks
-from prunegen_jax.runs import slots
-from prunegen_jax.runs import snapshots
+from prunegen_jax.runs import compilation, costs, files, slots, task
 from prunegen_jax.runs import points as sweeps
 from prunegen_jax.training import Recipe
 from prunegen_jax.types import Dataset
@@ -33,16 +29,16 @@ def points():
 
 def test_compiling_by_shape_and_the_share_of_checks(tmp_path):
     folder = epath.Path(tmp_path)
-    assert costs.sentence(folder, points()) == ""
+    assert costs.summary(folder, points()) == ""
     seconds = {0: (10.0, 6.0, 3.0, 0.5), 1: (2.0, 0.0, 1.5, 0.25)}  # by seed
     for point in points():
         values = dict(zip(("train", "compile", "update", "check"), seconds[point.fields["seed"]], strict=True))
         files.write_json(folder / "times" / f"{point.name}.json", values)
     # Of 24 s, 12 s are compiling; 1.5 s of the other 12 s are checks.
     expected = "training took 24 s: compiling width=4 6.0 s; width=8 6.0 s; loss checks 12.5% of the rest"
-    assert costs.sentence(folder, points()) == expected
+    assert costs.summary(folder, points()) == expected
     (folder / "times" / f"{points()[0].name}.json").write_text("{")
-    assert "training took 14 s: compiling width=4 0.0 s; width=8 6.0 s" in costs.sentence(folder, points())
+    assert "training took 14 s: compiling width=4 0.0 s; width=8 6.0 s" in costs.summary(folder, points())
 
 
 @pytest.mark.parametrize(
@@ -59,7 +55,7 @@ def test_compiling_by_shape_and_the_share_of_checks(tmp_path):
     ],
 )
 def test_slots_that_fit(size, memory, devices, count, expected):
-    assert slots.fitting(size, memory, devices, count) == expected
+    assert slots.slots_in_memory(size, memory, devices, count) == expected
 
 
 def test_the_memory_of_a_slot_grows_with_the_batch():
@@ -73,12 +69,12 @@ def test_the_memory_of_a_slot_grows_with_the_batch():
 
 def test_a_workdir_keeps_its_slots(tmp_path):
     folder, config = epath.Path(tmp_path), experiments.get_config()
-    tasks = [snapshots.task_of(point, config) for point in sweeps.points(config)[:2]]
+    tasks = [task.build_task(point, config) for point in sweeps.points(config)[:2]]
     assert slots.choose(folder, tasks, 0) == 1  # on a CPU
     (kept,) = (folder / "slots").iterdir()
     files.write_json(kept, files.read_json(kept) | {"slots": 3})
     assert slots.choose(folder, tasks, 0) == 3
-    assert slots.choose(folder, tasks, 2) == 2  # what is asked for is had
+    assert slots.choose(folder, tasks, 2) == 2  # the config comes first
     kept.write_text("{")
     assert slots.choose(folder, tasks, 0) == 1
     with pytest.raises(ValueError, match="run.slots=-1 must be 0, 1 or a positive multiple of the 1 devices"):
