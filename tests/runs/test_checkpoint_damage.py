@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged or untrusted: refused, and nothing outside their folder is read, written or allocated."""
+"""Checkpoints that are damaged or untrusted are refused: nothing outside their folder is read, written or allocated."""
 
 from __future__ import annotations
 

@@ -61,7 +61,9 @@ DIGITS = b"9" * 400
 def test_json_of_another_program_is_damaged(tmp_path, value):
     path = tmp_path / "x.json"
     path.write_bytes(b'{"checksum": "x", "a": ' + value + b"}")
-    with pytest.raises(files.DamagedError, match=r"x.json is damaged: it is not a complete JSON object with a checksum"):
+    with pytest.raises(
+        files.DamagedError, match=r"x.json is damaged: it is not a complete JSON object with a checksum"
+    ):
         files.read_json(path)
 
 

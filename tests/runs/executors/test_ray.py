@@ -10,8 +10,8 @@ import types
 
 import pytest
 
-from prunegen_jax.runs.executors import ray as cluster
 from prunegen_jax.runs import pipeline
+from prunegen_jax.runs.executors import ray as cluster
 from tests.support import faults
 
 CLUSTER = """
