@@ -154,7 +154,7 @@ def _read_meta(folder: epath.Path, network: str) -> Json | None:
 def _read_reference(place: epath.Path) -> Json | None:
     """The JSON file of `place` as far as it says which arrays count; None if there is none that is whole."""
     with contextlib.suppress(FileNotFoundError, files.DamagedError):
-        return schema.check(files.read_json(place / _STATE), _REFERENCE, place / _STATE)
+        return _read_state(place)
 
 
 def _read_state(place: epath.Path) -> Json:
@@ -216,7 +216,7 @@ def _read_arrays(
         files.check_within(source, place)
     except ValueError as error:
         raise files.DamagedError(f"{place / _STATE} is damaged: {error}") from None
-    found = arrays.read(source, state["files"], expected)
-    if files.digest(found) != state["digest"]:
+    content = arrays.read(source, state["files"], expected)
+    if files.digest(content) != state["digest"]:
         raise files.DamagedError(f"{source} is damaged: its arrays are not those that were saved")
-    return found
+    return content

@@ -29,8 +29,8 @@ def read(folder: epath.Path, name: str) -> dict[str, float]:
 
 def read_all(folder: epath.Path) -> dict[str, dict[str, float]]:
     """Seconds per activity of every network of a workdir whose times are known."""
-    found = {name: read(folder, name) for name in workdir.safe_names(folder, "times")}
-    return {name: times for name, times in found.items() if times}
+    times = {name: read(folder, name) for name in workdir.safe_names(folder, "times")}
+    return {name: seconds for name, seconds in times.items() if seconds}
 
 
 def add(folder: epath.Path, name: str, seconds: dict[str, float]) -> None:

@@ -22,12 +22,12 @@ _CURVE = {
 
 def read_all(folder: epath.Path, records: Mapping[str, Record]) -> dict[str, Json]:
     """The pruning curves of a workdir by network, without those that are not whole or not of the network's record."""
-    found = {}
+    curves = {}
     for name in workdir.safe_names(folder, "curves"):
         curve = _read(folder, name)
         if curve is not None and name in records and curve["hash"] == records[name].hash:
-            found[name] = curve
-    return found
+            curves[name] = curve
+    return curves
 
 
 def make(folder: epath.Path, *, data_dir: str | None = None, cache_dir: str | None = None) -> dict[str, str]:

@@ -11,7 +11,7 @@ from prunegen_jax.runs import processes, record
 from prunegen_jax.runs.executors import base
 from prunegen_jax.runs.executors.base import Executor, RunContext, Unit
 from prunegen_jax.runs.points import Point
-from prunegen_jax.runs.progress import SweepProgress
+from prunegen_jax.runs.progress import Progress, SweepProgress
 from prunegen_jax.runs.record import Record
 
 _ACTIVITIES = {"train": "training", "measure": "measuring"}
@@ -45,11 +45,12 @@ def drive(
         return
     failed: dict[str, str] = {}
     unreachable: list[str] = []
-    with processes.handle_signals(), _progress(folder, units, waiting, refresh) as progress:
+    with processes.handle_signals(), _progress_bar(units, waiting) as bar:
+        progress = _progress(bar, folder, waiting, refresh)
         for _ in range(_PASSES):
             _run_pass(context, waiting, execute, progress, failed, unreachable)
             if processes.stopping():
-                raise processes.StoppedError(f"stopped with {progress.done} of {progress.total} networks done")
+                raise processes.StoppedError(f"stopped with {bar.done} of {bar.total} networks done")
             waiting = [unit for unit in waiting if base.title(unit) not in failed and _is_unfinished(folder, unit)]
             if not waiting:
                 break
@@ -90,17 +91,21 @@ def _run_pass(
             progress.end(point.name for point in unit.points)
 
 
-def _progress(
-    folder: epath.Path, units: Sequence[Unit], waiting: Sequence[Unit], refresh: Callable[[], object] | None
-) -> SweepProgress:
+def _progress_bar(units: Sequence[Unit], waiting: Sequence[Unit]) -> Progress:
     """The progress of a sweep of `units`, of which those in `waiting` are not done."""
+    total, left = (sum(len(unit.points) for unit in some) for some in (units, waiting))
+    activity = " and ".join(_ACTIVITIES[stage] for stage in units[0].stages)
+    return Progress(total, activity, done=total - left)
 
+
+def _progress(
+    bar: Progress, folder: epath.Path, waiting: Sequence[Unit], refresh: Callable[[], object] | None
+) -> SweepProgress:
     def is_done(point: Point, unit: Unit) -> Callable[[Record], bool]:
         return lambda existing: not _is_missing(existing, point, unit)
 
     checks = {point.name: is_done(point, unit) for unit in waiting for point in unit.points}
-    what = " and ".join(_ACTIVITIES[stage] for stage in units[0].stages)
-    return SweepProgress(folder, sum(len(unit.points) for unit in units), what, checks, refresh)
+    return SweepProgress(bar, folder, checks, refresh)
 
 
 def _is_missing(existing: Record | None, point: Point, unit: Unit, *, retry_failed: bool = True) -> bool:

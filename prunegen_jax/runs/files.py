@@ -117,15 +117,15 @@ def check_within(path: Path, root: Path) -> None:
 
 def walk(folder: epath.Path) -> dict[str, epath.Path]:
     """The files of a folder and of its folders, by relative path. Links are not followed: they count as files."""
-    found, waiting = {}, [("", folder)]
+    paths, waiting = {}, [("", folder)]
     while waiting:
         prefix, here = waiting.pop()
         for path in here.iterdir():
             if path.is_dir() and not is_link(path):
                 waiting.append((f"{prefix}{path.name}/", path))
             else:
-                found[prefix + path.name] = path
-    return found
+                paths[prefix + path.name] = path
+    return paths
 
 
 def hash_of(path: Path, most: float = math.inf) -> tuple[str, int]:

@@ -26,7 +26,7 @@ class Progress:
     """Counts `total` pieces of work; a context manager, written to stderr."""
 
     def __init__(self, total: int, what: str, *, done: int = 0) -> None:
-        self._what, self._total, self._done = what, total, done
+        self._what, self.total, self.done = what, total, done
         self._begin, self._shown, self._first = time.monotonic(), 0.0, done
         self._bar = tqdm(total=total, initial=done, desc=what, leave=False) if sys.stderr.isatty() else None
 
@@ -37,20 +37,20 @@ class Progress:
             self._bar.set_postfix_str(text)
         elif now - max(self._shown, self._begin) >= _QUIET_SECONDS:
             self._shown = now
-            print(f"{self._what}: {self._done}/{self._total}; {text}", file=sys.stderr, flush=True)
+            print(f"{self._what}: {self.done}/{self.total}; {text}", file=sys.stderr, flush=True)
 
     def step(self, text: str = "") -> None:
         """One more piece is done."""
-        self._done += 1
+        self.done += 1
         if self._bar is not None:
             self._bar.update()
             self._bar.set_postfix_str(text)
             return
         now = time.monotonic()
-        if self._done == self._total or now - self._shown >= _QUIET_SECONDS:
+        if self.done == self.total or now - self._shown >= _QUIET_SECONDS:
             self._shown = now
-            left = (now - self._begin) / (self._done - self._first) * (self._total - self._done)
-            print(f"{self._what}: {self._done}/{self._total}, {left:.0f} s left; {text}", file=sys.stderr, flush=True)
+            left = (now - self._begin) / (self.done - self._first) * (self.total - self.done)
+            print(f"{self._what}: {self.done}/{self.total}, {left:.0f} s left; {text}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         return self
@@ -63,40 +63,31 @@ class Progress:
 
 
 class SweepProgress:
-    """Shows which networks of a workdir are done, by whichever process; a context manager.
+    """Shows which networks of a workdir are done, by whichever process.
 
     Args:
+        bar: shows how many are done; it is open.
         folder: the workdir.
-        total: the networks of the sweep.
-        what: the activity, for the line.
         waiting: name -> whether its record says that it is done, of the networks that were not done at first.
         refresh: called at every update, to keep a report up to date; None for nothing.
     """
 
     def __init__(
         self,
+        bar: Progress,
         folder: epath.Path,
-        total: int,
-        what: str,
         waiting: Mapping[str, Callable[[Record], bool]],
         refresh: Callable[[], object] | None = None,
     ) -> None:
-        self._folder, self._refresh = folder, refresh
+        self._bar, self._folder, self._refresh = bar, folder, refresh
         self._waiting = dict(waiting)
         self._seen: dict[str, object] = {}
         self._due, self._peeked = time.monotonic() + _LOOK_SECONDS, time.monotonic()
-        self.total = total
-        self._progress = Progress(total, what, done=self.done)
-
-    @property
-    def done(self) -> int:
-        """How many networks are done."""
-        return self.total - len(self._waiting)
 
     def update(self, text: str = "") -> None:
         """Shows `text` and the networks that are done by now. To be called often: it looks about once a second."""
         if text:
-            self._progress.note(text)
+            self._bar.note(text)
         if self._refresh is not None:
             self._refresh()
         begin = time.monotonic()
@@ -124,7 +115,7 @@ class SweepProgress:
             if existing is not None and self._waiting[name](existing):
                 self._step(name, existing)
             elif existing is not None:
-                self._progress.note(f"{name} {existing.describe()}, {len(existing.measures)} measures")
+                self._bar.note(f"{name} {existing.describe()}, {len(existing.measures)} measures")
         if time.monotonic() - self._peeked >= _PEEK_SECONDS:
             self._peeked = time.monotonic()
             self._peek()
@@ -138,17 +129,8 @@ class SweepProgress:
         latest = max(times, key=times.__getitem__, default=None)
         epochs = None if latest is None else checkpoint.progress(self._folder, latest)
         if epochs is not None:
-            self._progress.note(f"{latest}: epoch {epochs}")
+            self._bar.note(f"{latest}: epoch {epochs}")
 
     def _step(self, name: str, existing: Record | None) -> None:
         del self._waiting[name]
-        self._progress.step(f"{name} {existing.describe()}" if existing is not None else f"{name} has no record")
-
-    def __enter__(self) -> SweepProgress:
-        self._progress.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.__exit__(kind, error, trace)
+        self._bar.step(f"{name} {existing.describe()}" if existing is not None else f"{name} has no record")

@@ -175,7 +175,7 @@ def _read(folder: epath.Path, name: str) -> Record | None:
 
 def scan(folder: epath.Path) -> tuple[list[Record], list[str]]:
     """Every record of a workdir that is whole, by name, and a sentence for each file that is not."""
-    found, problems = [], []
+    records, problems = [], []
     for name in workdir.names(folder, "records"):
         try:
             record = _read(folder, name)
@@ -184,27 +184,27 @@ def scan(folder: epath.Path) -> tuple[list[Record], list[str]]:
         except ValueError:
             problems.append(f"{folder / 'records'} holds {f'{name}.json'!r}, which is not a record: left out")
         else:
-            found += [] if record is None else [record]  # None: another process replaced it
-    return found, problems
+            records += [] if record is None else [record]  # None: another process replaced it
+    return records, problems
 
 
 def read_all(folder: epath.Path) -> list[Record]:
     """Every record of a workdir that is whole, by name, with a warning for each that is not."""
-    found, problems = scan(folder)
+    records, problems = scan(folder)
     for problem in problems:
         print(problem, file=sys.stderr)
-    return found
+    return records
 
 
 def stamps(folder: epath.Path, names: Container[str]) -> dict[str, tuple[float, int]]:
     """Time and size of the files of those records among `names` that exist: they change when the record does."""
-    found = {}
+    times = {}
     for file in files.listing(folder / "records", ".json"):
         if file.stem in names:
             with contextlib.suppress(FileNotFoundError):
                 stat = file.stat()
-                found[file.stem] = (stat.mtime, stat.length)
-    return found
+                times[file.stem] = (stat.mtime, stat.length)
+    return times
 
 
 def write(folder: epath.Path, record: Record) -> None:

@@ -130,7 +130,8 @@ def test_how_far_a_network_has_come_is_shown(tmp_path, monkeypatch, capsys):
         state = checkpoints.write_state(tmp_path, unit.points[0].name, epochs=7 + number)
         os.utime(state, (number, number))
     for expected in (f"training and measuring: 0/4; {units[1].points[0].name}: epoch 8\n", ""):
-        with driver._progress(folder, units, units, None) as shown:
+        with driver._progress_bar(units, units) as bar:
+            shown = driver._progress(bar, folder, units, None)
             shown._due = 0.0
             shown.update()
         assert capsys.readouterr().err == expected

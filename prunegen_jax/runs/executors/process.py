@@ -96,7 +96,7 @@ def _outcome(worker: _Worker) -> Outcome:
 
 
 def _start(context: RunContext) -> _Worker:
-    """Starts a process that waits for work. It imports JAX while this one goes on."""
+    """Starts a process that waits for work. It imports JAX in the background."""
     pool = concurrent.futures.ProcessPoolExecutor(
         1,
         mp_context=multiprocessing.get_context("spawn"),

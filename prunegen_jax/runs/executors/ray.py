@@ -95,7 +95,7 @@ def _resources(config: ConfigDict) -> dict[str, Any]:
 def _connect(ray: ModuleType, address: str, retries: int) -> None:
     """Joins the cluster, or starts one, and keeps our handler of SIGTERM. ValueError if no cluster answers."""
     handler = signal.getsignal(signal.SIGTERM)
-    os.environ.setdefault("RAY_task_oom_retries", str(retries))  # else Ray tries again for ever
+    os.environ.setdefault("RAY_task_oom_retries", str(retries))  # else Ray retries without end
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:  # Ray itself would try for minutes
         try:
