@@ -108,7 +108,7 @@ def from_workdir(
     known, damaged = record.scan(folder)
     records = {each.name: each for each in known}
     drawn = curves.read_all(folder, records)
-    histories = {name: past.to_json() for name in records if (past := checkpoint.history(folder, name)) is not None}
+    histories = {name: past for name in records if (past := checkpoint.history(folder, name)) is not None}
     times = costs.read_all(folder)
     missing = _missing_statistics(table, verdict) | _missing_curves(len(records), len(drawn), len(histories))
     missing |= {} if times else {"costs": f"{folder.name} holds no times"}

@@ -24,8 +24,6 @@ from prunegen_jax.runs.schema import Json
 if TYPE_CHECKING:
     import jax
 
-    from prunegen_jax.types import History
-
 FINAL = "final"  # what the arrays of a network whose training has ended are called
 _STATE = "state.json"
 _STALE_SECONDS = 3600.0  # after which arrays that no JSON file names are not being written any more
@@ -126,12 +124,14 @@ def written(folder: epath.Path, network: str) -> float | None:
         return None
 
 
-def history(folder: epath.Path, network: str) -> History | None:
-    """How `network` was trained so far; None if it has no checkpoint that is whole."""
-    from prunegen_jax.types import History  # noqa: PLC0415 - it imports JAX, which the report does without
+def history(folder: epath.Path, network: str) -> Json | None:
+    """How `network` was trained so far, as `History.to_json` gives it; None if it has no checkpoint that is whole.
 
+    Not a `History`, whose module imports JAX: the report does without.
+    """
     meta = _read_meta(folder, network)
-    return meta and History.from_json(meta["history"])
+    losses = ("epoch_loss", "check_loss")
+    return meta and meta["history"] | {key: [float(x) for x in meta["history"][key]] for key in losses}
 
 
 def _place(folder: epath.Path, network: str) -> epath.Path:

@@ -9,7 +9,6 @@ import pytest
 from etils import epath
 
 from prunegen_jax.runs import checkpoint, files
-from prunegen_jax.types import History
 from tests.support.checkpoints import ARRAYS, HISTORY, META, load, place, save, set_age, write, write_state
 
 
@@ -35,7 +34,7 @@ def test_progress_and_history_are_read_without_the_arrays(tmp_path):
     os.utime(path, (7, 7))
     assert checkpoint.progress(folder, "m") == 5
     assert checkpoint.written(folder, "m") == 7.0
-    assert checkpoint.history(folder, "m") == History((2.5, 2 / 3), (7,), (0.1,), 7, 4, 0.2)
+    assert checkpoint.history(folder, "m") == HISTORY
     write_state(tmp_path, "m", history=HISTORY | {"check_loss": []})
     assert checkpoint.progress(folder, "m") is checkpoint.history(folder, "m") is None
 

@@ -175,7 +175,7 @@ def test_what_another_driver_undid_is_done_again(tmp_path, alone):
 def test_a_worker_inherits_threads_and_no_script(monkeypatch):
     monkeypatch.setenv("PJRT_NPROC", "7")
     script = sys.modules["__main__"]
-    with process._surroundings(3):
+    with process._environment(3):
         assert processes.threads() == 3
         assert not hasattr(sys.modules["__main__"], "__file__")
     assert processes.threads() == 7
