@@ -1,6 +1,5 @@
 """What an ensemble of slots gains on an accelerator over one network at a time; `sweep.py` runs it if there is one."""
 
-import json
 import time
 
 
@@ -40,12 +39,12 @@ def utilisation(workdir, config):
 
     from prunegen_jax import networks
     from prunegen_jax.compute.evaluation import cross_entropy
-    from prunegen_jax.runs import records
+    from prunegen_jax.runs import costs, record
 
-    known = records.read_all(workdir)
-    times = [json.loads((workdir / "times" / f"{record['name']}.json").read_text()) for record in known]
+    known = record.read_all(workdir)
+    times = [costs.read(workdir, each.name) for each in known]
     batch = config.train.batch_size
-    images = sum(record["updates"] for record in known) * batch / sum(one["update"] for one in times)
+    images = sum(each.updates for each in known) * batch / sum(one["update"] for one in times)
 
     network = networks.build("nin", input_shape=(8, 8, 1), classes=10, width=config.model.width, convolutions="xla")
     params, stats = network.init(jax.random.key(0))

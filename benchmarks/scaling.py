@@ -27,13 +27,13 @@ GROUP = 4
 LOOP = """
 import pathlib, sys
 from benchmarks import scaling
-from prunegen_jax.runs import executors, points
-from prunegen_jax.runs.executors import Job, Unit
+from prunegen_jax.runs import points
+from prunegen_jax.runs.executors.base import RunContext, Unit, attempt
 
 config = scaling.get_config(sys.argv[1])
 for group in points.groups(points.points(config), size=config.run.group):
     unit = Unit(tuple(group), config.measures.names, ("train", "measure"))
-    outcome = executors.attempt(Job(sys.argv[2], config), unit)
+    outcome = attempt(RunContext(sys.argv[2], config), unit)
     assert outcome.status == "done", outcome
 """
 

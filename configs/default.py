@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.data.dir = placeholder(str)  # where TFDS finds its prepared sets; unset: TFDS's own default
     config.data.cache_dir = placeholder(str)  # where decoded images are kept; unset: the user's cache folder
     config.data.train_size = placeholder(int)  # examples to train on; unset: all
-    config.data.label_noise = 0.0  # fraction of training labels drawn anew, uniformly over the classes
+    config.data.label_noise = 0.0  # fraction of training labels drawn again, uniformly over the classes
     config.data.seed = 0  # of the subset and the label noise
 
     config.model = ConfigDict()
@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
         0  # networks of equal shape in one unit of work, which --shard deals out; 0: 4 on a CPU, else 256
     )
     config.run.slots = 0  # networks trained and measured at once by one program; 0: one on a CPU, else as memory allows
-    config.run.compilation_cache = "auto"  # folder of compiled programs; auto: the person's cache folder; off: none
+    config.run.compilation_cache = "auto"  # folder of compiled programs; auto: the user's cache folder; off: none
     config.run.checkpoint_seconds = 60.0  # between checkpoints of a network in training
     config.run.workers = 0  # processes on a CPU; 0: one for every `threads` cores
     config.run.threads = 1  # of a process on a CPU; another number may change the last bits of the numbers

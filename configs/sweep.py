@@ -57,7 +57,7 @@ def _cifar10(config: ConfigDict) -> ConfigDict:
     config.data.name = "cifar10"
     config.data.train_size = 2500
     config.train.max_epochs = 120
-    config.measures.names = tuple(name for name in MEASURES if name != "prunability_random")  # the dearest
+    config.measures.names = tuple(name for name in MEASURES if name != "prunability_random")  # the most expensive
     config.sweep.axes = (
         ("model.width", (64, 80)),
         ("train.batch_size", (64, 128)),

@@ -26,14 +26,14 @@ _HOME = {
     "measure": "measures",
     "get_config": "runs.configs",
     "judge": "judging",
-    "load_model": "runs.records",
+    "load_model": "runs.restore",
     "pipeline": "runs",
     "read_csv": "runs.tables",
 }
 
 # Modules of version 0.1 and where they are now.
 _MOVED = {
-    "checkpoints": "runs.checkpoints",
+    "checkpoints": "runs.checkpoint",
     "cluster": "runs.executors.ray",
     "columns": "runs.tables.columns",
     "compilation": "runs.compilation",
@@ -54,12 +54,13 @@ _MOVED = {
     "pool": "runs.executors.process",
     "processes": "runs.processes",
     "progress": "runs.progress",
-    "record_form": "runs.record_form",
-    "records": "runs.records",
+    "record_form": "runs.schema",
+    "report.curves": "runs.curves",
+    "records": "runs.record",
     "scan": "pruning.scan",
     "shipped": "runs.configs",
     "slots": "runs.slots",
-    "snapshots": "runs.snapshots",
+    "snapshots": "runs.snapshot",
     "sweeps": "runs.points",
     "table_files": "runs.tables.text_files",
     "tables": "runs.tables",
@@ -67,7 +68,7 @@ _MOVED = {
     "training.checks": "training.losses",
     "training.seat": "training.slot",
     "trees": "compute.trees",
-    "work": "runs.work",
+    "work": "runs.train",
     "workdir": "runs.workdir",
 }
 

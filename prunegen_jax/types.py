@@ -76,6 +76,18 @@ class History:
         """Training examples processed, counted with repetition."""
         return self.updates * self.batch_size
 
+    def to_json(self) -> dict[str, Any]:
+        """The history as plain lists and numbers, by field."""
+        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> History:
+        """The history in what `to_json` gave. Losses may stand as the words "nan", "inf" and "-inf"."""
+        lists = {key: tuple(map(float, content[key])) for key in ("epoch_loss", "check_loss")}
+        numbers = {"check_update": tuple(content["check_update"]), "target": float(content["target"])}
+        return cls(**content | lists | numbers)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:

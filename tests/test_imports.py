@@ -23,12 +23,11 @@ ALLOWED = dict.fromkeys(NUMERICS, NUMERICS) | {
 EXCEPTIONS = {
     ("prunegen_jax.judging.__main__", "prunegen_jax.cli.judge"): "`python -m prunegen_jax.judging` is a command",
     ("prunegen_jax.judging", "prunegen_jax.runs.tables.verdict_files"): "`judging.write`, a public name; lazy",
-    ("prunegen_jax.data", "prunegen_jax.runs.files"): "the cache of decoded images is written atomically",
     ("prunegen_jax.runs.pipeline", "prunegen_jax.report"): "the last stage of a run; lazy",
-    ("prunegen_jax.report.curves", "prunegen_jax.pruning"): "pruning curves; to move to runs",
 }
 # What may be imported inside functions: packages that are optional or slow to import, and modules for the same reason.
 LAZY_PACKAGES = {
+    "orbax": "slow to import, and the report does without",
     "ray": "an extra",
     "sklearn": "a second of imports that only the digits need",
     "tensorflow_datasets": "slow, and only sets of TFDS need it",
@@ -47,19 +46,14 @@ LAZY = {
     ("prunegen_jax.cli.run", "prunegen_jax.runs.processes"): "imports JAX",
     ("prunegen_jax.cli.run", "prunegen_jax.runs.tables.text_files"): "needed for an error message alone",
     ("prunegen_jax.judging", "prunegen_jax.runs.tables.verdict_files"): "numerics import nothing that has files",
-    ("prunegen_jax.report.curves", "prunegen_jax.pruning"): "the rest of the report needs no JAX",
-    ("prunegen_jax.report.curves", "prunegen_jax.runs.records"): "the rest of the report needs no JAX",
-    ("prunegen_jax.runs.executors", "prunegen_jax.runs.executors.process"): "imports this module; to be turned round",
-    ("prunegen_jax.runs.executors", "prunegen_jax.runs.executors.ray"): "Ray is an extra",
+    ("prunegen_jax.runs.curves", "prunegen_jax.pruning"): "the rest of the report needs no JAX",
+    ("prunegen_jax.runs.curves", "prunegen_jax.runs.restore"): "the rest of the report needs no JAX",
     ("prunegen_jax.runs.pipeline", "prunegen_jax.report"): "plotting takes seconds to import",
 }
 BY_NAME = {"prunegen_jax", "prunegen_jax.judging"}  # whose public names are imported on first use
 LINES = 300
 # Files that are longer, to be split. This list only gets shorter.
-LONG = {
-    "tests/runs/test_checkpoints.py",
-    "tests/runs/test_pipeline.py",
-}
+LONG: set[str] = set()
 
 
 def misdirected(imports: list[Import]) -> set[tuple[str, str]]:

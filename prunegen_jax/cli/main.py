@@ -1,4 +1,4 @@
-"""The command `prunegen`, also `python -m prunegen_jax`: run a sweep, judge a table, make a report again."""
+"""The command `prunegen`, also `python -m prunegen_jax`: runs a sweep, judges a table, or writes a report again."""
 
 from __future__ import annotations
 
@@ -10,17 +10,25 @@ _USAGE = """usage: prunegen COMMAND ...
 
   prunegen run --config=sweep --workdir=DIR    train, measure, judge and report a sweep; the same as run.py
   prunegen judge TABLE.csv --out=DIR           judge a table; the same as python -m prunegen_jax.judging
-  prunegen report WORKDIR                      make the report of a judged workdir again
+  prunegen report WORKDIR                      write the report of a judged workdir again
 
-prunegen COMMAND --help tells the options of each; prunegen --version the version."""
+prunegen COMMAND --help lists the options of each; prunegen --version prints the version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Hands the rest of the command line to the command that its first word names; returns the exit status."""
+    """Runs the command that the first word names on the rest of the command line.
+
+    Args:
+        arguments: the command line; None for that of this process.
+
+    Returns:
+        The exit status.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (given[0], given[1:]) if given else ("", [])
-    if command in {"run", "judge", "report"}:
-        return {"run": _run, "judge": _judge, "report": _report}[command](rest)
+    commands = {"run": _run, "judge": _judge, "report": _report}
+    if command in commands:
+        return commands[command](rest)
     if command == "--version":
         from prunegen_jax import __version__  # noqa: PLC0415
 
@@ -29,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in {"-h", "--help"}:
         print(_USAGE)
         return 0
-    told = f"{command!r} is no command" if command else "a command is missing"
-    print(f"{told}; choose among run, judge, report, or see prunegen --help", file=sys.stderr)
+    problem = f"unknown command {command!r}" if command else "a command is missing"
+    print(f"{problem}; choose among run, judge, report, or see prunegen --help", file=sys.stderr)
     return 2
 
 
@@ -38,7 +46,7 @@ def _run(arguments: list[str]) -> int:
     from prunegen_jax.cli import run as sweep  # noqa: PLC0415 - its import defines flags
 
     if "" not in sys.path:
-        sys.path.insert(0, "")  # as `python run.py` has it: a config's neighbours can be imported
+        sys.path.insert(0, "")  # as with `python run.py`: a config can import files next to it
     sys.argv = ["prunegen run", *arguments]
     sweep.main()
     return 0
@@ -51,9 +59,11 @@ def _judge(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("prunegen report", description="Makes WORKDIR/report again from what is there.")
+    parser = argparse.ArgumentParser(
+        "prunegen report", description="Writes WORKDIR/report again from the files of the workdir."
+    )
     parser.add_argument("workdir", help="a judged workdir")
-    parser.add_argument("--no-curves", action="store_true", help="do not make pruning curves that are not there yet")
+    parser.add_argument("--no-curves", action="store_true", help="do not compute missing pruning curves")
     parser.add_argument("--data_dir", help="where TFDS finds its prepared data sets, if not in its default folder")
     parser.add_argument("--cache_dir", help="where decoded images are kept, if not in your cache folder")
     options = parser.parse_args(arguments)
@@ -61,13 +71,13 @@ def _report(arguments: list[str]) -> int:
     from prunegen_jax.runs.tables.text_files import readable  # noqa: PLC0415
 
     try:
-        made = report.write(
+        page = report.write(
             options.workdir,
             make_curves=not options.no_curves,
             data_dir=options.data_dir,
             cache_dir=options.cache_dir,
         )
-        print(f"report: {made}")
+        print(f"report: {page}")
     except (ValueError, OSError) as error:
         print(readable(str(error)), file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""The command line of a sweep: flags in, one clear sentence out when something does not fit."""
+"""The command line of a sweep. A wrong flag, config or workdir is one sentence on stderr and an exit status."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SHARD = flags.DEFINE_string("shard", "", "i/n: only every n-th group of work, f
 
 
 def main() -> None:
-    """Runs the sweep that the command line describes; ends with one sentence, and a status, if something is amiss.
+    """Runs the sweep that the command line describes; exits with one sentence and a status if something is wrong.
 
-    2: the command does not fit, or files cannot be reached. 1: some networks failed. 143: stopped by SIGTERM. 130: by
-    Ctrl-C.
+    The status is 2 for a wrong command or files that cannot be reached, 1 if some networks failed, 143 if SIGTERM and
+    130 if Ctrl-C stopped it.
     """
     app.run(_run, flags_parser=_parse)
 
@@ -42,34 +42,34 @@ def _parse(argv: list[str]) -> list[str]:
             if "Traceback" in str(error)
             else str(error)
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a locked config's refusal of an override
-        _fail(f"the config cannot be had as asked: {str(error).encode().decode('unicode_escape')}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # of a locked config that refuses an override
+        _fail(f"invalid config override: {str(error).encode().decode('unicode_escape')}")
     for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
         if not flag.present:
             _fail(f"{name} is missing; try --config=sweep --workdir=runs/sweep")
-    if not isinstance(_CONFIG.value, ConfigDict):  # ml_collections puts off the error of a file that cannot be read
+    if not isinstance(_CONFIG.value, ConfigDict):  # ml_collections raises no error for a file that it cannot read
         path = flags.FLAGS["config"].config_filename
         known = ", ".join(shipped.names())
         _fail(f"{path} cannot be read; --config takes a Python file with get_config(), or one of {known}")
     if len(rest) > 1:
-        _fail(f"{rest[1]!r} is no flag; write --name=value")
+        _fail(f"unknown flag {rest[1]!r}; write --name=value")
     return rest
 
 
 def _with_shipped(argv: list[str]) -> list[str]:
-    """The command line with the file in place of the name of a shipped config."""
-    found = list(argv)
+    """The command line with the path of a shipped config in place of its name."""
+    resolved = list(argv)
     for i, word in enumerate(argv):
         flag, equals, value = word.partition("=")
         if flag in {"--config", "-config"} and equals:
-            found[i] = f"{flag}={shipped.find(value)}"
+            resolved[i] = f"{flag}={shipped.find(value)}"
         elif flag in {"--config", "-config"} and i + 1 < len(argv):
-            found[i + 1] = shipped.find(argv[i + 1])
-    return found
+            resolved[i + 1] = shipped.find(argv[i + 1])
+    return resolved
 
 
 def _run(argv: list[str]) -> None:
-    import jax  # noqa: PLC0415 - a wrong flag is told before JAX is loaded
+    import jax  # noqa: PLC0415 - a wrong flag is reported before JAX is loaded
 
     from prunegen_jax.runs import driver, pipeline, processes  # noqa: PLC0415
     from prunegen_jax.runs import points as sweeps  # noqa: PLC0415
@@ -98,7 +98,7 @@ def _run(argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         _fail(str(error))
     except driver.FailedError as error:
-        _fail(f"{error}. The same command tries them again; --stage=judge,report judges what is there", status=1)
+        _fail(f"{error}. The same command tries them again; --stage=judge,report judges the others", status=1)
     except processes.StoppedError as error:
         _fail(f"{error}; the same command goes on from there", status=processes.TERMINATED)
     except KeyboardInterrupt:

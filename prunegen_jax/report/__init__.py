@@ -18,10 +18,11 @@ from etils import epath
 
 from prunegen_jax.judging import Verdict
 from prunegen_jax.judging.table import Table
-from prunegen_jax.report import curves, material, page, sheets, stills
+from prunegen_jax.report import material, page, sheets, stills
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.running import Refresher
-from prunegen_jax.runs import files
+from prunegen_jax.runs import curves, files
+from prunegen_jax.runs import workdir as layout
 
 __all__ = ["Refresher", "write", "write_for_table"]
 
@@ -46,8 +47,7 @@ def write(
         ValueError: if the workdir was never judged, or links lead what is to be written out of it.
     """
     folder = epath.Path(workdir)
-    for part in ("curves", "report", "report/figures", "report/tables"):
-        files.check_within(folder / part, folder)
+    layout.check_report_links(folder)
     material.require_verdict(folder)  # before any work is spent
     reasons = curves.make(folder, data_dir=data_dir, cache_dir=cache_dir) if make_curves else {}
     found = material.from_workdir(folder)
@@ -55,7 +55,7 @@ def write(
         name, reason = next(iter(reasons.items()))
         told = f"{len(reasons)} networks have none; the first is {name}: {reason}"
         found = dataclasses.replace(found, missing=found.missing | {"pruning curves": told})
-    return write_material(found, folder / "report")
+    return write_material(found, layout.report_path(folder))
 
 
 def write_for_table(

@@ -11,8 +11,8 @@ from bokeh.transform import transform
 from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS
 from prunegen_jax.report import colours
 from prunegen_jax.report.material import Material
-from prunegen_jax.report.stored import Json
 from prunegen_jax.report.views import FONT, Data, View, hover, plot, text
+from prunegen_jax.runs.schema import Json
 
 _ROW = 21
 _PSI, _K = STATISTICS["psi"].label, STATISTICS["k"].label

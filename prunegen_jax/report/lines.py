@@ -10,8 +10,8 @@ from bokeh.models import ColumnDataSource, CustomJS, Legend, Range1d, Select, Sp
 
 from prunegen_jax.report.colours import GREY, INK, Colouring
 from prunegen_jax.report.material import Material
-from prunegen_jax.report.stored import Json
 from prunegen_jax.report.views import View, hover, label, legend_items, plot, text
+from prunegen_jax.runs.schema import Json
 
 POINTS = 80  # of a training curve: what a screen can show
 BOTTOM, TOP = (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,9 @@ from etils import epath
 
 from prunegen_jax.judging import Table, Verdict
 from prunegen_jax.judging.statistics import best_first
-from prunegen_jax.report import stored
-from prunegen_jax.report.stored import Json
-from prunegen_jax.runs import files, tables
-from prunegen_jax.runs.record_form import is_number
+from prunegen_jax.runs import checkpoint, costs, curves, files, record, tables, workdir
+from prunegen_jax.runs.record import Record
+from prunegen_jax.runs.schema import Json, is_number
 from prunegen_jax.runs.tables.verdict_files import read_verdict
 
 _NO_RUNS = "the report was made from a table alone, without the runs behind it"
@@ -80,7 +81,7 @@ def from_table(table: Table, verdict: Verdict, *, title: str) -> Material:
 
 def require_verdict(folder: epath.Path) -> None:
     """Raises ValueError if the workdir was never judged."""
-    if not ((folder / "verdict.json").is_file() and (folder / "results.csv").is_file()):
+    if not (workdir.verdict_path(folder).is_file() and workdir.results_path(folder).is_file()):
         raise ValueError(f"{folder} has no verdict.json and results.csv to report on; run the stage judge first")
 
 
@@ -94,9 +95,9 @@ def from_workdir(
     """
     if verdict is None:
         require_verdict(folder)
-        verdict = read_verdict(folder / "verdict.json")
+        verdict = read_verdict(workdir.verdict_path(folder))
     if table is None:
-        table = tables.read_csv(folder / "results.csv")
+        table = tables.read_csv(workdir.results_path(folder))
     _check_columns(folder, verdict, table)
     firsts = {row["measure"]: row for row in verdict.rows}
     table = dataclasses.replace(
@@ -104,19 +105,19 @@ def from_workdir(
         families={name: row["family"] for name, row in firsts.items()},
         signs={name: int(row["sign"]) for name, row in firsts.items()},
     )
-    records, damaged = stored.records(folder / "records")
-    curves = stored.curves(folder / "curves")
-    curves = {name: c for name, c in curves.items() if name in records and c.get("hash") == records[name]["hash"]}
-    histories = stored.histories(folder, list(records))
-    times = stored.times(folder / "times")
-    missing = _missing_statistics(table, verdict) | _missing_curves(len(records), len(curves), len(histories))
+    known, damaged = record.scan(folder)
+    records = {each.name: each for each in known}
+    drawn = curves.read_all(folder, records)
+    histories = {name: past for name in records if (past := checkpoint.history(folder, name)) is not None}
+    times = costs.read_all(folder)
+    missing = _missing_statistics(table, verdict) | _missing_curves(len(records), len(drawn), len(histories))
     missing |= {} if times else {"costs": f"{folder.name} holds no times"}
     return Material(
         title=folder.absolute().name,
         table=table,
         verdict=dataclasses.replace(verdict, notes=(*verdict.notes, *damaged)),
-        curves=curves,
-        crossings={name: c for name, record in records.items() if (c := _crossing(record))},
+        curves=drawn,
+        crossings={name: c for name, each in records.items() if (c := _crossing(each))},
         histories=histories,
         times=times,
         config=_config(folder, missing),
@@ -158,35 +159,44 @@ def _missing_curves(records: int, curves: int, histories: int) -> dict[str, str]
     return missing
 
 
-def _crossing(record: Json) -> Json | None:
-    found = record["measures"].get("prunability", {"status": "failed"})
+def _crossing(known: Record) -> Json | None:
+    found = known.measures.get("prunability", {"status": "failed"})
     details = found.get("details", {})
     if found["status"] != "ok" or not all(is_number(details.get(key)) for key in ("dense", "loss", "limit")):
         return None
-    return {"fraction": files.number("nan" if found["value"] is None else found["value"])} | details
+    return {"fraction": float("nan" if found["value"] is None else found["value"])} | details
 
 
 def _config(folder: epath.Path, missing: dict[str, str]) -> dict[str, str]:
     try:
-        return dict(stored.flat(files.read_json(folder / "config.json")))
+        return dict(_flat(files.read_json(workdir.config_path(folder))))
     except (FileNotFoundError, files.DamagedError):
         missing["config"] = f"{folder.name} holds no config.json that can be read"
         return {}
 
 
-def _versions(records: dict[str, Json]) -> dict[str, str]:
+def _flat(config: Json, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The fields of a nested config as ("train.learning_rate", "0.03")."""
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)
+
+
+def _versions(records: dict[str, Record]) -> dict[str, str]:
     found: dict[str, list[str]] = {}
-    for record in records.values():
-        for name, version in record["versions"].items():
+    for known in records.values():
+        for name, version in known.versions.items():
             found.setdefault(name, []).append(version)
     return {name: ", ".join(sorted(set(values))) for name, values in found.items()}
 
 
-def _troubles(records: dict[str, Json]) -> tuple[tuple[str, str, str, int], ...]:
+def _troubles(records: dict[str, Record]) -> tuple[tuple[str, str, str, int], ...]:
     """Measures without an answer; reasons that differ from network to network are told by the first."""
     found: dict[tuple[str, str], list[Any]] = {}
-    for record in records.values():
-        for name, answer in record["measures"].items():
+    for known in records.values():
+        for name, answer in known.measures.items():
             if answer["status"] != "ok":
                 found.setdefault((name, answer["status"]), []).append(answer.get("reason", ""))
     return tuple((name, status, reasons[0], len(reasons)) for (name, status), reasons in sorted(found.items()))

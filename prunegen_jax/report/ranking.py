@@ -11,8 +11,8 @@ from markupsafe import Markup
 from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS, best_first, shown_statistics
 from prunegen_jax.report import colours
 from prunegen_jax.report.material import Material
-from prunegen_jax.report.stored import Json
 from prunegen_jax.report.views import FONT, Data, View, target_name
+from prunegen_jax.runs.schema import Json
 
 _ROW = 30
 _WIDTH = 1274  # pixels, of all columns

@@ -17,8 +17,8 @@ from prunegen_jax.report import colours
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.points import written
 from prunegen_jax.report.ranking import believed
-from prunegen_jax.report.stored import Json
 from prunegen_jax.report.views import FONT, View, hover, label, plot, text
+from prunegen_jax.runs.schema import Json
 
 _CHOOSE = """
 const r = rival.value, t = target.value

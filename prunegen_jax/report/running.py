@@ -1,4 +1,4 @@
-"""The report of a sweep that still runs: refreshed now and then, and never in the sweep's way."""
+"""The report of a sweep that still runs: refreshed at intervals, without slowing or stopping the sweep."""
 
 from __future__ import annotations
 
@@ -14,20 +14,30 @@ from prunegen_jax import judging
 from prunegen_jax.judging import Verdict
 from prunegen_jax.judging.table import Table
 from prunegen_jax.report import material, page
-from prunegen_jax.runs import files
+from prunegen_jax.runs import files, workdir
 from prunegen_jax.runs.tables.text_files import readable
 
 _SHARE = 10.0  # a refresh waits at least this many times what the last one took: a tenth of a sweep's time at most
 _FEWEST = 2  # networks that can be compared
-# What takes long is left for the end: intervals, nulls and baselines.
+# Intervals, nulls and baselines take long: they are computed at the end of the sweep.
 _QUICK = {"draws": 0, "permutations": 0, "added_permutations": 0, "baseline_draws": 0}
 
 
 class Refresher:
-    """Makes the page of a workdir anew every `seconds`, from the records that are there; 0 for never.
+    """Writes the page of a workdir at intervals, from the records that exist; a function to call as often as you like.
 
-    Call it as often as you like. It judges without intervals and nulls, makes no curves, figures or tables, keeps
-    nothing, touches nothing but `report/index.html`, and tells trouble on stderr instead of raising it.
+    It judges without intervals and nulls, computes no curves, draws no figures or tables, writes nothing but
+    `report/index.html`, and prints errors to stderr instead of raising them.
+
+    Args:
+        folder: the workdir.
+        seconds: between refreshes; 0 for never.
+        total: the networks of the sweep.
+        read: gives the table of the workdir's records.
+        clock: seconds, for tests.
+
+    Raises:
+        ValueError: if `seconds` is negative.
     """
 
     def __init__(
@@ -40,7 +50,7 @@ class Refresher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if seconds < 0:
-            raise ValueError(f"report_every is {seconds}; it has to be 0 (never) or a number of seconds")
+            raise ValueError(f"report_every is {seconds}; it must be 0 (never) or a positive number of seconds")
         self._folder, self._seconds, self._total = epath.Path(folder), seconds, total
         self._read, self._clock, self._due = read, clock, clock() + seconds
 
@@ -65,13 +75,17 @@ class Refresher:
             table = dataclasses.replace(table, measures=table.confounders)
             remark += " No measure is computed yet: plain facts stand in for them."
         verdict = quick_verdict(table)
-        found = material.from_workdir(self._folder, verdict=verdict, table=table, remark=remark)
-        with files.atomic(self._folder / "report" / "index.html", within=self._folder) as file:
-            file.write(page.html(found).encode())
+        content = material.from_workdir(self._folder, verdict=verdict, table=table, remark=remark)
+        with files.atomic(workdir.report_path(self._folder) / "index.html", within=self._folder) as file:
+            file.write(page.html(content).encode())
 
 
 def quick_verdict(table: Table) -> Verdict:
-    """The verdict on what is there, with nothing that takes long. ValueError when nothing can be compared yet."""
+    """The verdict on the records that exist, without anything that takes long.
+
+    Raises:
+        ValueError: if there are too few networks to compare.
+    """
     if len(table) < _FEWEST:
         raise ValueError(f"{len(table)} networks can be judged so far; a report needs {_FEWEST}")
     return judging.judge(table, **_QUICK)

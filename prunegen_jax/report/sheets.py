@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from prunegen_jax.judging.statistics import best_first, shown_statistics
 from prunegen_jax.report.material import Material
-from prunegen_jax.report.stored import Json
+from prunegen_jax.runs.schema import Json
 from prunegen_jax.runs.tables.verdict_files import file_stems
 
 _LATEX = {

@@ -17,8 +17,8 @@ from prunegen_jax.report import colours, lines, rival
 from prunegen_jax.report.colours import GREY, INK, OKABE_ITO
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.ranking import believed
-from prunegen_jax.report.stored import Json
 from prunegen_jax.report.views import target_name
+from prunegen_jax.runs.schema import Json
 from prunegen_jax.runs.tables.verdict_files import file_stems
 
 _STYLE = {

@@ -1,4 +1,4 @@
-"""Compiled programs: kept on disk from run to run; how long compiling and running takes."""
+"""Compiled programs: kept on disk from run to run, and how long compiling and running takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from prunegen_jax import data
+from prunegen_jax.data import cache
 
 _COMPILING = "/jax/core/compile/backend_compile_duration"  # loading from the cache included
 _here = threading.local()  # seconds of compiling by this thread so far
@@ -20,16 +20,16 @@ _LEAST = 0.2  # seconds of compiling that are worth a file
 
 
 def use_cache(folder: str) -> None:
-    """Keeps compiled programs in `folder`; "auto" is the person's cache folder, "off" none.
+    """Keeps compiled programs in `folder`; "auto" stands for the user's cache folder, "off" for none.
 
     A process whose JAX has a cache already, by its environment for instance, keeps that one.
     """
     if folder == "off" or jax.config.jax_compilation_cache_dir:
         return
-    target = str(data.CACHE / "xla") if folder == "auto" else folder
+    target = str(cache.CACHE / "xla") if folder == "auto" else folder
     jax.config.update("jax_compilation_cache_dir", target)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST)
-    compilation_cache.reset_cache()  # what was compiled before may have settled that there is none
+    compilation_cache.reset_cache()  # an earlier compilation may have decided that there is none
 
 
 class Watch:
@@ -53,9 +53,9 @@ class Watch:
     def lap(self) -> dict[str, float]:
         """The seconds since the last call, or the beginning."""
         now, compiled = time.monotonic(), _compiled()
-        found = {"train": now - self._begin, "compile": compiled - self._compiled, **self._spans}
+        seconds = {"train": now - self._begin, "compile": compiled - self._compiled, **self._spans}
         self._begin, self._compiled, self._spans = now, compiled, dict.fromkeys(self._spans, 0.0)
-        return found
+        return seconds
 
 
 def _note(event: str, seconds: float, **_: Any) -> None:

@@ -9,12 +9,12 @@ import sys
 from ml_collections import ConfigDict
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
-# An installed package holds `experiments/configs`; beside a checkout's package lies `configs` itself.
+# An installed package holds `experiments/configs`; in a checkout `configs` is next to the package.
 FOLDER = (_PACKAGE / "experiments" if (_PACKAGE / "experiments").is_dir() else _PACKAGE.parent) / "configs"
 
 
 def names() -> list[str]:
-    """The configs there are, by the names that `find` and `get_config` take."""
+    """The names of the shipped configs, which `find` and `get_config` take."""
     return sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
@@ -22,12 +22,12 @@ def find(config: str) -> str:
     """The file that `config`, a path or a name with or without `:variant`, stands for.
 
     A file that exists is taken as it is. Otherwise `sweep`, `sweep.py` and `configs/sweep.py` all stand for the shipped
-    config of that name; what is none of these is returned unchanged, for the reader of the file to complain.
+    config of that name; anything else is returned unchanged, and fails when it is read.
     """
     path, colon, variant = config.partition(":")
     shipped = FOLDER / f"{pathlib.PurePath(path).stem}.py"
-    ours = pathlib.PurePath(path).parent.name in {"", "configs"} and shipped.is_file()
-    return config if pathlib.Path(path).is_file() or not ours else f"{shipped}{colon}{variant}"
+    is_name = pathlib.PurePath(path).parent.name in {"", "configs"} and shipped.is_file()
+    return config if pathlib.Path(path).is_file() or not is_name else f"{shipped}{colon}{variant}"
 
 
 def get_config(config: str = "sweep") -> ConfigDict:
@@ -45,6 +45,6 @@ def get_config(config: str = "sweep") -> ConfigDict:
 
 
 def make_importable() -> None:
-    """Lets `from configs import default` find the shipped configs, after whatever `configs` folders are there."""
+    """Lets `from configs import default` find the shipped configs, after any other `configs` folder."""
     if str(FOLDER.parent) not in sys.path:
         sys.path.append(str(FOLDER.parent))

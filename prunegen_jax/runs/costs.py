@@ -1,4 +1,4 @@
-"""What training a sweep cost: compiling for each shape, and the share of the loss checks."""
+"""Seconds that each network took, in files of their own, and what training a sweep cost: compiling, and loss checks."""
 
 from __future__ import annotations
 
@@ -6,37 +6,57 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from prunegen_jax.runs import files
+from prunegen_jax.runs import files, schema, workdir
 from prunegen_jax.runs.points import Point
-from prunegen_jax.runs.record_form import is_plain_number
 
 _PARTS = ("train", "compile", "update", "check")
 
 
-def sentence(folder: epath.Path, points: Sequence[Point]) -> str:
-    """Seconds of compiling per shape and the checks' share of training, of the networks whose times are known.
+def read(folder: epath.Path, name: str) -> dict[str, float]:
+    """Seconds per activity of the network `name`; whatever is not a number is left out.
 
-    The share is that of evaluating the whole training set in all of training less compiling. Empty if nothing is known.
+    Times are no results: a file that is damaged counts as none.
+
+    Raises:
+        ValueError: if the name is not a plain name, or a link leads out of the workdir.
     """
-    known = {point.name: _times(folder, point.name) for point in points}
+    try:
+        content = files.read_json(workdir.path(folder, "times", name))
+    except (FileNotFoundError, files.DamagedError):
+        return {}
+    return {activity: seconds for activity, seconds in content.items() if schema.is_finite(seconds)}
+
+
+def read_all(folder: epath.Path) -> dict[str, dict[str, float]]:
+    """Seconds per activity of every network of a workdir whose times are known."""
+    times = {name: read(folder, name) for name in workdir.safe_names(folder, "times")}
+    return {name: seconds for name, seconds in times.items() if seconds}
+
+
+def add(folder: epath.Path, name: str, seconds: dict[str, float]) -> None:
+    """Adds `seconds` per activity to the times of the network `name`."""
+    known = read(folder, name)
+    total = {activity: round(known.get(activity, 0.0) + value, 4) for activity, value in seconds.items()}
+    files.write_json(workdir.path(folder, "times", name), known | total)
+
+
+def summary(folder: epath.Path, points: Sequence[Point]) -> str:
+    """A sentence with the seconds of compiling per shape and the share of the loss checks; empty if nothing is known.
+
+    The share is that of evaluating the whole training set, in all of training except compiling.
+    """
+    known = {point.name: read(folder, point.name) for point in points}
     total = {part: sum(times.get(part, 0.0) for times in known.values()) for part in _PARTS}
     if not total["update"]:
         return ""
     shapes = {point.shape: dict(point.shape) for point in points}
     varied = [field for field in next(iter(shapes.values())) if len({str(s[field]) for s in shapes.values()}) > 1]
-    told = []
+    compiling = []
     for shape, fields in shapes.items():
         seconds = sum(known[point.name].get("compile", 0.0) for point in points if point.shape == shape)
         label = ",".join(f"{field.rpartition('.')[2]}={fields[field]}" for field in varied)
-        told.append(f"{label} {seconds:.1f} s".strip())
+        compiling.append(f"{label} {seconds:.1f} s".strip())
     share = total["check"] / (total["train"] - total["compile"])
-    return f"training took {total['train']:.0f} s: compiling {'; '.join(told)}; loss checks {share:.1%} of the rest"
-
-
-def _times(folder: epath.Path, name: str) -> dict[str, float]:
-    """The times of a network; {} if there are none, or not whole: they are no results."""
-    try:
-        content = files.read_json(files.inside(folder / "times", f"{name}.json"))
-    except (FileNotFoundError, files.DamagedError):
-        return {}
-    return {part: float(content[part]) for part in _PARTS if is_plain_number(content.get(part))}
+    return (
+        f"training took {total['train']:.0f} s: compiling {'; '.join(compiling)}; loss checks {share:.1%} of the rest"
+    )

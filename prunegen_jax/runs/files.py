@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all, and whose damage is noticed when they are read.
+"""Files that are written completely or not at all, and whose damage is noticed when they are read.
 
-A path is a folder's or a bucket's (`gs://`, `s3://`), through `etils.epath`. Of a bucket no more is asked than to put,
-get, list and delete objects; whoever reads an object while it is put gets the old one or the new one.
+A path is in a folder or in a bucket (`gs://`, `s3://`), through `etils.epath`. A bucket only has to put, get, list and
+delete objects; a reader of an object that is being put gets the old one or the new one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import io
 import json
 import math
 import os
-import reprlib
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -21,13 +20,12 @@ from typing import IO, Any
 import numpy as np
 from etils import epath
 
-_MOST = 2**26  # bytes of a JSON file of ours; the largest, a verdict, has a few
+_MOST = 2**26  # bytes of a JSON file: the largest, a verdict, has a few
 _BLOCK = 2**20  # bytes of a file that are read at once
-_WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 class DamagedError(ValueError):
-    """A file of ours that is cut short, altered, or of another making."""
+    """A file that is cut short, altered, or not written by this package."""
 
 
 Path = str | os.PathLike[str]
@@ -37,7 +35,12 @@ Path = str | os.PathLike[str]
 def atomic(path: Path, *, within: Path | None = None) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` once the block ends without an error.
 
-    With `within`, a ValueError if `check_within` finds that links lead the path's folder out of it.
+    Args:
+        path: where the file will be.
+        within: a folder that the path must lie in; None for no such check.
+
+    Raises:
+        ValueError: if a link leads the path's folder out of `within`.
     """
     path = epath.Path(path)
     if within is not None:
@@ -57,18 +60,18 @@ def atomic(path: Path, *, within: Path | None = None) -> Iterator[IO[bytes]]:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
+        with contextlib.suppress(OSError):  # the first error is the one to raise
             os.unlink(temporary)
         raise
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[IO[bytes]]:
-    """A file to read that a stranger may have put there: no link, and nothing that may never end, as a device may.
+    """An untrusted file to read: not a link, and nothing that may never end, such as a device.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DamagedError: if it is no regular file.
+        DamagedError: if it is not a regular file.
     """
     path = epath.Path(path)
     if in_bucket(path):
@@ -76,13 +79,13 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
             yield file
         return
     if not stat.S_ISREG(os.lstat(path).st_mode):  # asked first: to open a device may do something
-        raise DamagedError(f"{path} is damaged: it is no regular file")
+        raise DamagedError(f"{path} is damaged: it is not a regular file")
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         yield file
 
 
 def in_bucket(path: Path) -> bool:
-    """Whether `path` is an object's in a bucket rather than a file's in a folder."""
+    """Whether `path` is in a bucket rather than in a folder."""
     return "://" in os.fspath(path)
 
 
@@ -100,7 +103,11 @@ def listing(folder: epath.Path, suffix: str) -> list[epath.Path]:
 
 
 def check_within(path: Path, root: Path) -> None:
-    """ValueError if links lead `path` out of `root`, which may be a link itself. A bucket has none."""
+    """Checks that `path` lies in `root`, which may be a link itself. A bucket has no links.
+
+    Raises:
+        ValueError: if a link leads `path` out of `root`.
+    """
     if in_bucket(path):
         return
     there, here = os.path.realpath(path), os.path.realpath(root)
@@ -109,20 +116,25 @@ def check_within(path: Path, root: Path) -> None:
 
 
 def walk(folder: epath.Path) -> dict[str, epath.Path]:
-    """The files of a folder and its folders by relative path. Links are not followed: they count as files."""
-    found, waiting = {}, [("", folder)]
+    """The files of a folder and of its folders, by relative path. Links are not followed: they count as files."""
+    paths, waiting = {}, [("", folder)]
     while waiting:
         prefix, here = waiting.pop()
         for path in here.iterdir():
             if path.is_dir() and not is_link(path):
                 waiting.append((f"{prefix}{path.name}/", path))
             else:
-                found[prefix + path.name] = path
-    return found
+                paths[prefix + path.name] = path
+    return paths
 
 
 def hash_of(path: Path, most: float = math.inf) -> tuple[str, int]:
-    """SHA-256 of a file, and its bytes; it is not read much further than `most`. DamagedError as of `reading`."""
+    """SHA-256 of a file, and the number of its bytes; it is not read much further than `most` bytes.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedError: if it is not a regular file.
+    """
     whole, size = hashlib.sha256(), 0
     with reading(path) as file:
         while size <= most and (block := file.read(_BLOCK)):
@@ -146,16 +158,21 @@ def fetch(place: epath.Path, local: epath.Path, most: int) -> None:
                 most -= len(block)
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether `name` is only a name: no path, no hidden file, nothing that a shell or a pattern would interpret."""
+    return bool(name) and name.isascii() and name[0] != "." and all(c.isalnum() or c in "_.,=+-" for c in name)
+
+
 def inside(folder: epath.Path, name: str) -> epath.Path:
     """`folder / name`, for a name that came from a file or a config, and a folder that is a part of another.
 
     Raises:
-        ValueError: if the name is more than a name, so that the path may lie elsewhere, or a link leads the folder out
-            of the one it is a part of.
+        ValueError: if the name is not a plain name, so that the path may lie elsewhere, or a link leads the folder out
+            of the one that it is a part of.
     """
     check_within(folder, folder.parent)
-    if not name or name.startswith(".") or any(not (c.isalnum() or c in "_.,=+-") for c in name) or not name.isascii():
-        raise ValueError(f"{name!r} is no name for a file: letters, digits and _ . , = + - make one, no dot begins it")
+    if not is_plain_name(name):
+        raise ValueError(f"{name!r} is not a file name: use letters, digits and _ . , = + -, and no dot at the start")
     return folder / name
 
 
@@ -168,11 +185,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote; "nan", "inf" and "-inf" stay words.
+    """What `write_json` wrote; the words "nan", "inf" and "-inf" stay words, which `float` understands.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DamagedError: if it is not whole, or nothing that `write_json` writes.
+        DamagedError: if it is not complete, or `write_json` did not write it.
     """
     with reading(path) as file:
         text = file.read(_MOST + 1)
@@ -183,7 +200,7 @@ def read_json(path: Path) -> dict[str, Any]:
         checksum = content.pop("checksum")
         right = _checksum(content)  # ValueError for numbers that are not finite, which JSON does not have
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise DamagedError(f"{path} is damaged: it is not a complete JSON object of ours") from None
+        raise DamagedError(f"{path} is damaged: it is not a complete JSON object with a checksum") from None
     if checksum != right:
         raise DamagedError(f"{path} is damaged: its checksum does not match its content")
     return content
@@ -194,18 +211,6 @@ def _int(text: str) -> int:
     if len(text) > 20:
         raise ValueError(f"{text[:20]}... is too large")
     return int(text)
-
-
-def check_kinds(content: dict[str, Any], kinds: dict[str, type], source: Path) -> None:
-    """DamagedError if `content`, of the file `source`, lacks one of the keys of `kinds`, or has it of another type."""
-    for key, kind in kinds.items():
-        if type(content.get(key)) is not kind:  # True is no int of ours
-            raise DamagedError(f"{source} is damaged: its {key!r} is {reprlib.repr(content.get(key))}")
-
-
-def number(value: Any) -> float:
-    """A float as `write_json` stores it, read back."""
-    return _WORDS[value] if isinstance(value, str) else float(value)
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -48,7 +48,7 @@ class Point:
 
     @property
     def data(self) -> tuple[Value, ...]:
-        """What parts the training sets of points of equal shape: only those with the same are trained at once."""
+        """What distinguishes the training sets of points of equal shape: those with the same train at once."""
         return self.fields["data.label_noise"], self.fields["data.seed"]
 
 
@@ -65,25 +65,29 @@ def points(config: ConfigDict) -> list[Point]:
             raise ValueError(f"sweep.axes holds {axis!r}; it must hold pairs of a field and its values")
     assignments = _assignments(config.sweep, base)
     axes = tuple(dict.fromkeys(field for assignment in assignments for field, _ in assignment))
-    found = [Point(_name(base | dict(a), axes), base | dict(a), axes) for a in assignments]
-    for point in found:
+    result = [Point(_name(base | dict(a), axes), base | dict(a), axes) for a in assignments]
+    for point in result:
         for field in ("seed", "data.seed"):
             if not 0 <= point.fields[field] < 2**32:  # what a key is made of
                 raise ValueError(f"{field}={point.fields[field]} must lie between 0 and 2**32 - 1")
     for attribute in ("name", "hash"):
-        for value, count in _counts(getattr(point, attribute) for point in found):
+        for value, count in _counts(getattr(point, attribute) for point in result):
             if count > 1:
-                twice = next(point.name for point in found if getattr(point, attribute) == value)
+                twice = next(point.name for point in result if getattr(point, attribute) == value)
                 raise ValueError(f"the sweep has the point {twice!r} more than once; its points must differ")
-    order = {shape: i for i, shape in reversed(list(enumerate(point.shape for point in found)))}
-    return sorted(found, key=lambda point: order[point.shape])
+    order = {shape: i for i, shape in reversed(list(enumerate(point.shape for point in result)))}
+    return sorted(result, key=lambda point: order[point.shape])
 
 
-def groups(found: Sequence[Point], *, size: int) -> list[list[Point]]:
-    """Units of work: at most `size` points of equal shape each."""
+def groups(points: Sequence[Point], *, size: int) -> list[list[Point]]:
+    """Units of work: at most `size` points of equal shape each.
+
+    Raises:
+        ValueError: if `size` is not positive.
+    """
     if size < 1:
         raise ValueError(f"run.group={size} must be at least 1")
-    by_shape = [list(same) for _, same in itertools.groupby(found, key=lambda point: point.shape)]
+    by_shape = [list(same) for _, same in itertools.groupby(points, key=lambda point: point.shape)]
     return [same[i : i + size] for same in by_shape for i in range(0, len(same), size)]
 
 
@@ -105,7 +109,7 @@ def number_fields(config: ConfigDict) -> dict[str, Value]:
 
 
 def overridden_axes(config: ConfigDict, overrides: Iterable[str]) -> list[str]:
-    """Swept fields among the command line's `overrides`: their values would be lost."""
+    """The swept fields among the `overrides` of the command line, whose values would be lost."""
     swept = {field for point in points(config) for field in point.axes}
     return sorted(swept & set(overrides))
 
@@ -120,7 +124,7 @@ def _assignments(sweep: ConfigDict, base: dict[str, Value]) -> list[Assignment]:
     axes = [_axis(field, values, base) for field, values in sweep.axes]
     for field, count in _counts(field for field, _ in axes):
         if count > 1:
-            raise ValueError(f"the axis {field!r} stands {count} times in sweep.axes; once is the rule")
+            raise ValueError(f"the axis {field!r} is {count} times in sweep.axes; it must be there once")
     columns = [[(field, value) for value in values] for field, values in axes]
     if sweep.mode == "grid":
         return list(itertools.product(*columns))
@@ -147,7 +151,7 @@ def _axis(field: str, values: Any, base: dict[str, Value]) -> tuple[str, list[Va
         raise ValueError(f"the axis {field!r} of sweep.axes is empty; it needs at least one value")
     for value, count in _counts(checked):
         if count > 1:
-            raise ValueError(f"the axis {field!r} has the value {value!r} {count} times; once is the rule")
+            raise ValueError(f"the axis {field!r} has the value {value!r} {count} times; it must be there once")
     return field, checked
 
 

@@ -1,7 +1,7 @@
-"""What a process is to a sweep: the cores it has, the threads it computes with, and how it ends when told to stop.
+"""The processes of a sweep: their cores, the threads they compute with, and how they end when told to stop.
 
 A sweep computes with as many threads as its config says, on any machine, because the number of threads may change the
-last bits of a sum. JAX, NumPy's BLAS and OpenMP read it from the environment, once, when they begin.
+last bits of a sum. JAX, NumPy's BLAS and OpenMP read it from the environment, once, when they start.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import threading
 from collections.abc import Iterator
 
 TERMINATED = 143  # the exit status of a process that SIGTERM ended
-_GRACE = 10.0  # seconds between SIGTERM and the end, whatever the process is at; SIGKILL follows after 30 at many sites
+_GRACE = 10.0  # seconds between SIGTERM and the end, whatever the process does; at many sites SIGKILL follows after 30
 _QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
 _LEVEL = "--xla_backend_optimization_level"
 _stop = threading.Event()
 
 
 class StoppedError(Exception):
-    """The work was told to stop; what it had reached is saved."""
+    """The work was told to stop; its state is saved."""
 
 
 def cores() -> int:
     """The cores this process may use: those it may be scheduled on, and no more than a container's share of time."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = _QUOTA.read_text().split()
-        return max(1, min(found, math.ceil(int(quota) / int(period))))
+        return max(1, min(available, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no such file, or "max"
-        return found
+        return available
 
 
 def threads() -> int:
@@ -45,10 +45,14 @@ def threads() -> int:
 
 
 def environment(threads: int, *, accelerator: bool = False) -> dict[str, str]:
-    """The environment variables of a process that computes with `threads` threads, and with an accelerator or without.
+    """The environment variables of a process that computes with `threads` threads.
 
-    Without, XLA compiles small networks three times faster at this level of LLVM's optimization, and they run as fast:
-    the heavy work is done in libraries. Flags that the environment has already are kept.
+    Without an accelerator, XLA compiles small networks three times faster at this level of LLVM's optimization, and
+    they run as fast: the heavy work is done in libraries. Flags that the environment has already are kept.
+
+    Args:
+        threads: of the process on a CPU.
+        accelerator: the process computes on a GPU or TPU.
     """
     names = ("PJRT_NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     flags = os.environ.get("XLA_FLAGS", "")
@@ -68,11 +72,15 @@ def stop() -> None:
 
 
 @contextlib.contextmanager
-def heeding(grace: float = _GRACE, signals: tuple[int, ...] = (signal.SIGTERM,)) -> Iterator[None]:
-    """Within the block `signals` make `stopping` true, and end the process after `grace` seconds if it still runs then.
+def handle_signals(grace: float = _GRACE, signals: tuple[int, ...] = (signal.SIGTERM,)) -> Iterator[None]:
+    """Within the block, `signals` make `stopping` true, and end the process after `grace` seconds if it still runs.
 
-    The main thread may be in the middle of a compilation or a long measure, where Python runs no signal handler; so a
-    thread of its own keeps the time. In a thread other than the main one the block changes nothing.
+    The main thread may be in the middle of a compilation or a long measure, where Python runs no signal handler; so
+    another thread keeps the time. In a thread other than the main one the block changes nothing.
+
+    Args:
+        grace: seconds that the process has to save its state.
+        signals: their numbers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -107,7 +115,7 @@ def _watch(reader: int, over: threading.Event, grace: float, signals: tuple[int,
 
 
 def leave(sentence: str) -> None:
-    """Ends this process at once, whatever its threads are at. Every file of ours is whole at every moment."""
+    """Ends this process at once, whatever its threads do. Every file that it writes is complete at every moment."""
     with contextlib.suppress(OSError):
         print(f"{sentence}; the same command goes on from the latest checkpoint", file=sys.stderr, flush=True)
     os._exit(TERMINATED)

@@ -117,7 +117,7 @@ def test_report_is_made_again(workdir, capsys):
 def test_what_does_not_fit_is_one_sentence(tmp_path, capsys):
     for arguments, sentence in (
         ([], "a command is missing; choose among run, judge, report"),
-        (["jugde"], "'jugde' is no command; choose among run, judge, report"),
+        (["jugde"], "unknown command 'jugde'; choose among run, judge, report"),
         (["report", str(tmp_path)], f"{tmp_path} "),
         (["judge", "nothing.csv"], "there is no file 'nothing.csv'"),
     ):

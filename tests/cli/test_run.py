@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from prunegen_jax.runs import points as sweeps
-from prunegen_jax.runs import work
+from prunegen_jax.runs import train
 from tests.support import experiments
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def call(workdir, *arguments, config="tests/support/experiments.py"):
         (["--shard=4/4"], "--shard=4/4 must be i/n with i from 0 to n - 1"),
         (["--stage=trian"], "--stage='trian' is not known; choose among train, measure, judge, report"),
         (["--wrokdir=x"], "wrokdir"),
-        (["extra"], "'extra' is no flag"),
+        (["extra"], "unknown flag 'extra'"),
     ],
     ids=lambda x: "".join(x)[:40] if isinstance(x, list) else "",
 )
@@ -88,7 +88,7 @@ def test_nothing_is_written_over(tmp_path):
     """A config that does not fit leaves the workdir as it was, to the byte."""
     narrow = experiments.get_config()
     narrow.model.width, narrow.train.max_epochs = 4, 1
-    work.run_group(epath.Path(tmp_path), sweeps.points(narrow)[:1], (), narrow, stages=("train",))
+    train.train_missing(epath.Path(tmp_path), sweeps.points(narrow)[:1], narrow)
     before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
     done = call(tmp_path)
     assert done.returncode == 2

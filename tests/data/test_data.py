@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from prunegen_jax import data
+from prunegen_jax.data import cache
 
 
 class TinyShapes(tfds.core.GeneratorBasedBuilder):
@@ -65,11 +66,11 @@ def test_reads_a_tfds_set(tfds_dir, tmp_path):
 @pytest.mark.parametrize("damage", ["truncate", "flip", "garbage"])
 def test_damaged_cache_is_noticed_and_rebuilt(tfds_dir, tmp_path, damage, capsys):
     first = data.load("tiny_shapes", dir=tfds_dir, cache_dir=str(tmp_path))
-    (cache,) = tmp_path.glob("*.npz")
-    content = bytearray(cache.read_bytes())
+    (archive,) = tmp_path.glob("*.npz")
+    content = bytearray(archive.read_bytes())
     if damage == "flip":
         content[content.index(first.train_images[3].tobytes()) + 7] ^= 1
-    cache.write_bytes({"truncate": content[:500], "flip": content, "garbage": b"not an archive"}[damage])
+    archive.write_bytes({"truncate": content[:500], "flip": content, "garbage": b"not an archive"}[damage])
     second = data.load("tiny_shapes", dir=tfds_dir, cache_dir=str(tmp_path))
     assert "is damaged" in capsys.readouterr().err
     for a, b in zip(first, second, strict=True):
@@ -106,9 +107,9 @@ WRONG = {
 def test_a_cache_that_is_no_data_set_is_damaged(change, tmp_path, capsys):
     path = tmp_path / "c.npz"
     np.savez(path, **cached())
-    assert data._read_cache(path).classes == 4
+    assert cache.read(path).classes == 4
     np.savez(path, **cached(**change))
-    assert data._read_cache(path) is None
+    assert cache.read(path) is None
     assert f"{path} is damaged" in capsys.readouterr().err
 
 
@@ -122,7 +123,7 @@ def test_a_cache_allocates_no_more_than_its_file(tmp_path, capsys, monkeypatch):
     assert honest in content
     liar.write_bytes(content.replace(honest + b" ", false))
     monkeypatch.setattr(np, "load", lambda *args, **options: pytest.fail("it is read"))
-    assert data._read_cache(bomb) is None and data._read_cache(liar) is None
+    assert cache.read(bomb) is None and cache.read(liar) is None
     told = capsys.readouterr().err
     assert "its arrays are larger than the file" in told and "liar.npz is damaged" in told
 
@@ -161,7 +162,7 @@ def test_a_prepared_set_runs_no_code_of_its_own(tfds_dir, tmp_path, monkeypatch,
 )
 def test_what_is_no_name_never_reaches_tfds(name, monkeypatch):
     monkeypatch.setattr(tfds, "builder", lambda *args, **options: pytest.fail("TFDS is asked"))
-    with pytest.raises(ValueError, match="is no name of a data set"):
+    with pytest.raises(ValueError, match="is not the name of a data set"):
         data.load(name)
 
 

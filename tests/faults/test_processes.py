@@ -31,7 +31,7 @@ def test_a_worker_is_killed(quiet, tmp_path):
     for worker in faults.workers(driver):
         faults.kill(worker)
     output = faults.finish(driver)
-    assert "was killed by SIGKILL; width=" in output
+    assert "was killed by SIGKILL; trying width=" in output
     assert "once more" in output
     assert faults.records(tmp_path) == quiet
 
@@ -145,7 +145,7 @@ LONG = """
 import hashlib, signal, os, threading, time
 from prunegen_jax.runs import processes
 threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-with processes.heeding(0.5):
+with processes.handle_signals(0.5):
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in C, where Python runs no signal handler
 """
 

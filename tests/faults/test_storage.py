@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import resource
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from prunegen_jax import data
-from prunegen_jax.runs import executors, files, pipeline, records
+from prunegen_jax import data, load_model
+from prunegen_jax.data import cache
+from prunegen_jax.runs import files, pipeline, record
 from prunegen_jax.runs import points as sweeps
-from prunegen_jax.runs.executors import Job, Unit
+from prunegen_jax.runs.executors.base import RunContext, Unit, attempt
 from tests.support import faults
 
 STAGES = ("train", "measure")
@@ -106,15 +108,15 @@ def test_damage_is_noticed_and_repaired(finished, tmp_path, what, how, capfd):
     for path in found:
         spoil(path, how)
     if what in {"state", "arrays"}:  # a measure is missing, so that the checkpoint is needed
-        record = files.read_json(workdir / "records" / f"{name}.json")
-        del record["measures"]["parameter_norm"]
-        files.write_json(workdir / "records" / f"{name}.json", record)
+        content = files.read_json(workdir / "records" / f"{name}.json")
+        del content["measures"]["parameter_norm"]
+        files.write_json(workdir / "records" / f"{name}.json", content)
     pipeline.run(get_config(), workdir, stages=STAGES)
     assert faults.records(workdir) == faults.records(finished)
     told = capfd.readouterr().err
     assert ("is damaged" in told) == (what in {"records", "state", "arrays"})
     assert "Traceback" not in told
-    records.load_model(workdir, name)
+    load_model(workdir, name)
 
 
 def test_damaged_weights_are_refused_by_numpy(finished, tmp_path):
@@ -133,17 +135,17 @@ def test_a_damaged_data_cache_is_never_taken_for_a_whole_one(tmp_path, capsys):
         rng.integers(256, size=(8, 4, 4, 1), dtype=np.uint8), rng.integers(3, size=8, dtype=np.int32), 3,
     )  # fmt: skip
     path = tmp_path / "cache.npz"
-    files.write_npz(path, raw._asdict())
+    cache.write(path, raw)
     content, refused = path.read_bytes(), 0
     for place in range(0, len(content), 7):
         changed = bytearray(content)
         changed[place] ^= 1 << place % 8
         path.write_bytes(changed)
-        found = data._read_cache(path)
+        found = cache.read(path)
         refused += found is None
         assert found is None or all(np.array_equal(a, b) for a, b in zip(found, raw, strict=True))
         path.write_bytes(content[:place])
-        assert data._read_cache(path) is None
+        assert cache.read(path) is None
     assert refused > 0.7 * len(content) / 7
     assert "is damaged" in capsys.readouterr().err
 
@@ -152,11 +154,11 @@ def test_a_network_whose_loss_is_not_a_number(tmp_path):
     config = get_config()
     config.sweep.axes = (("train.learning_rate", (0.05, 1e9)), ("model.width", (4,)))
     pipeline.run(config, tmp_path, stages=STAGES)
-    known = {record["name"]: record for record in records.read_all(epath.Path(tmp_path))}
+    known = {each.name: each for each in record.read_all(epath.Path(tmp_path))}
     bad = known.pop("learning_rate=1000000000.0,width=4")
-    assert bad["status"] == "diverged"
-    assert "nan" in bad["reason"]
-    assert [record["status"] for record in known.values()] == ["not_converged"]
+    assert bad.status == "diverged"
+    assert "nan" in bad.reason
+    assert [each.status for each in known.values()] == ["not_converged"]
     before = faults.records(tmp_path)
     pipeline.run(config, tmp_path, stages=STAGES)
     assert faults.records(tmp_path) == before
@@ -166,7 +168,7 @@ def test_a_worker_that_reads_other_data_than_the_driver_does_nothing(tmp_path):
     config = get_config()
     point = sweeps.points(config)[0]
     unit = Unit((point,), tuple(config.measures.names), STAGES, "another")
-    outcome = executors.attempt(Job(str(tmp_path), config), unit)
+    outcome = attempt(RunContext(str(tmp_path), config), unit)
     assert outcome.status == "failed"
     assert outcome.reason.startswith("the data set 'digits' is not the one that the run began with: its fingerprint is")
     assert not list(tmp_path.iterdir())
@@ -210,7 +212,7 @@ def test_a_data_set_changes_under_a_running_sweep(tmp_path):
     (tmp_path / "changing.py").write_text(CHANGING)
     faults.run(tmp_path / "w", config=tmp_path / "changing.py")
     before = faults.records(tmp_path / "w")
-    assert len({record["data"] for record in records.read_all(epath.Path(tmp_path / "w"))}) == 1
+    assert len({each.data for each in record.read_all(epath.Path(tmp_path / "w"))}) == 1
     output = faults.run(tmp_path / "w", status=2, config=tmp_path / "changing.py")
     assert output.startswith("the data set is not the one that 'width=4,seed=0' was trained on: its fingerprint is")
     assert len(output.splitlines()) == 1
@@ -244,10 +246,11 @@ def test_a_disk_that_is_full_and_then_larger(finished, tmp_path):
         assert "Traceback" not in output
         whole = faults.records(finished)
         assert faults.records(tmp_path / "d" / "w") != whole
-        known = {record["name"]: record for record in records.read_all(epath.Path(finished))}
-        for record in records.read_all(epath.Path(tmp_path / "d" / "w")):  # measures may be lacking
-            full = known[record["name"]]
-            assert record == full | {"measures": {name: full["measures"][name] for name in record["measures"]}}
+        known = {each.name: each for each in record.read_all(epath.Path(finished))}
+        for each in record.read_all(epath.Path(tmp_path / "d" / "w")):  # measures may be missing
+            full = known[each.name]
+            measures = {name: full.measures[name] for name in each.measures}
+            assert each == dataclasses.replace(full, measures=measures)
         if change:
             assert change("size=50m")
         faults.run(tmp_path / "d" / "w")

@@ -13,7 +13,7 @@ from etils import epath
 from prunegen_jax import judging, report
 from prunegen_jax.report import material, page
 from prunegen_jax.runs import files, tables
-from tests.support import report_cases
+from tests.support import checkpoints, report_cases
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,10 @@ def whole(tmp_path_factory) -> tuple[pathlib.Path, str]:
     for name in table.names:
         record = report_cases.record(name) | {"measures": {"prunability": crossing}}
         curve = {"hash": record["hash"], "options": {}, "fractions": [0, 0.5, 1], "losses": ["inf", 2.0, 1.0]}
-        history = {"check_update": [10, 20], "check_loss": [1.0, 0.009], "epoch_loss": [2.0, 1.0], "target": 0.01}
         files.write_json(folder / "records" / f"{name}.json", record)
         files.write_json(folder / "curves" / f"{name}.json", curve)
         files.write_json(folder / "times" / f"{name}.json", {"train": 2.0, "prunability": 0.5})
-        files.write_json(folder / "checkpoints" / name / "state.json", {"meta": {"history": history}})
+        checkpoints.write_state(folder, name)
     files.write_json(folder / "config.json", {"seed": 0})
     return folder, table.names[0]
 

@@ -21,7 +21,7 @@ from prunegen_jax.judging.statistics import best_first
 from prunegen_jax.report import colours, lines, material, page, ranking, rival
 from prunegen_jax.runs import files, tables
 from prunegen_jax.runs.tables.verdict_files import file_stems, read_verdict
-from tests.support import report_cases
+from tests.support import checkpoints, report_cases
 from tests.support.pages import model, source
 
 QUICK = {"draws": 60, "permutations": 19, "added_permutations": 3, "baseline_draws": 2}
@@ -45,8 +45,7 @@ def workdir(tmp_path_factory, judged) -> pathlib.Path:
         record = report_cases.record(name) | {"measures": answers}
         files.write_json(folder / "records" / f"{name}.json", record)
         files.write_json(folder / "times" / f"{name}.json", {"train": 2.0, "prunability": 0.5})
-        history = {"check_update": [10, 20], "check_loss": [1.0, 0.009], "epoch_loss": [2.0, 1.0], "target": 0.01}
-        files.write_json(folder / "checkpoints" / name / "state.json", {"meta": {"history": history}})
+        checkpoints.write_state(folder, name)
     files.write_json(folder / "config.json", {"train": {"learning_rate": 0.125}, "data": {"dir": None}})
     return folder
 

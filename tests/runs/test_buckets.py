@@ -9,9 +9,9 @@ import pytest
 from etils import epath
 
 from prunegen_jax import load_model
-from prunegen_jax.runs import checkpoints, files, pipeline, records
-from tests.runs.test_checkpoints import META
+from prunegen_jax.runs import checkpoint, files, pipeline, record
 from tests.support import buckets, faults
+from tests.support.checkpoints import META
 
 
 def get_config():
@@ -85,22 +85,22 @@ def test_a_put_that_fails_leaves_the_old_object(bucket, scheme):
 
 
 def test_checkpoints_replace_each_other(bucket, scheme):
-    folder = epath.Path(f"{scheme}://sweeps/m")
-    assert checkpoints.load(folder) is None
+    folder = epath.Path(f"{scheme}://sweeps")
+    assert checkpoint.load(folder, "m") is None
     for value in (1, 2):
-        checkpoints.save(folder, f"epoch-{value}", {"x": np.full(3, value, np.float32)}, META | {"value": value})
-    arrays, meta = checkpoints.load(folder)
+        checkpoint.save(folder, "m", f"epoch-{value}", {"x": np.full(3, value, np.float32)}, META | {"value": value})
+    arrays, meta = checkpoint.load(folder, "m")
     assert (meta["value"], list(arrays["x"])) == (2, [2.0] * 3)
-    assert {pathlib.PurePath(key).parts[2].partition("-")[0] for key in bucket.listed()} == {"epoch", "state.json"}
+    assert {pathlib.PurePath(key).parts[3].partition("-")[0] for key in bucket.listed()} == {"epoch", "state.json"}
     assert not [key for key in bucket.listed() if "/epoch-1-" in key]
-    assert records.read_all(folder) == []
+    assert record.read_all(folder) == []
 
 
-def test_an_object_of_a_strangers_bucket_lands_nowhere_else(bucket, scheme):
+def test_an_object_of_an_untrusted_bucket_lands_nowhere_else(bucket, scheme):
     """Whatever its name: on the way to Orbax the objects of a checkpoint are files for a while."""
-    folder = epath.Path(f"{scheme}://sweeps/m")
-    checkpoints.save(folder, "epoch-1", {"x": np.ones(3, np.float32)}, META)
+    folder = epath.Path(f"{scheme}://sweeps")
+    checkpoint.save(folder, "m", "epoch-1", {"x": np.ones(3, np.float32)}, META)
     (key,) = (key for key in bucket.listed() if key.endswith("/_METADATA"))
     bucket.put(key.replace("_METADATA", "../../../x"), b"theirs")
     with pytest.raises(files.DamagedError, match="is damaged"):
-        checkpoints.load(folder)
+        checkpoint.load(folder, "m")

@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 
 from prunegen_jax import networks
-from prunegen_jax.runs import compilation, costs, files, slots, snapshots
+from prunegen_jax.runs import compilation, costs, files, slots, task
 from prunegen_jax.runs import points as sweeps
 from prunegen_jax.training import Recipe
 from prunegen_jax.types import Dataset
@@ -29,16 +29,16 @@ def points():
 
 def test_compiling_by_shape_and_the_share_of_checks(tmp_path):
     folder = epath.Path(tmp_path)
-    assert costs.sentence(folder, points()) == ""
+    assert costs.summary(folder, points()) == ""
     seconds = {0: (10.0, 6.0, 3.0, 0.5), 1: (2.0, 0.0, 1.5, 0.25)}  # by seed
     for point in points():
         values = dict(zip(("train", "compile", "update", "check"), seconds[point.fields["seed"]], strict=True))
         files.write_json(folder / "times" / f"{point.name}.json", values)
     # Of 24 s, 12 s are compiling; 1.5 s of the other 12 s are checks.
     expected = "training took 24 s: compiling width=4 6.0 s; width=8 6.0 s; loss checks 12.5% of the rest"
-    assert costs.sentence(folder, points()) == expected
+    assert costs.summary(folder, points()) == expected
     (folder / "times" / f"{points()[0].name}.json").write_text("{")
-    assert "training took 14 s: compiling width=4 0.0 s; width=8 6.0 s" in costs.sentence(folder, points())
+    assert "training took 14 s: compiling width=4 0.0 s; width=8 6.0 s" in costs.summary(folder, points())
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_compiling_by_shape_and_the_share_of_checks(tmp_path):
     ],
 )
 def test_slots_that_fit(size, memory, devices, count, expected):
-    assert slots.fitting(size, memory, devices, count) == expected
+    assert slots.slots_in_memory(size, memory, devices, count) == expected
 
 
 def test_the_memory_of_a_slot_grows_with_the_batch():
     data = Dataset(jnp.zeros((64, 8, 8, 1), jnp.uint8), jnp.zeros(64, jnp.int32), jnp.zeros(1), jnp.ones(1))
-    network = networks.build("nin", input_shape=(8, 8, 1), classes=10, depth=1, width=8)
+    network = networks.build("nin", image_shape=(8, 8, 1), classes=10, depth=1, width=8)
     small, large = (slots.bytes_of_slot(network, Recipe(batch_size=batch), data) for batch in (8, 32))
     activations = 16 * 8 * 4  # bytes of one of the three activations of the block, per example
     assert 3 * 8 * activations < small
@@ -69,12 +69,12 @@ def test_the_memory_of_a_slot_grows_with_the_batch():
 
 def test_a_workdir_keeps_its_slots(tmp_path):
     folder, config = epath.Path(tmp_path), experiments.get_config()
-    tasks = [snapshots.task_of(point, config) for point in sweeps.points(config)[:2]]
+    tasks = [task.build_task(point, config) for point in sweeps.points(config)[:2]]
     assert slots.choose(folder, tasks, 0) == 1  # on a CPU
     (kept,) = (folder / "slots").iterdir()
     files.write_json(kept, files.read_json(kept) | {"slots": 3})
     assert slots.choose(folder, tasks, 0) == 3
-    assert slots.choose(folder, tasks, 2) == 2  # what is asked for is had
+    assert slots.choose(folder, tasks, 2) == 2  # the config comes first
     kept.write_text("{")
     assert slots.choose(folder, tasks, 0) == 1
     with pytest.raises(ValueError, match="run.slots=-1 must be 0, 1 or a positive multiple of the 1 devices"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -12,68 +11,69 @@ import time
 import pytest
 from etils import epath
 
-from prunegen_jax.runs import driver, executors, files, pipeline, progress, records, work, workdir
+from prunegen_jax.runs import driver, pipeline, progress, record, train, workdir
 from prunegen_jax.runs import points as sweeps
 from prunegen_jax.runs.driver import FailedError
-from prunegen_jax.runs.executors import Job, Outcome
-from prunegen_jax.runs.executors import process as pool
+from prunegen_jax.runs.executors import local, process
+from prunegen_jax.runs.executors.base import Outcome, RunContext, attempt
 from tests.runs.executors.test_local import small, units_of
+from tests.support import checkpoints
 
 
 def _ending(*outcomes):
     """An executor whose units end as told, and leave nothing in the workdir."""
 
-    def work_on(job, units, tick):
+    def execute(context, units, on_tick):
         yield from zip(units, (Outcome(status, "gone") for status in outcomes), strict=False)
 
-    return work_on
+    return execute
 
 
 def test_one_group_whose_files_cannot_be_reached(tmp_path):
     begun = []
 
-    def work_on(job, units, tick):
+    def execute(context, units, on_tick):
         for unit in units:
             begun.append(unit)
-            yield unit, Outcome("unreachable", "gone") if len(begun) == 2 else executors.attempt(job, unit)
+            yield unit, Outcome("unreachable", "gone") if len(begun) == 2 else attempt(context, unit)
 
     config = small()
     units = units_of(config)
     with pytest.raises(OSError, match=f"^{units[1].points[0].name}: gone$"):
-        driver.drive(Job(str(tmp_path), config), units, work_on)
+        driver.drive(RunContext(str(tmp_path), config), units, execute)
     assert begun == units
-    assert len(records.read_all(epath.Path(tmp_path))) == 3
+    assert len(record.read_all(epath.Path(tmp_path))) == 3
 
 
 def test_two_groups_in_a_row_are_the_workdir(tmp_path):
     begun = []
 
-    def work_on(job, units, tick):
+    def execute(context, units, on_tick):
         for unit in units:
             begun.append(unit)
             yield unit, Outcome("unreachable", "gone")
 
     with pytest.raises(OSError, match="gone"):
-        driver.drive(Job(str(tmp_path), small()), units_of(small()), work_on)
+        driver.drive(RunContext(str(tmp_path), small()), units_of(small()), execute)
     assert len(begun) == 2
 
 
 def test_workers_that_see_another_folder(tmp_path):
     names = ", ".join(unit.points[0].name for unit in units_of(small()))
     with pytest.raises(FailedError, match=f"{names} ended without their records in .*same folder"):
-        driver.drive(Job(str(tmp_path), small()), units_of(small()), _ending(*["done"] * 4))
+        driver.drive(RunContext(str(tmp_path), small()), units_of(small()), _ending(*["done"] * 4))
 
 
 def test_workers_are_given_absolute_folders(tmp_path, monkeypatch):
-    jobs = []
+    contexts = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(driver, "drive", lambda job, *_, **__: jobs.append(job))
+    monkeypatch.setattr(driver, "drive", lambda context, *_, **__: contexts.append(context))
     config = small()
     config.data.cache_dir = "cache"
     config.run.compilation_cache = "programs"
     pipeline.run(config, "w", stages=["train"])
-    (job,) = jobs
-    given = job.folder, job.config.data.cache_dir, job.config.run.compilation_cache
+    (context,) = contexts
+    given = context.folder, context.config.data.cache_dir, context.config.run.compilation_cache
     assert given == tuple(str(tmp_path / name) for name in ("w", "cache", "programs"))
     assert (config.data.cache_dir, config.data.dir) == ("cache", None)
     assert workdir.absolute("gs://bucket/sweep") == "gs://bucket/sweep"
@@ -88,7 +88,7 @@ def test_workers_are_given_absolute_folders(tmp_path, monkeypatch):
     ],
 )
 def test_a_bucket_that_nothing_here_can_read(place, sentence):
-    code = f"from prunegen_jax import workdir; workdir.reach({place!r})"
+    code = f"from prunegen_jax.runs import workdir; workdir.locate({place!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip().splitlines()[-1].startswith(f"ValueError: --workdir={place} {sentence}")
 
@@ -98,44 +98,41 @@ def test_a_record_of_another_config_is_neither_taken_nor_replaced(tmp_path):
     theirs = small()
     theirs.train.max_epochs = 2
     folder, point = epath.Path(tmp_path), sweeps.points(theirs)[0]
-    work.run_group(folder, [point], (), theirs, stages=("train",))
-    before = records.path(folder, point.name).read_bytes()
+    train.train_missing(folder, [point], theirs)
+    before = workdir.path(folder, "records", point.name).read_bytes()
     units = units_of(small())
     with pytest.raises(FailedError, match="made with another config, by another driver meanwhile"):
-        driver.drive(Job(str(tmp_path), small()), units, executors.local)
-    assert records.path(folder, point.name).read_bytes() == before
-    assert len(records.read_all(folder)) == 4
+        driver.drive(RunContext(str(tmp_path), small()), units, local.run)
+    assert workdir.path(folder, "records", point.name).read_bytes() == before
+    assert len(record.read_all(folder)) == 4
 
 
 def test_a_worker_that_dies_while_it_has_nothing_to_do(tmp_path, monkeypatch):
-    job, (unit, *_) = Job(str(tmp_path), small()), units_of(small())
-    worker = pool._start(job)
+    context, (unit, *_) = RunContext(str(tmp_path), small()), units_of(small())
+    worker = process._start(context)
     try:
         os.kill(worker.process.pid, signal.SIGKILL)
         worker.process.join()
         time.sleep(0.5)  # until the pool knows
-        pool._give(worker, unit, job)
-        outcome = pool._outcome(worker)
+        process._give(worker, unit, context)
+        outcome = process._outcome(worker)
     finally:
         worker.unit = None
-        pool._end([worker])
+        process._end([worker])
     assert (outcome.status, "was killed by SIGKILL" in outcome.reason) == ("dead", True)
 
 
 def test_how_far_a_network_has_come_is_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "_QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(driver, "_PEEK", 0.0)
-    units = units_of(small())
+    monkeypatch.setattr(progress, "_PEEK_SECONDS", 0.0)
+    folder, units = epath.Path(tmp_path), units_of(small())
     for number, unit in enumerate(units[:2]):
-        state = epath.Path(tmp_path) / "checkpoints" / unit.points[0].name / "state.json"
-        files.write_json(state, {"meta": {"epochs": 7 + number}})
+        state = checkpoints.write_state(tmp_path, unit.points[0].name, epochs=7 + number)
         os.utime(state, (number, number))
-    with driver._Watch(epath.Path(tmp_path), units, units, bool) as watch:
-        watch._due = 0.0
-        watch("")
-    assert capsys.readouterr().err == f"training and measuring: 0/4; {units[1].points[0].name}: epoch 8\n"
-    pathlib.Path(state).write_text("{")
-    with driver._Watch(epath.Path(tmp_path), units, units, bool) as watch:
-        watch._due = 0.0
-        watch("")
-    assert not capsys.readouterr().err
+    for expected in (f"training and measuring: 0/4; {units[1].points[0].name}: epoch 8\n", ""):
+        with driver._progress_bar(units, units) as bar:
+            shown = driver._progress(bar, folder, units, None)
+            shown._due = 0.0
+            shown.update()
+        assert capsys.readouterr().err == expected
+        state.write_text("{")

@@ -21,8 +21,8 @@ def test_json_round_trip(tmp_path):
     back = files.read_json(path)
     assert back["b"] == CONTENT["b"]
     assert back["a"]["pi"] == math.pi
-    assert [files.number(back["a"][k]) for k in "xy"] == [math.inf, -math.inf]
-    assert math.isnan(files.number(back["a"]["z"]))
+    assert [float(back["a"][k]) for k in "xy"] == [math.inf, -math.inf]
+    assert math.isnan(float(back["a"]["z"]))
     assert json.loads(path.read_text())["a"]["z"] == "nan"
     first = path.read_bytes()
     files.write_json(path, dict(reversed(CONTENT.items())))
@@ -58,10 +58,12 @@ DIGITS = b"9" * 400
     [b"NaN", b"-Infinity", b"1e999", DIGITS, b"-" + DIGITS, DIGITS * 20, b"[" * 10**5 + b"]" * 10**5, b"[" * 990],
     ids=["nan", "infinite", "beyond floats", "400 digits", "negative", "8000 digits", "deep", "open"],
 )
-def test_json_that_is_no_json_of_ours_is_damaged(tmp_path, value):
+def test_json_of_another_program_is_damaged(tmp_path, value):
     path = tmp_path / "x.json"
     path.write_bytes(b'{"checksum": "x", "a": ' + value + b"}")
-    with pytest.raises(files.DamagedError, match=r"x.json is damaged: it is not a complete JSON object of ours"):
+    with pytest.raises(
+        files.DamagedError, match=r"x.json is damaged: it is not a complete JSON object with a checksum"
+    ):
         files.read_json(path)
 
 
@@ -82,7 +84,7 @@ def test_what_is_no_regular_file_is_not_read(tmp_path, kind):
         path.mkdir()
     else:
         path.symlink_to({"device": "/dev/zero", "link": tmp_path / "y.json", "dangling": "nothing"}[kind])
-    with pytest.raises(files.DamagedError, match=r"x.json is damaged: it is no regular file"):
+    with pytest.raises(files.DamagedError, match=r"x.json is damaged: it is not a regular file"):
         files.read_json(path)
     if kind != "folder":
         files.write_json(path, {"a": 1})  # takes its place
@@ -111,7 +113,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\\b", ".hidden", "a\0b", "a b", "é", "a*"])
 def test_names_that_are_paths_are_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="is no name for a file"):
+    with pytest.raises(ValueError, match="is not a file name"):
         files.inside(epath.Path(tmp_path), name)
 
 

@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 
 from prunegen_jax.compute import lockstep
-from prunegen_jax.runs import checkpoints, files, pipeline, processes, records, work
+from prunegen_jax.runs import checkpoint, files, measure, pipeline, processes, record, restore, train
 from prunegen_jax.runs import points as sweeps
 from tests.support import experiments
 
@@ -48,7 +48,7 @@ def _measured(trained, folder, names=NAMES, count=4, **run):
     if not folder.exists():
         shutil.copytree(trained, folder)
     config = _config(**run)
-    work.measure_missing(epath.Path(folder), sweeps.points(config)[:count], names, config)
+    measure.measure_missing(epath.Path(folder), sweeps.points(config)[:count], names, config)
     return {file.stem: json.loads(file.read_text())["measures"] for file in sorted((folder / "records").glob("*.json"))}
 
 
@@ -88,7 +88,7 @@ def test_records_do_not_depend_on_the_lane(trained, tmp_path):
     points, config = sweeps.points(_config()), _config(slots=4)
     for folder, order in (("forward", points), ("back", points[::-1])):
         shutil.copytree(trained, tmp_path / folder)
-        work.measure_missing(epath.Path(tmp_path / folder), order, ("prunability", "path_norm"), config)
+        measure.measure_missing(epath.Path(tmp_path / folder), order, ("prunability", "path_norm"), config)
     for file in (tmp_path / "forward" / "records").glob("*.json"):
         assert file.read_bytes() == (tmp_path / "back" / "records" / file.name).read_bytes()
 
@@ -98,51 +98,47 @@ def test_what_cannot_be_measured_keeps_nobody_from_it(trained, tmp_path, slots):
     shutil.copytree(trained, tmp_path / "w")
     points, config = sweeps.points(_config()), _config(slots=slots)
     file = tmp_path / "w" / "records" / f"{points[1].name}.json"
-    record = records.read(epath.Path(tmp_path / "w"), points[1].name) | {"data": "another"}
-    file.unlink()
-    records.write(epath.Path(tmp_path / "w"), record)
+    files.write_json(file, files.read_json(file) | {"data": "another"})
     with pytest.raises(ValueError, match="the data set is not the one"):
-        work.measure_missing(epath.Path(tmp_path / "w"), points, ("parameter_norm",), config)
-    measured = {
-        p.name: "parameter_norm" in records.read(epath.Path(tmp_path / "w"), p.name)["measures"] for p in points
-    }
+        measure.measure_missing(epath.Path(tmp_path / "w"), points, ("parameter_norm",), config)
+    measured = {p.name: "parameter_norm" in record.read(epath.Path(tmp_path / "w"), p.name).measures for p in points}
     assert list(measured.values()) == [True, False, True, True]
 
 
 def test_a_record_that_cannot_be_written_loses_no_other(trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path / "w")
-    points, real = sweeps.points(_config()), records.write
+    points, real = sweeps.points(_config()), record.write
 
-    def write(folder, record):
-        if record["name"] == points[0].name:
+    def write(folder, known):
+        if known.name == points[0].name:
             raise OSError("the share is gone")
-        real(folder, record)
+        real(folder, known)
 
-    monkeypatch.setattr(records, "write", write)
+    monkeypatch.setattr(record, "write", write)
     with pytest.raises(OSError, match="the share is gone"):
-        work.measure_missing(epath.Path(tmp_path / "w"), points, ("parameter_norm",), _config(slots=4))
-    written = [bool(records.read(epath.Path(tmp_path / "w"), p.name)["measures"]) for p in points]
+        measure.measure_missing(epath.Path(tmp_path / "w"), points, ("parameter_norm",), _config(slots=4))
+    written = [bool(record.read(epath.Path(tmp_path / "w"), p.name).measures) for p in points]
     assert written == [False, True, True, True]
 
 
 def test_a_record_of_more_layers_than_its_checkpoint_builds_no_network(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "w")
     folder, name = epath.Path(tmp_path / "w"), sweeps.points(_config())[0].name
-    record = records.read(folder, name)
-    loaded = checkpoints.load(folder / "checkpoints" / name)
-    point = sweeps.Point(name, record["point"] | {"model.depth": 20000}, ())
-    checkpoints.save(folder / "checkpoints" / name, "final", loaded[0], loaded[1] | {"hash": point.hash})
-    records.path(folder, name).unlink()
-    records.write(folder, record | {"point": point.fields, "hash": point.hash})
+    known = record.read(folder, name)
+    arrays, meta = checkpoint.load(folder, name)
+    point = sweeps.Point(name, known.point | {"model.depth": 20000}, ())
+    checkpoint.save(folder, name, "final", arrays, meta | {"hash": point.hash})
+    file = folder / "records" / f"{name}.json"
+    files.write_json(file, files.read_json(file) | {"point": point.fields, "hash": point.hash})
     with pytest.raises(files.DamagedError, match="has more layers than its checkpoint"):
-        records.load_model(folder, name)
+        restore.load_model(folder, name)
 
 
 def test_a_stop_keeps_what_is_measured(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "w")
     config, asked = _config(slots=4), []
     with pytest.raises(processes.StoppedError, match="stopped before 'inverse_margin' was measured"):
-        work.measure_missing(
+        measure.measure_missing(
             epath.Path(tmp_path / "w"), sweeps.points(config), ("parameter_norm", "inverse_margin"), config,
             stop=lambda: asked.append(1) or len(asked) > 1,
         )  # fmt: skip
@@ -162,13 +158,13 @@ def test_what_is_compiled_ahead_is_not_compiled_again(tmp_path):
 
     jax.monitoring.register_event_duration_secs_listener(note)
     try:
-        work.compile_ahead(epath.Path(tmp_path), points, config)
+        train.compile_ahead(epath.Path(tmp_path), points, config)
         ahead = list(compiled)
-        work.run_group(epath.Path(tmp_path), points, (), config, stages=("train",))
+        train.train_missing(epath.Path(tmp_path), points, config)
     finally:
         jax.monitoring.unregister_event_duration_listener(note)
     updates = ahead[-1]
     assert updates not in ahead[:-1]
     assert len(compiled) > len(ahead)
     assert updates not in compiled[len(ahead) :]
-    work.compile_ahead(epath.Path(tmp_path), points, config)  # all have a record: nothing to do
+    train.compile_ahead(epath.Path(tmp_path), points, config)  # all have a record: nothing to do

@@ -1,16 +1,11 @@
-"""The whole way: records, resuming after a kill, extending a workdir, refusing to change it, damage repaired."""
+"""The whole way: records, the table and the verdict; extending a workdir, refusing to change it."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import pathlib
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
@@ -18,12 +13,8 @@ import pytest
 
 from prunegen_jax import load_model, measures
 from prunegen_jax.compute.evaluation import loss_and_accuracy
-from prunegen_jax.runs import checkpoints, files, pipeline, records, work
-from prunegen_jax.runs import points as sweeps
+from prunegen_jax.runs import files, pipeline, record
 from tests.support import experiments
-
-ROOT = pathlib.Path(__file__).parents[2]
-
 
 NUMBERS = ("train", "measure", "judge")  # all but the report, which has tests of its own
 
@@ -42,32 +33,32 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def workdir(finished, tmp_path):
-    """A copy of the finished sweep to spoil."""
+    """A copy of the finished sweep to damage."""
     return pathlib.Path(shutil.copytree(finished, tmp_path / "sweep"))
 
 
 def test_records_hold_what_happened(finished):
-    known = records.read_all(finished)
-    assert len(known) == 4
-    for record in known:
-        model = load_model(finished, record["name"])
+    records = record.read_all(finished)
+    assert len(records) == 4
+    for known in records:
+        model = load_model(finished, known.name)
         loss, accuracy = loss_and_accuracy(model.apply, model.params, model.train)
-        assert record["status"] == "converged"
-        assert record["train"] == {"loss": loss, "accuracy": accuracy, "size": 200}
+        assert known.status == "converged"
+        assert known.train == {"loss": loss, "accuracy": accuracy, "size": 200}
         assert loss < 0.05
-        assert record["test"]["size"] == 797
-        assert 0.3 < record["test"]["accuracy"] < accuracy
-        assert record["measures"]["parameter_norm"]["value"] == pytest.approx(
+        assert known.test["size"] == 797
+        assert 0.3 < known.test["accuracy"] < accuracy
+        assert known.measures["parameter_norm"]["value"] == pytest.approx(
             sum(
                 float((np.asarray(w, np.float64) ** 2).sum())
                 for w in jax.tree.leaves(model.folded.params)
                 if w.ndim == 4
             )
         )
-        assert record["measures"]["prunability_random"]["options"] == {"masks": 3}
-        assert record["measures"]["prunability_random"]["status"] == "ok"
-        assert record["measures"]["sum_of_training_losses"]["value"] == pytest.approx(sum(model.history.epoch_loss))
-        assert record["versions"]["backend"] == jax.default_backend()
+        assert known.measures["prunability_random"]["options"] == {"masks": 3}
+        assert known.measures["prunability_random"]["status"] == "ok"
+        assert known.measures["sum_of_training_losses"]["value"] == pytest.approx(sum(model.history.epoch_loss))
+        assert known.versions["backend"] == jax.default_backend()
 
 
 def test_saved_weights_are_the_network(finished):
@@ -90,10 +81,10 @@ def test_results_and_verdict_are_written(finished):
     assert len(rows) == 4
     assert {"hp.train.learning_rate", "hp.seed", "prunability_prefix", "gap", "test_error", "test_loss"} <= set(rows[0])
     by_name = {row["name"]: row for row in rows}
-    record = records.read(finished, "learning_rate=0.05,seed=0")
+    known = record.read(finished, "learning_rate=0.05,seed=0")
     row = by_name["learning_rate=0.05,seed=0"]
-    assert float(row["gap"]) == pytest.approx(record["train"]["accuracy"] - record["test"]["accuracy"])
-    assert float(row["prunability_prefix"]) == record["measures"]["prunability_prefix"]["value"]
+    assert float(row["gap"]) == pytest.approx(known.train["accuracy"] - known.test["accuracy"])
+    assert float(row["prunability_prefix"]) == known.measures["prunability_prefix"]["value"]
     assert (finished / "verdict.csv").exists()
     assert (finished / "report" / "index.html").exists()
 
@@ -165,129 +156,20 @@ def test_new_points_that_differ_elsewhere_are_refused_too(workdir):
         pipeline.run(config, workdir, stages=NUMBERS)
 
 
-@pytest.mark.parametrize("damage", ["record", "checkpoint", "both"])
-def test_damage_is_reported_and_redone(workdir, finished, damage, capsys):
-    name = "learning_rate=0.05,seed=1"
-    record = workdir / "records" / f"{name}.json"
-    if damage in {"record", "both"}:
-        record.write_bytes(record.read_bytes()[:300])
-    else:  # a measure is missing, so that the checkpoint is needed
-        content = files.read_json(record)
-        del content["measures"]["parameter_norm"]
-        files.write_json(record, content)
-    if damage in {"checkpoint", "both"}:
-        data = [f for f in (workdir / "checkpoints" / name).rglob("*") if f.is_file() and f.name != "state.json"]
-        largest = max(data, key=lambda f: f.stat().st_size)
-        largest.write_bytes(largest.read_bytes()[:50])
-    pipeline.run(experiments.get_config(), workdir, stages=NUMBERS)
-    assert "is damaged" in capsys.readouterr().err
-    assert contents(workdir) == contents(finished)
-
-
-def test_a_checkpoint_of_the_middle_of_training_is_not_measured(workdir, finished, capsys):
-    """Another driver, that is behind, has just written it over that of the end."""
-    name = "learning_rate=0.05,seed=1"
-    record = records.read(workdir, name)
-    del record["measures"]["parameter_norm"]
-    files.write_json(records.path(workdir, name), record)
-    arrays, meta = checkpoints.load(workdir / "checkpoints" / name)
-    shutil.rmtree(workdir / "checkpoints" / name)
-    arrays["final/params/head/kernel"] += 1.0
-    checkpoints.save(workdir / "checkpoints" / name, "epoch-3", arrays, meta | {"status": "training", "epochs": 3})
-    pipeline.run(experiments.get_config(), workdir, stages=NUMBERS)
-    assert "is not that of its end" in capsys.readouterr().err
-    assert contents(workdir) == contents(finished)
-
-
 def test_networks_that_fail_stay_in_the_records_with_their_reason(tmp_path, capsys):
     config = experiments.get_config()
     config.sweep.axes = (("train.learning_rate", (1e-6, 0.1, 1e38)), ("seed", (0,)))
     pipeline.run(config, tmp_path / "w", stages=NUMBERS)
-    known = {record["name"]: record for record in records.read_all(tmp_path / "w")}
-    assert known["learning_rate=1e-06,seed=0"]["status"] == "not_converged"
-    assert "target 0.05" in known["learning_rate=1e-06,seed=0"]["reason"]
-    assert known["learning_rate=1e-06,seed=0"]["measures"]
+    known = {each.name: each for each in record.read_all(tmp_path / "w")}
+    assert known["learning_rate=1e-06,seed=0"].status == "not_converged"
+    assert "target 0.05" in known["learning_rate=1e-06,seed=0"].reason
+    assert known["learning_rate=1e-06,seed=0"].measures
     diverged = known["learning_rate=1e+38,seed=0"]
-    assert (diverged["status"], diverged["train"], diverged["measures"]) == ("diverged", None, {})
+    assert (diverged.status, diverged.train, diverged.measures) == ("diverged", None, {})
     printed = capsys.readouterr().out
     assert "left out: 2 models" in printed
     assert "not_converged" in printed
     assert "diverged" in printed
-
-
-def start(workdir):
-    command = [sys.executable, "run.py", "--config=tests/experiments.py", f"--workdir={workdir}"]
-    command.append(f"--stage={','.join(NUMBERS)}")
-    cache = jax.config.jax_compilation_cache_dir
-    variables = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def wait_for(process, condition):
-    while process.poll() is None and not condition():
-        time.sleep(0.002)
-    assert process.poll() is None, process.stdout.read()
-
-
-def test_killed_at_any_moment_it_goes_on_to_the_same_records(tmp_path):
-    """SIGKILL in the first network's training, between networks, in the middle of measuring; against a quiet run."""
-    quiet = start(tmp_path / "quiet")
-    output, _ = quiet.communicate()
-    assert quiet.returncode == 0, output
-
-    folder = tmp_path / "killed"
-    moments = [
-        (folder / "checkpoints" / "learning_rate=0.05,seed=0" / "state.json").exists,
-        lambda: len(list((folder / "records").glob("*.json"))) >= 2,
-        lambda: len(list((folder / "checkpoints").glob("*/epoch-*"))) >= 1,
-        lambda: any(b'"prunability_random"' in c and b'"sum_of' not in c for c in contents(folder).values()),
-    ]
-    for moment in moments:
-        process = start(folder)
-        wait_for(process, moment)
-        time.sleep(0.05 * np.random.default_rng().random())
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    last = start(folder)
-    output, _ = last.communicate()
-    assert last.returncode == 0, output
-    assert contents(folder) == contents(tmp_path / "quiet")
-    assert (folder / "results.csv").read_bytes() == (tmp_path / "quiet" / "results.csv").read_bytes()
-
-
-def test_a_finished_network_without_a_record_is_not_trained_again(workdir, finished):
-    """As after a kill between the last checkpoint and the record."""
-    name = "learning_rate=0.1,seed=0"
-    (workdir / "records" / f"{name}.json").unlink()
-    stamp = records.read(finished, name)
-    begin = time.monotonic()
-    point = next(p for p in sweeps.points(experiments.get_config()) if p.name == name)
-    work.train(workdir, [point], experiments.get_config())
-    assert time.monotonic() - begin < 60
-    assert records.read(workdir, name) == stamp | {"measures": {}}
-
-
-def test_a_checkpoint_of_another_network_is_not_continued(tmp_path, capsys):
-    """The field that changed is not swept, so the names are the same and there is no record to compare with."""
-    first, second = experiments.get_config(), experiments.get_config()
-    second.train.weight_decay = 0.1
-    first.run.checkpoint_seconds = 0.0
-    (one, *_), (other, *_) = sweeps.points(first), sweeps.points(second)
-    assert one.name == other.name
-
-    def stop(text):
-        if "epoch 3" in text:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        work.train(tmp_path / "w", [one], first, note=stop)
-    assert (tmp_path / "w" / "checkpoints" / one.name / "state.json").exists()
-    work.train(tmp_path / "w", [other], second)
-    assert "is of another network" in capsys.readouterr().err
-    work.train(tmp_path / "fresh", [other], second)
-    assert records.read(tmp_path / "w", other.name) == records.read(tmp_path / "fresh", other.name)
 
 
 def test_the_last_shard_judges(tmp_path, capsys):
@@ -303,7 +185,7 @@ def test_when_no_network_reaches_the_target(tmp_path):
     config.train.max_epochs = 1
     with pytest.raises(ValueError, match=r"none of the 4 networks .* reached the target \(4 not_converged\)"):
         pipeline.run(config, tmp_path / "w", stages=NUMBERS)
-    assert len(records.read_all(tmp_path / "w")) == 4
+    assert len(record.read_all(tmp_path / "w")) == 4
 
 
 def test_load_model_says_what_there_is(finished):
@@ -313,8 +195,7 @@ def test_load_model_says_what_there_is(finished):
 
 def test_a_changed_data_set_is_noticed(workdir):
     path = workdir / "records" / "learning_rate=0.05,seed=0.json"
-    record = files.read_json(path)
-    files.write_json(path, record | {"data": "0" * 16})
+    files.write_json(path, files.read_json(path) | {"data": "0" * 16})
     with pytest.raises(ValueError, match="the data set is not the one"):
         load_model(workdir, "learning_rate=0.05,seed=0")
     config = experiments.get_config()

@@ -96,7 +96,7 @@ def test_every_variant_of_the_newcomers_sweep():
         ({"axes": (("model.batch_norm", (1,)),)}, "has the value 1; it must be of type bool"),
         ({"axes": (("model.depth", 2),)}, "has values 2; they must be a tuple"),
         ({"axes": (("model.depth", (1, 1)),)}, "has the value 1 2 times"),
-        ({"axes": (("model.depth", (1,)), ("model.depth", (2,)))}, "the axis 'model.depth' stands 2 times"),
+        ({"axes": (("model.depth", (1,)), ("model.depth", (2,)))}, "the axis 'model.depth' is 2 times in sweep.axes"),
         ({"axes": (("model.width", 8, 16),)}, "it must hold pairs of a field and its values"),
         ({"axes": (("seed", (-1,)),)}, "seed=-1 must lie between 0 and"),
         ({"axes": (("data.seed", (2**32,)),)}, "data.seed=4294967296 must lie between 0 and"),

@@ -6,7 +6,7 @@ import jax
 import pytest
 from etils import epath
 
-from prunegen_jax.runs import files, slots, snapshots
+from prunegen_jax.runs import files, slots, task
 from prunegen_jax.runs import points as sweeps
 from tests.support import experiments
 
@@ -14,16 +14,16 @@ from tests.support import experiments
 @pytest.fixture(scope="module")
 def tasks():
     config = experiments.get_config()
-    return [snapshots.task_of(point, config) for point in sweeps.points(config)[:2]]
+    return [task.build_task(point, config) for point in sweeps.points(config)[:2]]
 
 
 @pytest.mark.parametrize("kept", [0, -1, True, 2.0, "2", None, 129, 3, 10**9])
 @pytest.mark.parametrize("what", ["slots", "lanes"])
-def test_a_strangers_number_is_chosen_anew(tmp_path, monkeypatch, tasks, what, kept):
-    folder, find = epath.Path(tmp_path), {"slots": slots.choose, "lanes": slots.lanes}[what]
+def test_a_number_that_cannot_be_ours_is_replaced(tmp_path, monkeypatch, tasks, what, kept):
+    folder, find = epath.Path(tmp_path), {"slots": slots.choose, "lanes": slots.lanes_for}[what]
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     monkeypatch.setattr(jax, "local_devices", lambda: [jax.devices()[0]] * 2)
-    monkeypatch.setattr(slots, "_chosen", lambda *_: 2)
+    monkeypatch.setattr(slots, "_slots_that_fit", lambda *_: 2)
     assert find(folder, tasks, 0) == 2
     (place,) = files.listing(folder / "slots", ".json")
     for wrong in (kept, 34 if what == "lanes" else 130):

@@ -1,4 +1,4 @@
-"""The local executor's processes: each is alone in a pool of its own, so that the death of one is the loss of one."""
+"""The processes of the local executor: each has a pool of its own, so that the death of one does not end the others."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from prunegen_jax.runs import executors, processes
-from prunegen_jax.runs.executors import Job, Outcome, Tick, Unit
+from prunegen_jax.runs import processes
+from prunegen_jax.runs.executors import base
+from prunegen_jax.runs.executors.base import LOOK_SECONDS, STOP_SECONDS, OnTick, Outcome, RunContext, Unit
 
-_GRACE = 8.0  # seconds that a worker has to save what it is at
-_LOOK = 0.5  # seconds between looks at what goes on
-_life = contextlib.ExitStack()  # of a worker: what it holds to its end
+_until_exit = contextlib.ExitStack()  # of a worker: what it holds until it ends
 
 
 @dataclasses.dataclass(eq=False)
 class _Worker:
-    """A process, the shapes whose programs it has compiled, and what it is at."""
+    """A process, the shapes whose programs it has compiled, and the unit it works on."""
 
     pool: concurrent.futures.ProcessPoolExecutor
     process: multiprocessing.process.BaseProcess
@@ -36,23 +35,22 @@ class _Worker:
     future: concurrent.futures.Future[Outcome] | None = None
 
 
-def run(job: Job, units: Sequence[Unit], tick: Tick, *, count: int) -> Iterator[tuple[Unit, Outcome]]:
+def run(context: RunContext, units: Sequence[Unit], on_tick: OnTick, *, count: int) -> Iterator[tuple[Unit, Outcome]]:
     """Does `units` in `count` processes and yields each as it ends.
 
-    A unit whose process dies, or cannot reach its files, is done again up to `run.retries` times. When this
-    process is told to stop, or the iterator is closed, the workers save what they are at and end.
+    When this process is told to stop, or the iterator is closed, the workers save their state and end.
     """
-    waiting, failures = list(units), dict.fromkeys((executors.title(unit) for unit in units), 0)
+    waiting, retries = list(units), base.Retries(context.config)
     workers: list[_Worker] = []
     try:
-        workers += [_start(job) for _ in range(count)]
+        workers += [_start(context) for _ in range(count)]
         while not processes.stopping() and (waiting or any(worker.unit for worker in workers)):
             for worker in workers:
                 if waiting and worker.unit is None:
-                    _give(worker, _choose(waiting, worker, workers), job)
+                    _give(worker, _choose(waiting, worker, workers), context)
             running = [worker.future for worker in workers if worker.future]
-            concurrent.futures.wait(running, timeout=_LOOK, return_when=concurrent.futures.FIRST_COMPLETED)
-            tick("")
+            concurrent.futures.wait(running, timeout=LOOK_SECONDS, return_when=concurrent.futures.FIRST_COMPLETED)
+            on_tick("")
             for place, worker in enumerate(workers):
                 if worker.unit is None or worker.future is None or not worker.future.done():
                     continue
@@ -60,12 +58,9 @@ def run(job: Job, units: Sequence[Unit], tick: Tick, *, count: int) -> Iterator[
                 worker.unit = worker.future = None
                 if outcome.status in {"dead", "stopped"}:
                     _end([worker])
-                    workers[place] = _start(job)
-                name = executors.title(unit)
-                failures[name] += executors.passing(outcome)
-                if executors.passing(outcome) and failures[name] <= job.config.run.retries:
+                    workers[place] = _start(context)
+                if retries.again(unit, outcome):
                     waiting.insert(0, unit)
-                    print(f"{outcome.reason}; {name} once more", file=sys.stderr, flush=True)
                 else:
                     yield unit, outcome
     finally:
@@ -73,18 +68,18 @@ def run(job: Job, units: Sequence[Unit], tick: Tick, *, count: int) -> Iterator[
 
 
 def _choose(waiting: list[Unit], worker: _Worker, workers: Sequence[_Worker]) -> Unit:
-    """Takes from `waiting` what `worker` has the programs for, else a shape that nobody has begun, else the first."""
+    """Takes from `waiting` a unit whose programs `worker` has, else one that no worker has, else the first."""
     begun = set().union(*(other.shapes for other in workers))
     best = min(waiting, key=lambda unit: (unit.shape not in worker.shapes, unit.shape in begun))
     waiting.remove(best)
     return best
 
 
-def _give(worker: _Worker, unit: Unit, job: Job) -> None:
+def _give(worker: _Worker, unit: Unit, context: RunContext) -> None:
     worker.unit = unit
     worker.shapes.add(unit.shape)
     try:
-        worker.future = worker.pool.submit(executors.attempt, job, unit)
+        worker.future = worker.pool.submit(base.attempt, context, unit)
     except BrokenProcessPool as error:  # it died while it had nothing to do
         worker.future = concurrent.futures.Future()
         worker.future.set_exception(error)
@@ -94,29 +89,29 @@ def _outcome(worker: _Worker) -> Outcome:
     try:
         return worker.future.result()
     except BrokenProcessPool:
-        worker.process.join(_GRACE)
+        worker.process.join(STOP_SECONDS)
         code = worker.process.exitcode
         fate = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with status {code}"
         return Outcome("dead", f"worker process {worker.process.pid} {fate}")
 
 
-def _start(job: Job) -> _Worker:
-    """A process that waits for work. It imports JAX while this one goes on."""
+def _start(context: RunContext) -> _Worker:
+    """Starts a process that waits for work. It imports JAX in the background."""
     pool = concurrent.futures.ProcessPoolExecutor(
         1,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_begin,
-        initargs=(executors.settings(), job.source),
+        initargs=(base.settings(), context.source),
     )
     before = set(multiprocessing.active_children())
-    with _surroundings(job.config.run.threads):
+    with _environment(context.config.run.threads):
         pool.submit(os.getpid)  # the first piece of work makes the process
     return _Worker(pool, next(iter(set(multiprocessing.active_children()) - before)))
 
 
 @contextlib.contextmanager
-def _surroundings(threads: int) -> Iterator[None]:
-    """What a new process gets from this one: how it computes; and no script, which it would run to import it."""
+def _environment(threads: int) -> Iterator[None]:
+    """What a new process inherits: how it computes; and no script, which it would run to import it."""
     variables = processes.environment(threads) | {"JAX_PLATFORMS": "cpu"}
     old = {name: os.environ.get(name) for name in variables}
     script = sys.modules["__main__"]
@@ -134,12 +129,12 @@ def _surroundings(threads: int) -> Iterator[None]:
 
 
 def _end(workers: Sequence[_Worker]) -> None:
-    """Ends processes: idle ones at once, the others when they have saved what they are at, or their time is up."""
+    """Ends processes: idle ones at once, the others when they have saved their state, or their time is up."""
     for worker in workers:
         if worker.unit:
             worker.process.terminate()
     try:
-        concurrent.futures.wait([worker.future for worker in workers if worker.future], timeout=_GRACE + 2)
+        concurrent.futures.wait([worker.future for worker in workers if worker.future], timeout=STOP_SECONDS + 2)
     finally:
         for worker in workers:
             if worker.future and not worker.future.done():
@@ -149,17 +144,17 @@ def _end(workers: Sequence[_Worker]) -> None:
             worker.process.join()
 
 
-def _begin(theirs: dict[str, Any], source: str) -> None:
-    """The first thing in a worker: it heeds SIGTERM and its parent's death; Ctrl-C is for the parent to pass on."""
+def _begin(settings: dict[str, Any], source: str) -> None:
+    """Sets up a worker: it handles SIGTERM and its parent's death; Ctrl-C is for the parent to pass on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _life.enter_context(processes.heeding(_GRACE))
+    _until_exit.enter_context(processes.handle_signals(STOP_SECONDS))
     threading.Thread(target=_follow, daemon=True).start()
-    executors.adopt(theirs, source)
+    base.adopt(settings, source)
 
 
 def _follow() -> None:
-    """Ends this process, after it could save what it is at, when its parent is gone."""
+    """Ends this process, after it could save its state, when its parent is gone."""
     multiprocessing.parent_process().join()
     processes.stop()
-    time.sleep(_GRACE)
+    time.sleep(STOP_SECONDS)
     processes.leave("the driver of this worker is gone")

@@ -7,61 +7,59 @@ import os
 import re
 import signal
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from prunegen_jax.runs import executors, processes
-from prunegen_jax.runs.executors import Job, Outcome, Tick, Unit
+from prunegen_jax.runs import processes
+from prunegen_jax.runs.executors import base
+from prunegen_jax.runs.executors.base import LOOK_SECONDS, STOP_SECONDS, OnTick, Outcome, RunContext, Unit
 
-_GRACE = 8.0  # seconds that a worker has to save what it is at
 _CONNECT = 10.0  # seconds for the head of a cluster to answer
-_LOOK = 0.5  # seconds between looks at what goes on
 _OPTIONS = {"CPU": "num_cpus", "GPU": "num_gpus"}  # what Ray calls them; anything else is a resource by its own name
 _OWN = "local"  # a cluster of its own; without an address Ray would join whatever it finds on this machine
-_adopted: list[tuple[dict[str, Any], str]] = []  # in a worker: whose configuration it has
+_adopted: list[tuple[dict[str, Any], str]] = []  # in a worker: the configurations that it was given
 
 
 def require(config: ConfigDict) -> None:
-    """ValueError if Ray is not installed or `run.ray_resources` cannot be read."""
+    """Checks what the executor needs.
+
+    Raises:
+        ValueError: if Ray is not installed or `run.ray_resources` cannot be read.
+    """
     _ray()
     _resources(config)
 
 
-def run(job: Job, units: Sequence[Unit], tick: Tick) -> Iterator[tuple[Unit, Outcome]]:
-    """Does `units` on the cluster at `job.address`, or on one of this machine alone, and yields each as it ends.
+def run(context: RunContext, units: Sequence[Unit], on_tick: OnTick) -> Iterator[tuple[Unit, Outcome]]:
+    """Does `units` on the cluster at `context.address`, or on one of this machine alone, and yields each as it ends.
 
-    Without an address, RAY_ADDRESS counts, which Ray sets for the jobs submitted to it.
-
-    Ray does a unit again, up to `run.retries` times, when its worker or node dies. When this process is told to stop,
-    or the iterator is closed, the workers save what they are at and end.
+    Without an address, RAY_ADDRESS counts, which Ray sets for the jobs submitted to it. Ray itself retries nothing:
+    `base.Retries` does. When this process is told to stop, or the iterator is closed, the workers save their state and
+    end.
     """
     ray = _ray()
     begun = not ray.is_initialized()
-    retries = job.config.run.retries
     if begun:
-        _connect(ray, job.address or os.environ.get("RAY_ADDRESS") or _OWN, retries)
-    resources = _resources(job.config)
+        address = context.address or os.environ.get("RAY_ADDRESS") or _OWN
+        _connect(ray, address, context.config.run.retries)
+    resources = _resources(context.config)
     accelerator = bool(resources.get("num_gpus") or resources.get("resources"))
-    variables = {"env_vars": processes.environment(job.config.run.threads, accelerator=accelerator)}
-    task = ray.remote(**resources, max_retries=retries, runtime_env=variables)(_attempt)
-    shared = ray.put((executors.settings(), job))
-    failures = dict.fromkeys((executors.title(unit) for unit in units), 0)
+    variables = {"env_vars": processes.environment(context.config.run.threads, accelerator=accelerator)}
+    task = ray.remote(**resources, max_retries=0, runtime_env=variables)(_attempt)
+    shared = ray.put((base.settings(), context))
+    retries = base.Retries(context.config)
     running = {task.remote(shared, unit): unit for unit in units}
     try:
         while running and not processes.stopping():
-            ready, _ = ray.wait(list(running), timeout=_LOOK)
-            tick("")
+            ready, _ = ray.wait(list(running), timeout=LOOK_SECONDS)
+            on_tick("")
             for reference in ready:
                 unit, outcome = running.pop(reference), _outcome(ray, reference)
-                name = executors.title(unit)
-                failures[name] += 1
-                if outcome.status in {"stopped", "unreachable"} and failures[name] <= retries:
+                if retries.again(unit, outcome):
                     running[task.remote(shared, unit)] = unit
-                    print(f"{outcome.reason}; {name} once more", file=sys.stderr, flush=True)
                 else:
                     yield unit, outcome
     finally:
@@ -71,7 +69,7 @@ def run(job: Job, units: Sequence[Unit], tick: Tick) -> Iterator[tuple[Unit, Out
 
 
 def _ray() -> ModuleType:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for reports to its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports to its makers
     try:
         import ray  # noqa: PLC0415 - an extra
     except ImportError:
@@ -80,7 +78,7 @@ def _ray() -> ModuleType:
 
 
 def _resources(config: ConfigDict) -> dict[str, Any]:
-    """`run.ray_resources` as Ray takes it. ValueError if it cannot be read."""
+    """`run.ray_resources` as arguments of Ray. ValueError if it cannot be read."""
     text = config.run.ray_resources
     if not text:
         return {"num_cpus": config.run.threads}
@@ -88,16 +86,16 @@ def _resources(config: ConfigDict) -> dict[str, Any]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*([A-Za-z][\w.:-]*)\s*=\s*(\d+|\d*\.\d+)\s*", part)
         if not match:
-            raise ValueError(f"run.ray_resources={text!r} holds {part!r}; it must hold such as GPU=1 or CPU=2,TPU=4")
+            raise ValueError(f"run.ray_resources={text!r} holds {part!r}; it must be like GPU=1 or CPU=2,TPU=4")
         place = options if match[1] in _OPTIONS else options["resources"]
         place[_OPTIONS.get(match[1], match[1])] = float(match[2])
     return options
 
 
 def _connect(ray: ModuleType, address: str, retries: int) -> None:
-    """Joins the cluster, or starts one; SIGTERM, which Ray takes over, stays ours. ValueError if nobody answers."""
+    """Joins the cluster, or starts one, and keeps our handler of SIGTERM. ValueError if no cluster answers."""
     handler = signal.getsignal(signal.SIGTERM)
-    os.environ.setdefault("RAY_task_oom_retries", str(retries))  # else Ray tries again for ever
+    os.environ.setdefault("RAY_task_oom_retries", str(retries))  # else Ray retries without end
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:  # Ray itself would try for minutes
         try:
@@ -109,30 +107,30 @@ def _connect(ray: ModuleType, address: str, retries: int) -> None:
         signal.signal(signal.SIGTERM, handler)
 
 
-def _attempt(shared: tuple[dict[str, Any], Job], unit: Unit) -> Outcome:
-    """Does a unit in a Ray worker; Ray's way to tell it to stop is an interrupt."""
-    theirs, job = shared
-    if (theirs, job.source) not in _adopted:
-        executors.adopt(theirs, job.source)
-        _adopted.append((theirs, job.source))
-    with processes.heeding(_GRACE, (signal.SIGTERM, signal.SIGINT)):
-        return executors.attempt(job, unit)
+def _attempt(shared: tuple[dict[str, Any], RunContext], unit: Unit) -> Outcome:
+    """Does a unit in a Ray worker; Ray stops it with an interrupt."""
+    settings, context = shared
+    if (settings, context.source) not in _adopted:
+        base.adopt(settings, context.source)
+        _adopted.append((settings, context.source))
+    with processes.handle_signals(STOP_SECONDS, (signal.SIGTERM, signal.SIGINT)):
+        return base.attempt(context, unit)
 
 
 def _outcome(ray: ModuleType, reference: Any) -> Outcome:
     try:
         return ray.get(reference)
-    except ray.exceptions.RayError as error:  # its worker or node died once more than `run.retries`
+    except ray.exceptions.RayError as error:  # its worker or node died
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return Outcome("dead", f"{type(error).__name__}: {lines[-1] if lines else 'Ray gave no reason'}")
 
 
 def _end(ray: ModuleType, running: list[Any]) -> None:
-    """Ends what still runs, after it could save what it is at."""
+    """Ends what still runs, after it could save its state."""
     if not running:
         return
     for reference in running:
         ray.cancel(reference)
-    _, left = ray.wait(running, num_returns=len(running), timeout=_GRACE + 2)
-    for reference in left:  # no others: Ray does not survive the end, by force, of what has just ended by itself
+    _, left = ray.wait(running, num_returns=len(running), timeout=STOP_SECONDS + 2)
+    for reference in left:  # no others: Ray fails when a task that has just ended is ended by force
         ray.cancel(reference, force=True)

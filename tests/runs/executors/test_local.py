@@ -14,10 +14,10 @@ import pytest
 from etils import epath
 
 from prunegen_jax import measures
-from prunegen_jax.runs import driver, executors, pipeline, processes, records, work
+from prunegen_jax.runs import driver, files, pipeline, processes, record, train
 from prunegen_jax.runs import points as sweeps
-from prunegen_jax.runs.executors import Job, Outcome, Unit
-from prunegen_jax.runs.executors import process as pool
+from prunegen_jax.runs.executors import base, local, process
+from prunegen_jax.runs.executors.base import Outcome, Retries, RunContext, Unit
 from tests.support import experiments
 
 NAMES = ("parameter_norm", "prunability_random")
@@ -55,13 +55,13 @@ def test_two_processes_make_the_same_records(alone, tmp_path, monkeypatch):
     config = small()
     config.run.workers = 2
     begun = []
-    real = work.run_group
-    monkeypatch.setattr(work, "run_group", lambda *a, **k: begun.append(a) or real(*a, **k))
+    real = base._do
+    monkeypatch.setattr(base, "_do", lambda *a: begun.append(a) or real(*a))
     pipeline.run(config, tmp_path, stages=["train", "measure"])
     assert contents(tmp_path) == contents(alone)
     assert not begun, "the work was done in this process"
     assert not multiprocessing.active_children()
-    assert all(record["versions"]["threads"] == "1" for record in records.read_all(epath.Path(tmp_path)))
+    assert all(known.versions["threads"] == "1" for known in record.read_all(epath.Path(tmp_path)))
 
 
 def test_this_process_computes_as_a_worker_does():
@@ -70,7 +70,7 @@ def test_this_process_computes_as_a_worker_does():
 
 
 def test_nothing_is_started_when_nothing_is_missing(alone, monkeypatch):
-    monkeypatch.setattr(pool, "run", lambda *_, **__: pytest.fail("a pool was started"))
+    monkeypatch.setattr(process, "run", lambda *_, **__: pytest.fail("a pool was started"))
     config = small()
     config.run.workers = 2
     before = contents(alone)
@@ -82,11 +82,11 @@ def test_a_worker_keeps_to_its_shapes_and_leaves_others_theirs():
     config = small()
     narrow, narrow_too, wide, wide_too = units_of(config)
     assert narrow.shape == narrow_too.shape != wide.shape == wide_too.shape
-    one, two = pool._Worker(None, None), pool._Worker(None, None)
+    one, two = process._Worker(None, None), process._Worker(None, None)
     waiting = [narrow, narrow_too, wide, wide_too]
 
     def choose(worker):
-        unit = pool._choose(waiting, worker, [one, two])
+        unit = process._choose(waiting, worker, [one, two])
         worker.shapes.add(unit.shape)
         return unit
 
@@ -96,23 +96,23 @@ def test_a_worker_keeps_to_its_shapes_and_leaves_others_theirs():
 def test_an_accelerator_is_not_kept_waiting_for_the_next_shape(tmp_path, monkeypatch):
     config = small()
     wide, wide_too, narrow, _ = units_of(config)
-    job, compiled = Job(str(tmp_path), config), []
-    monkeypatch.setattr(work, "compile_ahead", lambda folder, points, config: compiled.append(points))
-    assert executors._ahead(job, wide, narrow) is None  # a CPU has nothing to spare
+    context, compiled = RunContext(str(tmp_path), config), []
+    monkeypatch.setattr(train, "compile_ahead", lambda folder, points, config: compiled.append(points))
+    assert local._compile_ahead(context, wide, narrow) is None  # a CPU has nothing to spare
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert executors._ahead(job, wide, wide_too) is None
-    assert executors._ahead(job, wide, None) is None
-    assert executors._ahead(job, wide, narrow._replace(stages=("measure",))) is None
-    executors._ahead(job, wide, narrow).join()
+    assert local._compile_ahead(context, wide, wide_too) is None
+    assert local._compile_ahead(context, wide, None) is None
+    assert local._compile_ahead(context, wide, narrow._replace(stages=("measure",))) is None
+    local._compile_ahead(context, wide, narrow).join()
     assert compiled == [narrow.points]
 
 
 def test_nothing_compiles_on_when_the_work_has_ended(tmp_path, monkeypatch):
     going = threading.Thread(target=time.sleep, args=(0.5,))
     going.start()
-    monkeypatch.setattr(executors, "_ahead", lambda *_: going)
-    monkeypatch.setattr(executors, "attempt", lambda *_: Outcome("done"))
-    rounds = executors._here(Job(str(tmp_path), small()), units_of(small())[:1], str)
+    monkeypatch.setattr(local, "_compile_ahead", lambda *_: going)
+    monkeypatch.setattr(local, "attempt", lambda *_: Outcome("done"))
+    rounds = local._run_here(RunContext(str(tmp_path), small()), units_of(small())[:1], str)
     next(rounds)
     assert going.is_alive()
     rounds.close()
@@ -124,15 +124,15 @@ def test_a_failure_is_told_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
     units = units_of(config)
     bad = units[1].points[0].name
 
-    def run_group(folder, points, names, config, *, stages, note, stop):
-        if points[0].name == bad:
+    def do(folder, unit, *rest):
+        if unit.points[0].name == bad:
             raise ZeroDivisionError("nobody foresaw this")
-        return real(folder, points, names, config, stages=stages, note=note, stop=stop)
+        return real(folder, unit, *rest)
 
-    real = work.run_group
-    monkeypatch.setattr(work, "run_group", run_group)
+    real = base._do
+    monkeypatch.setattr(base, "_do", do)
     with pytest.raises(driver.FailedError, match=rf"1 of 4 groups failed: {bad}: ZeroDivisionError: nobody foresaw"):
-        driver.drive(Job(str(tmp_path), config), units, executors.local)
+        driver.drive(RunContext(str(tmp_path), config), units, local.run)
     assert len(contents(tmp_path)) == 3
     assert "Traceback" in capsys.readouterr().err
 
@@ -140,15 +140,15 @@ def test_a_failure_is_told_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):
 def test_files_that_cannot_be_reached_are_tried_again_and_then_end_the_run(tmp_path, monkeypatch):
     attempts = []
 
-    def run_group(*_, **__):
+    def do(*_):
         attempts.append(1)
         raise OSError("the share is gone")
 
-    monkeypatch.setattr(work, "run_group", run_group)
+    monkeypatch.setattr(base, "_do", do)
     config = small()
     config.run.retries = 1
     with pytest.raises(OSError, match="the share is gone"):
-        driver.drive(Job(str(tmp_path), config), units_of(config), executors.local)
+        driver.drive(RunContext(str(tmp_path), config), units_of(config), local.run)
     assert len(attempts) == 4  # two of each of two groups in a row
 
 
@@ -158,17 +158,16 @@ def test_what_another_driver_undid_is_done_again(tmp_path, alone):
     units = units_of(config)
     rounds = []
 
-    def forgetful(job, units, tick):
+    def forgetful(context, units, on_tick):
         rounds.append([unit.points[0].name for unit in units])
-        yield from executors.local(job, units, tick)
+        yield from local.run(context, units, on_tick)
         if len(rounds) == 1:
-            folder = epath.Path(job.folder)
-            record = records.read(folder, units[2].points[0].name)
-            records.path(folder, record["name"]).unlink()
-            del record["measures"]["parameter_norm"]
-            records.write(folder, record)
+            path = tmp_path / "records" / f"{units[2].points[0].name}.json"
+            content = files.read_json(path)
+            del content["measures"]["parameter_norm"]
+            files.write_json(path, content)
 
-    driver.drive(Job(str(tmp_path), config), units, forgetful)
+    driver.drive(RunContext(str(tmp_path), config), units, forgetful)
     assert [len(names) for names in rounds] == [4, 1]
     assert contents(tmp_path) == contents(alone)
 
@@ -176,7 +175,7 @@ def test_what_another_driver_undid_is_done_again(tmp_path, alone):
 def test_a_worker_inherits_threads_and_no_script(monkeypatch):
     monkeypatch.setenv("PJRT_NPROC", "7")
     script = sys.modules["__main__"]
-    with pool._surroundings(3):
+    with process._environment(3):
         assert processes.threads() == 3
         assert not hasattr(sys.modules["__main__"], "__file__")
     assert processes.threads() == 7
@@ -209,9 +208,9 @@ def test_what_a_config_file_adds_reaches_the_workers(tmp_path, capsys):
         assert "seven: known to this process alone" in capsys.readouterr().err
     finally:
         del measures.MEASURES["seven"]
-    found = records.read_all(epath.Path(tmp_path / "w"))
-    assert [record["measures"]["seven"]["value"] for record in found] == [7.0] * 4
-    assert executors._added() == []
+    found = record.read_all(epath.Path(tmp_path / "w"))
+    assert [known.measures["seven"]["value"] for known in found] == [7.0] * 4
+    assert local._added() == []
 
 
 @pytest.mark.parametrize(
@@ -233,10 +232,17 @@ def test_unknown_executors(tmp_path):
         pipeline.run(small(), tmp_path / "w", address="auto")
 
 
-def test_what_may_go_better_another_time():
-    assert [executors.passing(Outcome(s)) for s in ("done", "failed", "unreachable", "dead", "stopped")] == [
-        False, False, True, True, True,
+def test_what_happened_to_a_process_or_its_files_is_tried_again(capsys):
+    config = small()
+    config.run.retries = 2
+    unit, other, *_ = units_of(config)
+    retries = Retries(config)
+    assert not any(retries.again(unit, Outcome(status, "wrong")) for status in ("done", "failed"))
+    assert [retries.again(unit, Outcome(status, "gone")) for status in ("unreachable", "dead", "stopped")] == [
+        True, True, False,
     ]  # fmt: skip
+    assert retries.again(other, Outcome("dead", "gone"))  # each unit has its own
+    assert capsys.readouterr().err.splitlines()[0] == f"gone; trying {unit.points[0].name} once more"
 
 
 @pytest.mark.parametrize(("quota", "most"), [("max 100000", 64), ("150000 100000", 2), ("20000 100000", 1)])

@@ -1,0 +1,100 @@
+"""Pruning curves, kept in `workdir/curves/NAME.json`: coarse, computed once from each network's checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from etils import epath
+
+from prunegen_jax.runs import files, record, schema, workdir
+from prunegen_jax.runs.progress import Progress
+from prunegen_jax.runs.record import Record
+from prunegen_jax.runs.schema import Json
+
+# Options of the measure prunability that its curve shares.
+_OPTIONS = ("scope", "criterion", "prunable", "fold")
+_CURVE = {
+    "hash": schema.is_text,
+    "fractions": schema.list_of(schema.is_finite),
+    "losses": schema.list_of(schema.is_number),
+}
+
+
+def read_all(folder: epath.Path, records: Mapping[str, Record]) -> dict[str, Json]:
+    """The pruning curves of a workdir by network, without those that are not whole or not of the network's record."""
+    curves = {}
+    for name in workdir.safe_names(folder, "curves"):
+        curve = _read(folder, name)
+        if curve is not None and name in records and curve["hash"] == records[name].hash:
+            curves[name] = curve
+    return curves
+
+
+def make(folder: epath.Path, *, data_dir: str | None = None, cache_dir: str | None = None) -> dict[str, str]:
+    """Computes the curves that a workdir lacks, one pass over the training set per point of the grid.
+
+    Args:
+        folder: the workdir; none of its files says where its data are.
+        data_dir: where TFDS finds its prepared sets; None for its own default.
+        cache_dir: where decoded images are kept; None for the user's cache folder.
+
+    Returns:
+        network -> why it has no curve: it diverged, or its weights or its data set are missing or damaged.
+    """
+    known = {existing.name: existing for existing in record.scan(folder)[0]}
+    curves = read_all(folder, known)
+    waiting = {name: existing for name, existing in known.items() if not _is_current(curves.get(name), existing)}
+    reasons: dict[str, str] = {}
+    if not waiting:
+        return reasons
+    with Progress(len(waiting), "pruning curves") as progress:
+        for name, existing in waiting.items():
+            try:
+                curve = compute(folder, existing, data_dir=data_dir, cache_dir=cache_dir)
+                files.write_json(workdir.path(folder, "curves", name), curve)
+            except (ValueError, OSError) as error:  # DamagedError is a ValueError
+                reasons[name] = str(error)
+            progress.step(name)
+    return reasons
+
+
+def compute(folder: epath.Path, existing: Record, *, data_dir: str | None = None, cache_dir: str | None = None) -> Json:
+    """The pruning curve of a recorded network, as its file holds it. For the arguments see `make`.
+
+    Raises:
+        ValueError: if the network diverged, or its weights are missing or damaged.
+        OSError: if its data set is missing.
+    """
+    if existing.status == "diverged":
+        raise ValueError("the network diverged")
+    from prunegen_jax import pruning  # noqa: PLC0415 - it imports JAX, which the rest of the report does without
+    from prunegen_jax.runs import restore  # noqa: PLC0415 - likewise
+
+    options = _options(existing)
+    model = restore.load_model(folder, existing.name, data_dir=data_dir, cache_dir=cache_dir)
+    model = model.folded if options.get("fold") and model.folded is not None else model
+    curve = pruning.pruned_loss_curve(
+        model.apply, model.params, model.train, **{k: v for k, v in options.items() if k != "fold"}
+    )
+    values = {"fractions": curve.fractions, "kept": curve.kept, "losses": curve.losses}
+    return {"hash": existing.hash, "options": options} | {key: array.tolist() for key, array in values.items()}
+
+
+def _read(folder: epath.Path, name: str) -> Json | None:
+    """The curve of a network; None if there is none that is whole."""
+    source = workdir.path(folder, "curves", name)
+    try:
+        curve = schema.check(files.read_json(source), _CURVE, source)
+    except (FileNotFoundError, files.DamagedError):
+        return None
+    return curve if len(curve["fractions"]) == len(curve["losses"]) > 0 else None
+
+
+def _is_current(curve: Json | None, existing: Record) -> bool:
+    return curve is not None and curve.get("options") == _options(existing)
+
+
+def _options(existing: Record) -> Json:
+    """The options that make the curve that of the measure prunability, as it was computed for this network."""
+    given = existing.measures.get("prunability", {}).get("options", {})
+    return {key: given[key] for key in _OPTIONS if key in given}

@@ -1,0 +1,142 @@
+"""Computes what measures are missing of a group of points; every record is written after each measure."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from prunegen_jax import data, measures
+from prunegen_jax.compute import lockstep
+from prunegen_jax.runs import costs, files, processes, record, slots, task
+from prunegen_jax.runs.points import Point
+from prunegen_jax.runs.record import Record
+from prunegen_jax.runs.restore import restore
+from prunegen_jax.runs.train import by_data, own_record, train
+from prunegen_jax.types import Estimate, TrainedModel
+
+_STAGES = ("measure",)
+_MEASURE_KEY = 1_000_003  # folded into a network's key for the measures that sample
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+@dataclasses.dataclass
+class _Network:
+    """A network to measure; `record` is replaced as measures are added."""
+
+    point: Point
+    record: Record
+    model: TrainedModel
+    key: jax.Array
+
+
+def measure_missing(
+    folder: epath.Path,
+    points: Sequence[Point],
+    names: Sequence[str],
+    config: ConfigDict,
+    *,
+    stop: Callable[[], bool] | None = None,
+) -> None:
+    """Computes the measures `names` that the records of a group of points of equal shape lack.
+
+    Where networks train together, in slots, they are measured together. A network that cannot be measured does not
+    keep the others from it; its error is raised at the end.
+
+    Args:
+        folder: the workdir.
+        points: of equal shape; those without a record are left out.
+        names: of the measures.
+        config: of the run.
+        stop: asked before every measure whether to stop.
+
+    Raises:
+        ValueError: if the data set, or the record, of a network is another one than when it was trained.
+        OSError: if files cannot be read or written.
+        StoppedError: if `stop` said so; what was reached is saved.
+    """
+    for same in by_data(points):
+        _measure_all(folder, same, names, config, stop)
+
+
+def _measure_all(
+    folder: epath.Path,
+    points: Sequence[Point],
+    names: Sequence[str],
+    config: ConfigDict,
+    stop: Callable[[], bool] | None,
+) -> None:
+    """`measure_missing` for points of equal data."""
+    known = [(point, own_record(folder, point)) for point in points]
+    waiting = [(p, existing) for p, existing in known if record.find_missing(existing, p, _STAGES, names)]
+    if not waiting:
+        return
+    tasks = [task.build_task(point, config) for point, _ in waiting]
+    split = tasks[0].split  # one object, by which it is known to be shared
+    lanes = slots.lanes_for(folder, tasks, config.run.slots)
+    errors: list[Exception] = []
+    networks = _each(lambda one: _load(folder, *one, split, config, vmapped=lanes > 1), waiting, errors)
+    for some in iter(lambda: list(itertools.islice(networks, lanes)), []):
+        for name in names:
+            lacking = [n for n in some if record.find_missing(n.record, n.point, _STAGES, [name])]
+            if lacking and stop is not None and stop():
+                raise processes.StoppedError(f"{lacking[0].point.name} stopped before {name!r} was measured")
+            if lacking:
+                _measure(folder, lacking, name, config, lanes)
+    if errors:
+        raise errors[0]
+
+
+def _each(function: Callable[[_In], _Out], items: Iterable[_In], errors: list[Exception]) -> Iterator[_Out]:
+    """`function` of those of `items` where it does not raise ValueError or OSError; these are added to `errors`."""
+    for item in items:
+        try:
+            yield function(item)
+        except (ValueError, OSError) as error:
+            errors.append(error)
+
+
+def _load(
+    folder: epath.Path, point: Point, existing: Record, split: data.Split, config: ConfigDict, *, vmapped: bool
+) -> _Network:
+    """A network of the workdir; it is trained again if its checkpoint is damaged or gone."""
+    existing.check_data(split.fingerprint)
+    try:
+        model = restore(folder, existing, split, vmapped=vmapped)
+    except (files.DamagedError, FileNotFoundError, ValueError) as error:
+        print(f"{error}; training {point.name} again", file=sys.stderr)
+        train(folder, [point], config)
+        existing = record.read(folder, point.name)
+        model = restore(folder, existing, split, vmapped=vmapped)
+    key = jax.random.fold_in(jax.random.key(point.fields["seed"]), _MEASURE_KEY)
+    return _Network(point, existing, model, key)
+
+
+def _measure(folder: epath.Path, networks: Sequence[_Network], name: str, config: ConfigDict, lanes: int) -> None:
+    """Computes one measure of networks of equal shape and data, together if `lanes` is not 1."""
+    begin = time.monotonic()
+    options = config.measures.options.get(name, ConfigDict()).to_dict()
+    calls = [functools.partial(measures.measure, n.model, [name], key=n.key, options={name: options}) for n in networks]
+    devices = jax.local_devices() if lanes > 1 else ()
+    answers = lockstep.run(calls, lanes=lanes, common=networks[0].model.train, devices=devices)
+    seconds = (time.monotonic() - begin) / len(networks)
+
+    def write(network: _Network, answer: dict[str, Estimate]) -> None:
+        entry = dataclasses.asdict(answer[name]) | {"options": options}
+        network.record = network.record.with_measure(name, entry)
+        record.write(folder, network.record)
+        costs.add(folder, network.point.name, {name: seconds})
+
+    errors: list[Exception] = []
+    list(_each(lambda pair: write(*pair), zip(networks, answers, strict=True), errors))
+    if errors:  # the disk is full, say: what comes next would be lost as well
+        raise errors[0]

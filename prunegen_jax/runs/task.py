@@ -1,0 +1,96 @@
+"""What the fields of a point stand for: its network, its data set, its hyperparameters and its recipe."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from prunegen_jax import data, training
+from prunegen_jax.networks import Network, build
+from prunegen_jax.runs.points import Point
+from prunegen_jax.training import Hyper, Recipe
+
+
+class Task(NamedTuple):
+    """A point and what its fields stand for; `slots` is the size of the ensemble that it is trained in."""
+
+    point: Point
+    network: Network
+    split: data.Split
+    h: Hyper
+    recipe: Recipe
+    slots: int = 1
+
+
+def build_task(point: Point, config: ConfigDict) -> Task:
+    """Everything needed to train `point`.
+
+    Raises:
+        ValueError: if a field does not fit.
+        FileNotFoundError: if its data set is not there.
+    """
+    fields = point.fields
+    options = {key[6:]: value for key, value in fields.items() if key.startswith("train.")}
+    rates = {key: options.pop(key) for key in ("learning_rate", "weight_decay", "dropout")}
+    h, recipe = training.hyper(**rates, seed=fields["seed"]), Recipe(**options)
+    split = load_split(fields, directory=config.data.dir, cache_dir=config.data.cache_dir)
+    recipe.check(len(split.train))
+    network = build_network(fields, image_shape=split.train.images.shape[1:], classes=split.classes)
+    return Task(point, network, split, h, recipe)
+
+
+def build_network(fields: dict[str, Any], *, image_shape: tuple[int, int, int], classes: int) -> Network:
+    """The network that the `model.*` fields of a point describe.
+
+    Raises:
+        ValueError: if they describe none.
+    """
+    options = {key[6:]: value for key, value in fields.items() if key.startswith("model.")}
+    try:
+        return build(options.pop("name"), image_shape=image_shape, classes=classes, **options)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the fields model.* describe no network: {error!r}") from error
+
+
+def load_split(
+    fields: dict[str, Any], *, directory: str | None, cache_dir: str | None, download: bool = True
+) -> data.Split:
+    """The data set that the `data.*` fields of a point describe; the latest two are kept in memory.
+
+    Args:
+        fields: of the point.
+        directory: where TFDS finds its prepared sets; None for TFDS's own default.
+        cache_dir: where decoded images are kept; None for the user's cache folder.
+        download: let TFDS download and prepare a set that is not there.
+
+    Raises:
+        ValueError: if the fields describe no data set.
+        FileNotFoundError: if the data set is not there.
+    """
+    kinds = {"name": str, "train_size": int | None, "label_noise": int | float, "seed": int}
+    for key, kind in kinds.items():
+        if not isinstance(fields.get(f"data.{key}", ()), kind):
+            raise ValueError(f"data.{key}={fields.get(f'data.{key}')!r} describes no data set")
+    options = (fields[f"data.{key}"] for key in ("train_size", "label_noise", "seed"))
+    return _split(fields["data.name"], directory, cache_dir, download, *options)
+
+
+@functools.lru_cache(maxsize=2)
+def _split(
+    name: str,
+    directory: str | None,
+    cache_dir: str | None,
+    download: bool,
+    train_size: int | None,
+    label_noise: float,
+    seed: int,
+) -> data.Split:
+    raw = _raw(name, directory, cache_dir, download)
+    return data.split(raw, train_size=train_size, label_noise=label_noise, seed=seed)
+
+
+@functools.lru_cache(maxsize=1)
+def _raw(name: str, directory: str | None, cache_dir: str | None, download: bool) -> data.Raw:
+    return data.load(name, dir=directory, cache_dir=cache_dir, download=download)
