@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from prunegen_jax.compute import trees
 from prunegen_jax.compute.options import check_at_least, check_choice
 from prunegen_jax.measures import fisher, hessian, lanczos, traces
 from prunegen_jax.measures.objective import Objective, Weights, weight_function
@@ -98,11 +97,12 @@ def hessian_weighted_trace(
         ValueError: for an unknown option.
     """
     check_choice("parameters", parameters, ("kernels", "all"))
+    kernels = weight_function(model, fold=options.get("fold", True)).kernels
 
     def operator(objective: Objective, weights: Weights) -> Partial:
         scale = weights
         if parameters == "kernels":
-            scale = {n: w if trees.is_kernel(tuple(n.split("/")), w) else jnp.zeros_like(w) for n, w in weights.items()}
+            scale = {name: w if name in kernels else jnp.zeros_like(w) for name, w in weights.items()}
         return hessian.weighted(hessian.hessian(objective, weights), scale)
 
     return operator_trace(model, key, operator, **options)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute import evaluation, lockstep
+from prunegen_jax.measures.structure import require_real_inputs
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
 
@@ -18,6 +19,7 @@ def input_gradient_norm(model: TrainedModel, key: jax.Array) -> Estimate:
     Exact, in K forward and backward passes, one for each class. Large: the output is sensitive to the input near the
     data, which should predict a larger gap.
     """
+    require_real_inputs(model)
 
     def step(indices: np.ndarray) -> tuple[jax.Array]:
         return (_jacobian_norms(model.apply, model.params, model.train, indices),)

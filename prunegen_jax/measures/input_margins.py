@@ -14,6 +14,7 @@ from prunegen_jax.compute import evaluation, lockstep
 from prunegen_jax.compute.options import check_at_least
 from prunegen_jax.compute.sampling import standard_error
 from prunegen_jax.measures.layer_margins import class_gap
+from prunegen_jax.measures.structure import require_real_inputs
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
 
@@ -46,6 +47,7 @@ def constrained_margin(
     check_at_least(2, examples=examples)
     if components is not None:
         check_at_least(1, components=components)
+    require_real_inputs(model)
     size = len(model.train)
     indices = np.arange(size)
     if size > examples:

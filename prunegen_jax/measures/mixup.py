@@ -11,6 +11,7 @@ import numpy as np
 from prunegen_jax.compute import evaluation, lockstep
 from prunegen_jax.compute.options import check_at_least
 from prunegen_jax.compute.sampling import draw_subsets, standard_error
+from prunegen_jax.measures.structure import require_real_inputs
 from prunegen_jax.types import Dataset, Estimate, Measure, PyTree, TrainedModel
 
 PGDL = "Natekar & Sharma 2020, PGDL's first place"
@@ -33,6 +34,7 @@ def label_wise_mixup(model: TrainedModel, key: jax.Array, *, draws: int = 10, pe
         ValueError: for numbers below 1, or if no draw has two examples of one class.
     """
     check_at_least(1, draws=draws, per_class=per_class)
+    require_real_inputs(model)
     labels = np.asarray(model.train.labels)
     classes = np.unique(labels)
     subsets = draw_subsets(key, labels.size, draws, per_class * classes.size)

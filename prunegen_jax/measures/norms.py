@@ -197,9 +197,8 @@ def _log_path_norm(model: TrainedModel, power: float, fold: bool) -> float:
     network = structure.select_network(model, fold=fold)
     program = structure.program_of(network)
     structure.layer_geometry(network)  # NotApplicableError for a kernel that is no layer
+    structure.require_real_inputs(network)
     inputs, _ = network.train.take(np.arange(1))
-    if not jnp.issubdtype(inputs.dtype, jnp.floating):
-        raise NotApplicableError(f"needs inputs that are real numbers; these are {inputs.dtype}")
     if nonlinear := sorted(program.operations & {"exp", "tanh", "logistic", "erf"}):
         raise NotApplicableError(f"needs a network that is homogeneous between layers; it has {', '.join(nonlinear)}")
     return log(float(_path_sum(program.powered, network.params, jnp.ones_like(inputs), jnp.float32(power))))

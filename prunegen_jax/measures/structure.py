@@ -167,13 +167,25 @@ def hidden_activations(network: TrainedModel) -> dict[str, int]:
 def margin_activations(network: TrainedModel) -> tuple[str, ...]:
     """The default places of layer margins: the input, and the first, middle and last of the hidden places.
 
+    Inputs that are integers (token ids), from which there is no distance to a boundary, are left out.
     Hidden places are the last pre-activation before each fall of the number of positions (the last one before the
     logits among them), every hidden pre-activation where that number never falls.
     """
     names, sizes = zip(*hidden_activations(network).items(), strict=True)
     falls = [name for name, size, after in zip(names, sizes, (*sizes[1:], 1), strict=True) if after < size]
     places = falls or names
-    return ("input", *(places[i] for i in sorted({round(i) for i in np.linspace(0, len(places) - 1, 3)})))
+    hidden = tuple(places[i] for i in sorted({round(i) for i in np.linspace(0, len(places) - 1, 3)}))
+    return ("input", *hidden) if _has_real_inputs(network) else hidden
+
+
+def require_real_inputs(network: TrainedModel) -> None:
+    """For measures that move the inputs.
+
+    Raises:
+        NotApplicableError: if the inputs are integers (token ids).
+    """
+    if not _has_real_inputs(network):
+        raise NotApplicableError(f"needs inputs that are real numbers; these are {_example(network).dtype}")
 
 
 def normalized_kernels(model: TrainedModel) -> tuple[str, ...]:
@@ -185,6 +197,10 @@ def normalized_kernels(model: TrainedModel) -> tuple[str, ...]:
 def affine_leftovers(network: TrainedModel) -> tuple[str, ...]:
     """Names of the parameters of affine steps that stand behind no layer (layer norm, batch norm of a sum)."""
     return tuple("/".join(path) for chain in program_of(network).affine for path in chain)
+
+
+def _has_real_inputs(network: TrainedModel) -> bool:
+    return jax.numpy.issubdtype(_example(network).dtype, np.inexact)
 
 
 def _example(model: TrainedModel) -> jax.ShapeDtypeStruct:

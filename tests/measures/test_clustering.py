@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +11,7 @@ from sklearn import metrics
 from prunegen_jax.measures import clustering, input_gradients, mixup
 from prunegen_jax.networks import as_trained_model, build
 from prunegen_jax.types import Dataset, TrainedModel
-from tests.support.feature_cases import KEY, RNG, apply, features, trained
+from tests.support.feature_cases import KEY, RNG, apply, trained
 
 
 def test_davies_bouldin_index_is_scikit_learns():
@@ -35,24 +33,31 @@ def test_davies_bouldin_of_pooled_features():
     expected = metrics.davies_bouldin_score(pooled, np.asarray(model.train.labels))
     assert estimate.value == pytest.approx(expected, rel=1e-5)
     assert estimate.sem == pytest.approx(0.0, abs=1e-6)
-    assert estimate.details["layer"] == "block0"
+    assert estimate.details["layer"] == "stem/kernel"
     same = clustering.davies_bouldin(model, KEY, examples=30, draws=1, layer="input").value
     assert same == pytest.approx(expected, rel=1e-5)  # the index does not change under scale and shift
 
 
 def test_davies_bouldin_takes_the_first_layer():
-    def ordered(names):
-        def features(params, images, offsets=None):
-            return apply(params, images), {name: (i + 1.0) * images for i, name in enumerate(names)}
+    """In the order in which they are computed, not that of the alphabet, which is that of the parameters."""
 
-        return dataclasses.replace(trained(), features=features)
+    def ordered(*names):
+        def sequence(params, images):
+            hidden = images.reshape(images.shape[0], -1)
+            for name in names:
+                hidden = jax.nn.relu(hidden @ params[name]["kernel"])
+            return hidden
+
+        params = {name: {"kernel": jnp.eye(60) + 0.1} for name in names}
+        return TrainedModel(sequence, params, trained().train)
 
     def layer(*names):
-        return clustering.davies_bouldin(ordered(names), KEY, draws=2).details["layer"]
+        return clustering.davies_bouldin(ordered(*names), KEY, draws=2).details["layer"]
 
-    assert layer("input", "stem", "block0", "pooled") == "stem"  # the order in which they come, not of the alphabet
-    assert layer("input", "block0", "block0_conv0", "pooled") == "block0_conv0"
-    assert clustering.davies_bouldin(ordered(["input", "pooled"]), KEY).status == "not_applicable"
+    assert layer("stem", "block0", "head") == "stem/kernel"
+    assert layer("block1", "block0", "head") == "block1/kernel"
+    only = clustering.MEASURES["davies_bouldin"](ordered("head"), KEY)
+    assert (only.status, only.reason) == ("not_applicable", "no activation between input and logits can be taken")
 
 
 def test_davies_bouldin_of_the_first_convolution():
@@ -64,7 +69,7 @@ def test_davies_bouldin_of_the_first_convolution():
     kernel = np.asarray(params["block0_conv0"]["kernel"], np.float64)
     windows = np.lib.stride_tricks.sliding_window_view(pad, (3, 3), axis=(1, 2))[:, ::2, ::2]  # n, 4, 4, C, 3, 3
     hidden = np.einsum("nyxcij,ijco->nyxo", windows, kernel).max(axis=(1, 2))  # one 4 × 4 window
-    assert estimate.details["layer"] == "block0_conv0"
+    assert estimate.details["layer"] == "block0_conv0/kernel"
     assert estimate.value == pytest.approx(metrics.davies_bouldin_score(hidden, np.asarray(data.labels)), rel=1e-4)
 
 
@@ -101,23 +106,22 @@ def test_signs():
     """Noise on the images spreads the classes; wrong labels make midpoints wrong."""
     model = trained(m=60)
     noise = jnp.asarray(RNG.normal(size=model.train.inputs.shape) * 5, jnp.float32)
-    spread = TrainedModel(
-        apply, model.params, Dataset(model.train.inputs + noise, model.train.labels), features=features
-    )
+    spread = TrainedModel(apply, model.params, Dataset(model.train.inputs + noise, model.train.labels))
     assert clustering.MEASURES["davies_bouldin"].sign == 1
     assert clustering.davies_bouldin(spread, KEY).value > clustering.davies_bouldin(model, KEY).value
     predicted = jnp.argmax(apply(model.params, model.train.inputs), axis=-1).astype(jnp.int32)
-    right = TrainedModel(apply, model.params, Dataset(model.train.inputs, predicted), features=features)
+    right = TrainedModel(apply, model.params, Dataset(model.train.inputs, predicted))
     assert mixup.MEASURES["label_wise_mixup"].sign == 1
     assert mixup.label_wise_mixup(right, KEY).value < mixup.label_wise_mixup(model, KEY).value
     assert clustering.MEASURES["davies_bouldin_mixup"].sign == input_gradients.MEASURES["input_gradient_norm"].sign == 1
 
 
-def test_a_network_without_features():
-    model = TrainedModel(apply, trained().params, trained().train)
+def test_a_network_without_hidden_layers():
+    linear = {"kernel": jnp.ones((60, 3))}
+    model = TrainedModel(lambda p, x: x.reshape(x.shape[0], -1) @ p["kernel"], linear, trained().train)
     assert clustering.MEASURES["davies_bouldin_mixup"](model, KEY).status == "not_applicable"
     assert mixup.MEASURES["label_wise_mixup"](model, KEY).status == "ok"
-    with pytest.raises(ValueError, match=r"layer='block9'.*input, block0"):
+    with pytest.raises(ValueError, match=r"layer='block9'.*input, stem/kernel"):
         clustering.davies_bouldin(trained(), KEY, layer="block9")
     with pytest.raises(ValueError, match="draws=0"):
         mixup.label_wise_mixup(trained(), KEY, draws=0)

@@ -69,11 +69,8 @@ class counting_compilations:
 def test_declared_invariances_hold(name, kind):
     """Powers of two scale without rounding; what sums in another order agrees to float error."""
     model = trained(0, batch_norm=False)
-    model = dataclasses.replace(model, folded=None) if "folded" not in MEASURES[name].needs else model
     base = answer(name, model)
     changed = with_params(model, CHANGES[kind])
-    if "folded" in MEASURES[name].needs:
-        changed = dataclasses.replace(changed, folded=changed)
     other = answer(name, changed)
     assert base.status == other.status == "ok", (base.reason, other.reason)
     spread = 4 * math.hypot(base.sem or 0, other.sem or 0) if kind == "permutation" else 0
@@ -89,12 +86,9 @@ def test_the_order_of_the_examples_does_not_matter(name):
     """Not beyond float error for what is exact, nor beyond the standard error for what draws examples."""
     model = trained(0)
     order = np.random.default_rng(0).permutation(len(model.train))
-    train = dataclasses.replace(model.train, images=model.train.inputs[order], labels=model.train.labels[order])
-    parts = {field: dataclasses.replace(getattr(model, field), train=train) for field in ("folded", "first_epoch")}
-    parts["first_epoch"] = dataclasses.replace(
-        parts["first_epoch"], folded=dataclasses.replace(parts["first_epoch"].folded, train=train)
-    )
-    base, other = answer(name, model), answer(name, dataclasses.replace(model, train=train, **parts))
+    train = dataclasses.replace(model.train, inputs=model.train.inputs[order], labels=model.train.labels[order])
+    early = dataclasses.replace(model.first_epoch, train=train)
+    base, other = answer(name, model), answer(name, dataclasses.replace(model, train=train, first_epoch=early))
     spread = 5 * math.hypot(base.sem or 0, other.sem or 0)
     assert other.value == pytest.approx(base.value, rel=2e-3, abs=max(spread, 1e-6))
 
@@ -108,7 +102,7 @@ def test_the_size_of_chunks_does_not_matter(name, monkeypatch):
     base = answer(name, trained(0))
     for function in (evaluation.batches, evaluation.example_losses):
         monkeypatch.setitem(function.__kwdefaults__, "batch_size", 77)
-    fresh = dataclasses.replace(trained(0), folded=dataclasses.replace(trained(0).folded))
+    fresh = dataclasses.replace(trained(0))
     options = {name: {"batch_size": 77}} if "batch_size" in measures.options_of(name) else {}
     other = measure(fresh, [name], key=jax.random.key(0), options=options)[name]
     assert other.status == "ok", other.reason
@@ -119,7 +113,7 @@ def test_the_size_of_chunks_does_not_matter(name, monkeypatch):
 def test_compiling_does_not_matter(name):
     base = answer(name, trained(0))
     with jax.disable_jit():
-        other = answer(name, dataclasses.replace(trained(0), folded=dataclasses.replace(trained(0).folded)))
+        other = answer(name, dataclasses.replace(trained(0)))
     assert other.status == "ok", other.reason
     assert other.value == pytest.approx(base.value, rel=1e-3, abs=1e-6)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +9,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from prunegen_jax.measures.curvature import MEASURES
+from prunegen_jax.measures.structure import folded_network
 from prunegen_jax.networks import as_trained_model, build
 from prunegen_jax.types import Dataset, TrainedModel
-from tests.support.curvature_cases import KEY, dense_problem, features, network, parts
+from tests.support.curvature_cases import KEY, apply, dense_problem, network, parts
 
 
 @pytest.fixture(scope="module")
@@ -70,47 +69,50 @@ def test_relative_flatness_of_confident_predictions_and_of_a_transposed_head():
     kernel, phi = jnp.asarray([[100.5, 100.0]], jnp.float32), 20.0
     data = Dataset(jnp.full((3, 1, 1, 1), phi), jnp.zeros(3, jnp.int32))
 
-    def features(params, images, offsets=None):
-        pooled = images.reshape(-1, 1)
+    def apply(params, images):
         head = params["head"]
-        return pooled @ (head["kernel"] if "kernel" in head else head["weight"].T), {"pooled": pooled}
+        return images.reshape(-1, 1) @ (head["kernel"] if "kernel" in head else head["weight"].T)
 
     q = 1 / (1 + np.exp(phi / 2))
     for name, leaf in (("kernel", kernel), ("weight", kernel.T)):
         params = {"head": {name: leaf}}
-        model = TrainedModel(lambda p, x: features(p, x)[0], params, data, features=features)
-        found = MEASURES["relative_flatness"](model, KEY, head=("head", name))
+        found = MEASURES["relative_flatness"](TrainedModel(apply, params, data), KEY)
         assert found.value == pytest.approx(phi**2 * q * (1 - q) / 4, rel=1e-3), name
     square = {"head": {"weight": jnp.asarray([[1.0, 2.0], [-3.0, 0.5]])}}  # whose shape does not tell
+    x = np.array([[0.3, -0.4], [1.0, 0.2]])
+    data = Dataset(jnp.asarray(x, jnp.float32).reshape(2, 1, 1, 2), jnp.zeros(2, jnp.int32))
+    model = TrainedModel(lambda p, x: x.reshape(-1, 2) @ p["head"]["weight"].T, square, data)
+    w = np.asarray(square["head"]["weight"], np.float64)  # [K, C]
+    p = np.exp(x @ w.T)
+    p /= p.sum(axis=1, keepdims=True)
+    spread = (p * ((w[None] - (p @ w)[:, None]) ** 2).sum(axis=2)).sum(axis=1)
+    assert MEASURES["relative_flatness"](model, KEY).value == pytest.approx(
+        ((x**2).sum(axis=1) * spread).mean(), rel=1e-5
+    )
 
-    def square_features(params, images, offsets=None):
-        pooled = images.reshape(-1, 2)
-        return pooled @ params["head"]["weight"].T, {"pooled": pooled}
 
-    data = Dataset(jnp.asarray([[0.3, -0.4], [1.0, 0.2]]).reshape(2, 1, 1, 2), jnp.zeros(2, jnp.int32))
-    model = TrainedModel(lambda p, x: square_features(p, x)[0], square, data, features=square_features)
-    assert MEASURES["relative_flatness"](model, KEY, head=("head", "weight")).value > 0
-
-
-def test_relative_flatness_names_what_is_missing(dense):
-    model, _ = dense
-    assert MEASURES["relative_flatness"](dataclasses.replace(model, features=None), KEY).status == "not_applicable"
-    small = dataclasses.replace(model, params=jax.tree.map(lambda x: x.astype(jnp.float32), model.params))
-    small = dataclasses.replace(small, train=Dataset(jnp.ones((3, 1, 1, 5), jnp.float32), jnp.zeros(3, jnp.int32)))
+def test_relative_flatness_names_what_is_missing():
     row = MEASURES["relative_flatness"]
-    assert "needs an activation called 'last', has pooled" in row(small, KEY, features="last").reason
-    assert "needs a kernel at fc/kernel, has head/kernel" in row(small, KEY, head=("fc", "kernel")).reason
     square = network(sizes=(5, 4, 4, 3))
     data = Dataset(
         jnp.asarray(np.random.default_rng(0).normal(size=(9, 1, 1, 5)), jnp.float32), jnp.zeros(9, jnp.int32)
     )
 
-    def bent(params, images, offsets=None):
-        logits, activations = features(params, images)
-        return logits + jnp.square(logits), activations
+    def bent(params, images):
+        logits = apply(params, images)
+        return logits + jnp.square(logits)
 
-    bent_model = dataclasses.replace(square, train=data, features=bent)
-    assert "needs logits linear in 'pooled'" in row(bent_model, KEY).reason
+    def two_heads(params, images):
+        return apply(params, images) + images.reshape(images.shape[0], -1) @ params["beside"]["kernel"]
+
+    curved = row(TrainedModel(bent, square.params, data), KEY)
+    assert curved.status == "not_applicable"
+    assert "needs logits linear in the input of head/kernel" in curved.reason
+    beside = {"kernel": jnp.ones((5, 3))}
+    several = row(TrainedModel(two_heads, {**square.params, "beside": beside}, data), KEY)
+    assert several.status == "not_applicable"
+    assert "needs one last layer; the logits are made by" in several.reason
+    assert "head/kernel" in several.reason and "beside/kernel" in several.reason
 
 
 def test_folded_weights_by_default():
@@ -123,7 +125,7 @@ def test_folded_weights_by_default():
     for name in ("fisher_rao_norm", "empirical_fisher_trace", "relative_flatness"):
         row = MEASURES[name]
         folded, raw = row(model, KEY), row(model, KEY, fold=False)
-        assert folded.value == pytest.approx(row(model.folded, KEY).value, rel=1e-6)
+        assert folded.value == pytest.approx(row(folded_network(model), KEY).value, rel=1e-6)
         assert (folded.details["folded"], raw.details["folded"]) == (True, False)
     assert MEASURES["empirical_fisher_trace"](model, KEY).value != pytest.approx(
         MEASURES["empirical_fisher_trace"](model, KEY, fold=False).value, rel=0.01

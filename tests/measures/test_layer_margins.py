@@ -18,17 +18,8 @@ RNG = np.random.default_rng(0)
 W, V = RNG.normal(size=(6, 5)), RNG.normal(size=(5, 3))  # input [6] → hidden [5], ReLU → logits [3]
 
 
-def features(params, images, offsets=None):
-    offsets = offsets or {}
-    activations = {}
-
-    def mark(name, value):
-        activations[name] = value + offsets[name] if name in offsets else value
-        return activations[name]
-
-    hidden = mark("input", images).reshape(images.shape[0], -1) @ params["first"]
-    hidden = jax.nn.relu(mark("block0", hidden))
-    return mark("pooled", hidden) @ params["second"], activations
+def apply(params, images):
+    return jax.nn.relu(images.reshape(images.shape[0], -1) @ params["first"]) @ params["second"]
 
 
 def two_layers(m=703, seed=1, scale=1.0):
@@ -38,7 +29,7 @@ def two_layers(m=703, seed=1, scale=1.0):
     logits = np.maximum(images.reshape(m, -1) @ W, 0.0) @ V
     labels = np.where(rng.uniform(size=m) < 0.9, logits.argmax(axis=1), 0)
     data = Dataset(jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.int32))
-    return TrainedModel(lambda p, x: features(p, x)[0], params, data, features=features)
+    return TrainedModel(apply, params, data)
 
 
 def gaps_and_gradients(model):
@@ -53,7 +44,7 @@ def gaps_and_gradients(model):
     other = rest.argmax(axis=1)
     gaps = logits[np.arange(len(x)), labels] - logits[np.arange(len(x)), other]
     at_hidden = (second[:, labels] - second[:, other]).T * (hidden > 0)
-    return gaps, {"input": at_hidden @ W.T, "block0": at_hidden}, {"input": x, "block0": hidden}
+    return gaps, {"input": at_hidden @ W.T, "first": at_hidden}, {"input": x, "first": hidden}
 
 
 def by_hand(model):
@@ -67,7 +58,7 @@ def by_hand(model):
 def test_normalized_margins():
     model = two_layers()  # 703 examples: two batches, the second with a tail that is filled up
     estimate = layer_margins.normalized_margins(model, KEY)
-    assert estimate.details["layers"] == ["input", "block0"]
+    assert estimate.details["layers"] == ["input", "first"]
     medians = []
     for name, margins in by_hand(model).items():
         q1, median, q3 = np.percentile(margins, [25, 50, 75])
@@ -83,46 +74,44 @@ def test_normalized_margins():
 
 def test_options_of_normalized_margins():
     model = two_layers()
-    margins = by_hand(model)["block0"]
+    margins = by_hand(model)["first"]
     assert (margins < 0).any()
 
     def found(**options):
-        return layer_margins.normalized_margins(model, KEY, layers=("block0",), **options).details["features"]
+        return layer_margins.normalized_margins(model, KEY, layers=("first",), **options).details["features"]
 
     positive = margins[margins > 0]
-    assert found(keep="positive")["block0/q1"] == pytest.approx(np.percentile(positive, 25), rel=1e-4)
-    assert found(log=True)["block0/q1"] == pytest.approx(np.percentile(np.log(positive), 25), rel=1e-4)
-    assert found(compat="demogen")["block0/q3"] == pytest.approx(703 * np.percentile(margins, 75), rel=1e-4)
+    assert found(keep="positive")["first/q1"] == pytest.approx(np.percentile(positive, 25), rel=1e-4)
+    assert found(log=True)["first/q1"] == pytest.approx(np.percentile(np.log(positive), 25), rel=1e-4)
+    assert found(compat="demogen")["first/q3"] == pytest.approx(703 * np.percentile(margins, 75), rel=1e-4)
     moments = found(signature="moments")
-    assert moments["block0/moment1"] == pytest.approx(margins.mean(), rel=1e-4)
-    assert moments["block0/moment2"] == pytest.approx(margins.std(), rel=1e-4)
+    assert moments["first/moment1"] == pytest.approx(margins.mean(), rel=1e-4)
+    assert moments["first/moment2"] == pytest.approx(margins.std(), rel=1e-4)
     third = ((margins - margins.mean()) ** 3).mean()
-    assert moments["block0/moment3"] == pytest.approx(math.copysign(abs(third) ** (1 / 3), third), rel=1e-3)
+    assert moments["first/moment3"] == pytest.approx(math.copysign(abs(third) ** (1 / 3), third), rel=1e-3)
     skewed = layer_margins.SIGNATURES["moments"](np.array([-3.0, 1.0, 1.0, 1.0]))
     assert skewed["moment3"] == pytest.approx(-(6.0 ** (1 / 3)))  # the root of a negative moment keeps its sign
-    assert found(signature="deciles")["block0/decile3"] == pytest.approx(np.percentile(margins, 30), rel=1e-4)
+    assert found(signature="deciles")["first/decile3"] == pytest.approx(np.percentile(margins, 30), rel=1e-4)
     q1, q3 = np.percentile(margins, [25, 75])
     above = margins[margins > q3 + 1.5 * (q3 - q1)]
     below = margins[margins < q1 - 1.5 * (q3 - q1)]
     observed = found(signature="observed")
-    assert observed["block0/upper"] == pytest.approx(above.min() if above.size else margins.max(), rel=1e-4)
-    assert observed["block0/lower"] == pytest.approx(below.max() if below.size else margins.min(), rel=1e-4)
-    with pytest.raises(ValueError, match=r"layers='block7'.*block0"):
+    assert observed["first/upper"] == pytest.approx(above.min() if above.size else margins.max(), rel=1e-4)
+    assert observed["first/lower"] == pytest.approx(below.max() if below.size else margins.min(), rel=1e-4)
+    with pytest.raises(ValueError, match=r"layers='block7'.*input, first"):
         layer_margins.normalized_margins(model, KEY, layers=("block7",))
 
 
 def test_twenty_features_of_a_deep_network():
-    def deep(params, images, offsets=None):
-        hidden, activations = images, {"input": images + (offsets or {}).get("input", 0.0)}
-        hidden = activations["input"]
+    def deep(params, images):
+        hidden = images.reshape(images.shape[0], -1)
         for i in range(12):
-            hidden = hidden * 1.1 + (offsets or {}).get(f"block{i}", 0.0)
-            activations[f"block{i}"] = hidden
-            activations.setdefault("block0_conv0", hidden)
-        return hidden.reshape(hidden.shape[0], -1)[:, :3], {**activations, "pooled": hidden}
+            hidden = jax.nn.relu(hidden @ params[f"block{i}"])
+        return hidden @ params["head"]
 
-    model = TrainedModel(lambda p, x: deep(p, x)[0], {}, two_layers(m=50).train, features=deep)
-    estimate = layer_margins.normalized_margins(model, KEY)
+    params = {f"block{i}": 1.1 * jnp.eye(6) for i in range(12)} | {"head": jnp.eye(6)[:, :3]}
+    data = two_layers(m=50).train
+    estimate = layer_margins.normalized_margins(TrainedModel(deep, params, data), KEY)
     assert estimate.details["layers"] == ["input", "block0", "block6", "block11"]  # not in the order of strings
     assert len(estimate.details["features"]) == 20
 
@@ -180,7 +169,7 @@ def test_signs():
     """Both shrink when classes are nearer to each other; both are held to grow as the gap shrinks."""
     model = two_layers()
     shifted = Dataset(model.train.inputs, jnp.roll(model.train.labels, 1))  # labels that the network gets wrong
-    worse = TrainedModel(model.apply, model.params, shifted, features=model.features)
+    worse = TrainedModel(model.apply, model.params, shifted)
     for row in (layer_margins.MEASURES["normalized_margins"], input_margins.MEASURES["constrained_margin"]):
         assert row.sign == -1
         assert row(worse, KEY).value < row(model, KEY).value
@@ -192,8 +181,15 @@ def test_margins_do_not_depend_on_the_scale_of_the_logits():
 
 
 def test_what_is_missing_is_named():
-    bare = TrainedModel(two_layers().apply, two_layers().params, two_layers().train)
-    assert "features" in layer_margins.MEASURES["normalized_margins"](bare, KEY).reason
+    def linear(params, images):
+        return images.reshape(images.shape[0], -1) @ params["kernel"]
+
+    bare = TrainedModel(linear, {"kernel": jnp.asarray(W[:, :3], jnp.float32)}, two_layers().train)
+    estimate = layer_margins.MEASURES["normalized_margins"](bare, KEY)
+    assert (estimate.status, estimate.reason) == (
+        "not_applicable",
+        "no activation between input and logits can be taken",
+    )
     assert input_margins.MEASURES["constrained_margin"](bare, KEY).status == "ok"
     constant = TrainedModel(lambda p, x: jnp.zeros((x.shape[0], 3)), {}, bare.train)
     assert input_margins.constrained_margin(constant, KEY).status == "failed"

@@ -12,7 +12,7 @@ import pytest
 from flax import linen, nnx
 
 from prunegen_jax.measures import measure
-from prunegen_jax.types import Dataset, Layer, TrainedModel
+from prunegen_jax.types import Dataset, TrainedModel
 from tests.support.registry_cases import answer
 
 IMAGES = jax.random.normal(jax.random.key(0), (60, 5, 5, 2))
@@ -117,7 +117,7 @@ def test_an_equinox_network():
     assert_measured(model, jax.vmap(net)(IMAGES.reshape(60, -1)))
 
 
-def test_declared_geometry_is_enough_for_exact_spectral_norms():
+def test_geometry_is_read_for_exact_spectral_norms():
     kernel = jax.random.normal(jax.random.key(2), (3, 3, 2, 2))
 
     def apply(params, images):
@@ -126,8 +126,7 @@ def test_declared_geometry_is_enough_for_exact_spectral_norms():
         )
         return y.mean(axis=(1, 2))
 
-    layer = Layer(("conv", "kernel"), "conv", 1, 0, (5, 5, 2))
-    model = TrainedModel(apply, {"conv": {"kernel": kernel}}, DATA, layers=(layer,))
+    model = TrainedModel(apply, {"conv": {"kernel": kernel}}, DATA)
     matrix = jax.vmap(
         lambda e: jax.lax.conv_general_dilated(
             e.reshape(1, 5, 5, 2), kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")

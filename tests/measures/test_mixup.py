@@ -21,7 +21,7 @@ def test_mixup_counts_midpoints():
     for label in range(3):
         members = np.flatnonzero(labels == label)
         middles = np.stack([(images[i] + images[j]) / 2 for i, j in itertools.combinations(members, 2)])
-        hidden = np.tanh(middles.reshape(len(middles), -1) @ np.asarray(model.params["first"], np.float64))
+        hidden = np.tanh((2 * middles.reshape(len(middles), -1) + 1) @ np.asarray(model.params["first"], np.float64))
         logits = hidden @ np.asarray(model.params["second"], np.float64)
         accuracy.append((logits.argmax(axis=1) == label).mean())
     assert 0.0 < np.mean(accuracy) < 1.0

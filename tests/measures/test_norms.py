@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prunegen_jax.measures import norms, pac_bayes_dropout
+from prunegen_jax.measures import norms, pac_bayes_dropout, structure
 from prunegen_jax.networks import as_trained_model, build
 from prunegen_jax.types import Dataset, TrainedModel
 
@@ -136,7 +136,7 @@ def test_path_norm_is_the_sum_over_paths(power):
 def test_folding_changes_the_weights_measured():
     model = nin()
     folded = values(model)
-    assert folded == pytest.approx(values(model.folded), rel=1e-5)
+    assert folded == pytest.approx(values(structure.folded_network(model)), rel=1e-5)
     kernels = [np.asarray(layer["kernel"], np.float64) for name, layer in model.params.items() if "conv" in name]
     kernels.append(np.asarray(model.params["head"]["kernel"], np.float64))
     raw = norms.parameter_norm(model, KEY, fold=False)
@@ -155,30 +155,62 @@ def test_folding_changes_the_weights_measured():
     assert away["block0_conv0/kernel"] == pytest.approx(((by_hand - initial) ** 2).sum(), rel=1e-5)
 
 
-def test_path_norm_refuses_batch_norm_that_is_not_folded():
-    assert norms.path_norm(nin(), KEY, fold=False).status == "not_applicable"
-    assert norms.path_norm(nin(), KEY).status == "ok"
+def test_path_norm_is_that_of_the_folded_weights_whether_they_are_folded_or_not():
+    """Affine steps count with the square of their effective scale and shift, γ / √v and β − γ μ / √v."""
+    folded = structure.folded_network(nin()).params
+    hidden = np.ones((8, 8, 3))
+    for name in (f"block{b}_conv{i}" for b in range(2) for i in range(3)):
+        kernel, bias = (np.asarray(folded[name][leaf], np.float64) ** 2 for leaf in ("kernel", "bias"))
+        stride, pad = (2, 1) if kernel.shape[0] == 3 else (1, 0)
+        padded = np.pad(hidden, ((pad, pad), (pad, pad), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[:2], axis=(0, 1))[::stride, ::stride]
+        hidden = np.einsum("yxcij,ijco->yxo", windows, kernel) + bias
+    head = {leaf: np.asarray(folded["head"][leaf], np.float64) ** 2 for leaf in ("kernel", "bias")}
+    expected = (hidden.mean(axis=(0, 1)) @ head["kernel"][0, 0] + head["bias"]).sum()
+    for fold in (True, False):
+        estimate = norms.path_norm(nin(), KEY, fold=fold)
+        assert estimate.value == pytest.approx(expected, rel=1e-4)
+        assert estimate.details["folded"] is fold
+
+
+def normalized(params, images):
+    """A sum of two layers, normalized by the parameters in "norm", which fold into neither of them."""
+    flat = images.reshape(images.shape[0], -1)
+    hidden = flat @ params["fc"]["w"] + flat @ params["other"]["w"]
+    norm = params.get("norm", {})
+    norm = norm.get("bn", norm)
+    for name in {"scale", "gamma", "weight"} & norm.keys():
+        hidden = hidden * norm[name].reshape(1, -1)
+    for name in {"bias", "beta"} & norm.keys():
+        hidden = hidden + norm[name].reshape(1, -1)
+    return jax.nn.relu(hidden) @ params["head"]["kernel"] + params["head"]["bias"].reshape(1, -1)
 
 
 @pytest.mark.parametrize(
-    "norm",
+    ("norm", "scale", "shift"),
     [
-        {"norm": {"scale": np.ones(3)}},
-        {"norm": {"gamma": np.ones(3), "beta": np.ones(3)}},
-        {"norm": {"weight": np.ones(3)}},
-        {"norm": {"bias": np.ones(3)}},
-        {"deep": {"bn": {"bias": np.ones(3)}}},
+        ({"scale": jnp.full(4, 2.0)}, 2.0, 0.0),
+        ({"gamma": jnp.full(4, 2.0), "beta": jnp.ones(4)}, 2.0, 1.0),
+        ({"weight": jnp.full(4, -2.0)}, -2.0, 0.0),
+        ({"bias": jnp.full(4, 0.5)}, 1.0, 0.5),
+        ({"bn": {"scale": jnp.full(4, 3.0), "bias": jnp.full(4, 2.0)}}, 3.0, 2.0),
     ],
+    ids=str,
 )
-def test_normalization_by_any_name_is_recognised(norm):
-    layers = {"conv": {"weight": np.ones((4, 3, 1, 1)), "bias": np.ones((4, 1, 1))}, "fc": {"w": np.ones((4, 3))}}
-    layers["head"] = {"kernel": np.ones((3, 2)), "bias": np.ones(2)}
+def test_normalization_by_any_name_is_recognised(norm, scale, shift):
+    """The path norm squares it; a bound whose noise covers every weight does not apply."""
+    params = {"fc": {"w": jnp.ones((3, 4))}, "other": {"w": 2.0 * jnp.ones((3, 4))}}
+    params["head"] = {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}
     data = Dataset(jnp.ones((2, 1, 1, 3)), jnp.zeros(2, jnp.int32))
-    for params, status in ((layers, "ok"), ({**layers, **norm}, "not_applicable")):
-        model = TrainedModel(lambda p, x: x.reshape(-1, 3) @ p["head"]["kernel"], params, data)
-        assert norms.path_norm(model, KEY).status == status
-        options = {"rates": (0.1,), "sigmas": (1.0,), "lambdas": (2.0,), "draws": 2}
-        assert pac_bayes_dropout.pac_bayes_dropout(model, KEY, **options).status == status
+    options = {"rates": (0.1,), "sigmas": (1.0,), "lambdas": (2.0,), "draws": 2}
+    row = pac_bayes_dropout.MEASURES["pac_bayes_dropout"]
+    plain, model = (TrainedModel(normalized, p, data) for p in (params, {**params, "norm": norm}))
+    assert norms.path_norm(plain, KEY).value == pytest.approx(2 * (4 * 3 * (1 + 4) + 1))
+    expected = 2 * (4 * (3 * (1 + 4) * scale**2 + shift**2) + 1)
+    assert norms.path_norm(model, KEY).value == pytest.approx(expected)
+    assert row(plain, KEY, **options).status == "ok"
+    refused = row(model, KEY, **options)
+    assert refused.status == "not_applicable" and "norm/" in refused.reason
 
 
 def test_scaling_of_a_neuron_and_of_a_layer():
@@ -230,7 +262,11 @@ def test_a_layer_of_zeros_is_named():
 def test_products_beyond_the_range_of_floats_keep_their_logarithm():
     model = mlp()
     huge = dataclasses.replace(model, params=[{**layer, "kernel": 1e30 * layer["kernel"]} for layer in model.params])
-    huge = dataclasses.replace(huge, params=huge.params * 4, init_params=None)  # only its kernels are looked at
+
+    def four_beside_each_other(params, images):
+        return sum(mlp_apply(params[3 * i : 3 * i + 3], images) for i in range(4))
+
+    huge = TrainedModel(four_beside_each_other, huge.params * 4, model.train)
     estimate = norms.product_of_frobenius_norms(huge, KEY)
     assert estimate.value == math.inf
     assert estimate.details["log"] == pytest.approx(

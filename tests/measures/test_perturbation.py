@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from prunegen_jax.measures import objective, perturbation
+from prunegen_jax.measures import objective, perturbation, structure
 from prunegen_jax.networks import as_trained_model, build
 from prunegen_jax.types import Dataset
 from tests.support.noise_cases import KEY, network, normals, numpy_losses
@@ -90,6 +90,6 @@ def test_folded_by_default():
     model = as_trained_model(net, params, stats, data)
     found = perturbation.perturbation_robustness(model, KEY, draws=2)
     assert found.details["folded"] is True
-    assert found.value == perturbation.perturbation_robustness(model.folded, KEY, draws=2).value
+    assert found.value == perturbation.perturbation_robustness(structure.folded_network(model), KEY, draws=2).value
     raw = perturbation.perturbation_robustness(model, KEY, draws=2, fold=False)
     assert raw.details["folded"] is False and raw.value != found.value

@@ -11,15 +11,13 @@ import pytest
 from scipy import stats
 
 from prunegen_jax.measures import proxies
-from prunegen_jax.types import Dataset, TrainedModel
+from tests.support.kernel_cases import kernels_alone
 
 KEY = jax.random.key(0)
 
 
 def model(*kernels):
-    params = {f"layer{i}": {"kernel": jnp.asarray(w, jnp.float32), "bias": jnp.ones(3)} for i, w in enumerate(kernels)}
-    data = Dataset(jnp.zeros((10, 2, 2, 1)), jnp.zeros(10, jnp.int32))
-    return TrainedModel(lambda p, x: x, params, data)
+    return kernels_alone({f"layer{i}": np.asarray(w) for i, w in enumerate(kernels)}, bias=jnp.ones(3))
 
 
 def test_kurtosis():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from prunegen_jax.measures import size
-from prunegen_jax.networks import build
+from prunegen_jax.networks import as_trained_model, build
 from prunegen_jax.types import Dataset, TrainedModel
 
 KEY = jax.random.key(0)
@@ -17,9 +17,9 @@ KEY = jax.random.key(0)
 
 def nin(*, depth=2, width=4, examples=12):
     network = build("nin", input_shape=(8, 8, 3), classes=5, depth=depth, width=width)
-    params, _ = jax.eval_shape(network.init, KEY)  # shapes are enough
+    params, stats = jax.eval_shape(network.init, KEY)  # shapes are enough
     data = Dataset(jnp.zeros((examples, 8, 8, 3)), jnp.zeros(examples, jnp.int32))
-    return TrainedModel(lambda p, x: x, params, data)
+    return as_trained_model(network, params, stats, data)
 
 
 OMEGA = (9 * 3 * 4 + 4 * 4 * 2) + (9 * 4 * 4 + 4 * 4 * 2) + 4 * 5  # two blocks and the head

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from prunegen_jax.measures import tails
-from prunegen_jax.types import Dataset, TrainedModel
+from tests.support.kernel_cases import kernels_alone
 
 KEY = jax.random.key(0)
 
 
 def model(**kernels):
-    params = {name: {"kernel": jnp.asarray(w, jnp.float32)} for name, w in kernels.items()}
-    data = Dataset(jnp.zeros((10, 2, 2, 1)), jnp.zeros(10, jnp.int32))
-    return TrainedModel(lambda p, x: x, params, data)
+    return kernels_alone(kernels)
 
 
 def pareto(alpha, size, seed=None):

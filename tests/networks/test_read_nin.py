@@ -67,8 +67,7 @@ def numpy_activations(folded, x, head, offsets=None):
     """Logits and pre-activations by name of a folded NiN, float64; `offsets` are added to the pre-activations."""
     offsets = offsets or {}
     hidden, found = np.asarray(x, np.float64), {}
-    for name in GEOMETRY:
-        _, stride, padding, _ = GEOMETRY[name]
+    for name, (_, stride, padding, _) in GEOMETRY.items():
         hidden = np.maximum(convolve(hidden, folded[name], stride, padding) + offsets.get(name, 0.0), 0.0)
         found[name] = hidden
     if head == "rgm":

@@ -17,18 +17,12 @@ SIZES = (5, 7, 6, 3)
 
 
 def apply(params, images):
-    return features(params, images)[0]
-
-
-def features(params, images, offsets=None):
     hidden = images.reshape(images.shape[0], -1)
     for name in sorted(params, key=lambda name: (name == "head", name)):
         layer = params[name]
-        if name == "head":
-            pooled = hidden
         hidden = hidden @ layer["kernel"] + layer.get("bias", jnp.zeros(layer["kernel"].shape[1:])).reshape(1, -1)
         hidden = hidden if name == "head" else jax.nn.relu(hidden)
-    return hidden, {"pooled": pooled}
+    return hidden
 
 
 def network(*, bias=True, seed=0, scale=1.0, sizes=SIZES):
@@ -41,7 +35,7 @@ def network(*, bias=True, seed=0, scale=1.0, sizes=SIZES):
         if bias:
             params[name]["bias"] = jnp.asarray(scale * rng.normal(size=shape[1]))
     data = Dataset(jnp.asarray(rng.normal(size=(23, 1, 1, sizes[0]))), jnp.asarray(rng.integers(0, sizes[-1], 23)))
-    return TrainedModel(apply, params, data, features=features)
+    return TrainedModel(apply, params, data)
 
 
 def parts(model):

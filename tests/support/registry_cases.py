@@ -37,11 +37,8 @@ def answer(name, model, key=0):
 def with_params(model, change):
     """`model`, without batch norm, with `change` applied to its weights now, at the start and after the first epoch."""
     init = change(model.init_params)
-    parts = {"params": change(model.params), "init_params": init, "folded": None}
-    early = dataclasses.replace(
-        model.first_epoch, params=change(model.first_epoch.params), init_params=init, folded=None
-    )
-    return dataclasses.replace(model, **parts, first_epoch=early)
+    early = dataclasses.replace(model.first_epoch, params=change(model.first_epoch.params), init_params=init)
+    return dataclasses.replace(model, params=change(model.params), init_params=init, first_epoch=early)
 
 
 def permuted(params):
