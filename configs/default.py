@@ -24,12 +24,11 @@ def get_config() -> ConfigDict:
     config.data.seed = 0  # of the subset and the label noise
 
     config.model = ConfigDict()
-    config.model.name = "nin"  # nin
+    config.model.name = "nin"  # nin, resnet, cnn, mlp; its other fields go to its constructor, which checks them
     config.model.depth = 2  # blocks of three convolutions
     config.model.width = 16  # channels
     config.model.batch_norm = True
     config.model.head = "gap"  # gap, or rgm: batch norm and ReLU on the logits before pooling
-    config.model.conv = "auto"  # auto, xla, patches
 
     config.train = ConfigDict()
     config.train.optimizer = "momentum"  # momentum (0.9), adam, rmsprop
@@ -65,6 +64,7 @@ def get_config() -> ConfigDict:
         0  # networks of equal shape in one unit of work, which --shard deals out; 0: 4 on a CPU, else 256
     )
     config.run.slots = 0  # networks trained and measured at once by one program; 0: one on a CPU, else as memory allows
+    config.run.convolutions = "auto"  # how convolutions are computed: auto (planes on a CPU), planes, patches, xla
     config.run.compilation_cache = "auto"  # folder of compiled programs; auto: the user's cache folder; off: none
     config.run.checkpoint_seconds = 60.0  # between checkpoints of a network in training
     config.run.workers = 0  # processes on a CPU; 0: one for every `threads` cores

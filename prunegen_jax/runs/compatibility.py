@@ -74,6 +74,11 @@ def _refuse_changes(folder: epath.Path, known: Iterable[Record], points: Sequenc
     by_name = {point.name: point for point in points}
     for existing in known:
         there = existing.point
+        if "model.conv" in there:
+            raise ValueError(
+                f"{folder} was made with version 0.2 or older, whose networks had model.conv (now run.convolutions): "
+                "choose another --workdir"
+            )
         point = by_name.get(existing.name)
         free: set[str] = set() if point else {*existing.axes, *points[0].axes}
         wanted = (point or points[0]).fields

@@ -111,12 +111,12 @@ def _load(
     """A network of the workdir; it is trained again if its checkpoint is damaged or gone."""
     existing.check_data(split.fingerprint)
     try:
-        model = restore(folder, existing, split, vmapped=vmapped)
+        model = restore(folder, existing, split, vmapped=vmapped, convolutions=config.run.convolutions)
     except (files.DamagedError, FileNotFoundError, ValueError) as error:
         print(f"{error}; training {point.name} again", file=sys.stderr)
         train(folder, [point], config)
         existing = record.read(folder, point.name)
-        model = restore(folder, existing, split, vmapped=vmapped)
+        model = restore(folder, existing, split, vmapped=vmapped, convolutions=config.run.convolutions)
     key = jax.random.fold_in(jax.random.key(point.fields["seed"]), _MEASURE_KEY)
     return _Network(point, existing, model, key)
 

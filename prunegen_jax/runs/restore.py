@@ -43,7 +43,9 @@ def load_model(
     return restore(folder, known, split)
 
 
-def restore(folder: epath.Path, known: Record, split: data.Split, *, vmapped: bool = False) -> TrainedModel:
+def restore(
+    folder: epath.Path, known: Record, split: data.Split, *, vmapped: bool = False, convolutions: str = "auto"
+) -> TrainedModel:
     """The network of a record from its checkpoint.
 
     Args:
@@ -51,6 +53,7 @@ def restore(folder: epath.Path, known: Record, split: data.Split, *, vmapped: bo
         known: the record.
         split: its data set.
         vmapped: the network will be measured together with others.
+        convolutions: a name of `compute.planes.FORMS`.
 
     Raises:
         ValueError: if it has no checkpoint.
@@ -63,10 +66,10 @@ def restore(folder: epath.Path, known: Record, split: data.Split, *, vmapped: bo
     if (meta["status"], meta["hash"]) != (known.status, known.hash):
         # Another process, which began before there was a record, still trains it; or another program wrote it.
         raise files.DamagedError(f"the checkpoint of {known.name!r} in {folder} is not that of its end")
-    if known.point.get("model.depth", 1) > len(arrays):  # checked first: building a huge network takes long
+    if (known.point.get("model.depth") or 1) > len(arrays):  # checked first: building a huge network takes long
         raise files.DamagedError(f"the record of {known.name!r} in {folder} has more layers than its checkpoint")
-    shape = split.train.images.shape[1:]
-    network = task.build_network(known.point, image_shape=shape, classes=split.classes)
+    shape = split.train.inputs.shape[1:]
+    network = task.build_network(known.point, input_shape=shape, classes=split.classes, convolutions=convolutions)
     network = (network.vmapped or network) if vmapped else network
     params, stats = jax.eval_shape(network.init, jax.random.key(0))
     parts = {}

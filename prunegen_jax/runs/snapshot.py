@@ -13,6 +13,7 @@ from etils import epath
 from prunegen_jax import training
 from prunegen_jax.compute import trees
 from prunegen_jax.compute.evaluation import loss_and_accuracy
+from prunegen_jax.compute.planes import choose_form
 from prunegen_jax.runs import checkpoint, files, processes, record, workdir
 from prunegen_jax.runs.record import Record
 from prunegen_jax.runs.schema import Json
@@ -59,12 +60,13 @@ def finish(folder: epath.Path, task: Task, init: Arrays, snapshot: Snapshot) -> 
     return result
 
 
-def versions(slots: int) -> dict[str, str]:
-    """What the numbers were made with: packages, backend, device, threads, networks trained at once."""
+def versions(task: Task) -> dict[str, str]:
+    """What the numbers were made with: packages, backend, device, threads, networks at once, form of convolutions."""
     packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     device = jax.devices()[0].device_kind
     machine = {"backend": jax.default_backend(), "device": device, "threads": str(processes.threads())}
-    return packages | machine | {"slots": str(slots)}
+    form = choose_form(task.convolutions, vmapped=task.slots > 1)
+    return packages | machine | {"slots": str(task.slots), "convolutions": form}
 
 
 def flatten(prefix: str, tree: Any) -> Arrays:
@@ -120,7 +122,7 @@ def _meta(task: Task, snapshot: Snapshot) -> Json:
     return {
         "hash": task.point.hash,
         "data": task.split.fingerprint,
-        "versions": versions(task.slots),
+        "versions": versions(task),
         "status": snapshot.status,
         "reason": snapshot.reason,
         "epochs": snapshot.epochs,
@@ -168,7 +170,7 @@ def _record(task: Task, snapshot: Snapshot) -> Record:
         updates=snapshot.updates,
         epochs=snapshot.epochs,
         data=task.split.fingerprint,
-        versions=versions(task.slots),
+        versions=versions(task),
     )
 
 

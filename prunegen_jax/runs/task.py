@@ -14,7 +14,8 @@ from prunegen_jax.training import Hyper, Recipe
 
 
 class Task(NamedTuple):
-    """A point and what its fields stand for; `slots` is the size of the ensemble that it is trained in."""
+    """A point and what its fields stand for; `slots` is the size of the ensemble that it is trained in,
+    `convolutions` the form of its convolutions."""
 
     point: Point
     network: Network
@@ -22,6 +23,7 @@ class Task(NamedTuple):
     h: Hyper
     recipe: Recipe
     slots: int = 1
+    convolutions: str = "auto"
 
 
 def build_task(point: Point, config: ConfigDict) -> Task:
@@ -37,19 +39,35 @@ def build_task(point: Point, config: ConfigDict) -> Task:
     h, recipe = training.hyper(**rates, seed=fields["seed"]), Recipe(**options)
     split = load_split(fields, directory=config.data.dir, cache_dir=config.data.cache_dir)
     recipe.check(len(split.train))
-    network = build_network(fields, image_shape=split.train.images.shape[1:], classes=split.classes)
-    return Task(point, network, split, h, recipe)
+    shape, form = split.train.inputs.shape[1:], config.run.convolutions
+    network = build_network(fields, input_shape=shape, classes=split.classes, convolutions=form)
+    if fields["train.dropout"] and not network.takes_dropout:
+        name = fields["model.name"]
+        raise ValueError(
+            f"train.dropout={fields['train.dropout']} must be 0: model.name={name!r} takes no dropout_rate"
+        )
+    return Task(point, network, split, h, recipe, convolutions=form)
 
 
-def build_network(fields: dict[str, Any], *, image_shape: tuple[int, int, int], classes: int) -> Network:
+def build_network(
+    fields: dict[str, Any], *, input_shape: tuple[int, ...], classes: int, convolutions: str = "auto"
+) -> Network:
     """The network that the `model.*` fields of a point describe.
+
+    Args:
+        fields: of the point.
+        input_shape: of one example.
+        classes: K.
+        convolutions: a name of `compute.planes.FORMS`.
 
     Raises:
         ValueError: if they describe none.
     """
     options = {key[6:]: value for key, value in fields.items() if key.startswith("model.")}
+    options.pop("conv", None)  # of version 0.2 and older: how convolutions were computed
     try:
-        return build(options.pop("name"), image_shape=image_shape, classes=classes, **options)
+        name = options.pop("name")
+        return build(name, input_shape=input_shape, classes=classes, convolutions=convolutions, **options)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the fields model.* describe no network: {error!r}") from error
 
