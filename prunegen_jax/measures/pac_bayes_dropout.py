@@ -75,9 +75,9 @@ def pac_bayes_dropout(
     check_choice("prior", prior, ("zero", "init"))
     _check(rates, sigmas, lambdas, clip, confidence, draws)
     network = structure.select_network(model, fold=fold)
-    if left := structure.affine_leftovers(network):
+    if left := (*structure.normalized_kernels(network), *structure.affine_leftovers(network)):
         return not_applicable(
-            f"needs a network without normalization layers, all of whose parameters are weights; {left[0]} is left"
+            f"needs a network without normalization layers, all of whose parameters are weights; one is at {left[0]}"
         )
     if prior == "init" and network.init_params is None:
         return structure.NO_INITIAL_WEIGHTS
