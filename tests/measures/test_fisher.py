@@ -103,7 +103,8 @@ def test_relative_flatness_names_what_is_missing():
         return logits + jnp.square(logits)
 
     def two_heads(params, images):
-        return apply(params, images) + images.reshape(images.shape[0], -1) @ params["beside"]["kernel"]
+        main = {name: layer for name, layer in params.items() if name != "beside"}
+        return apply(main, images) + images.reshape(images.shape[0], -1) @ params["beside"]["kernel"]
 
     curved = row(TrainedModel(bent, square.params, data), KEY)
     assert curved.status == "not_applicable"

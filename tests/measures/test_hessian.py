@@ -230,7 +230,7 @@ def test_which_weights_are_moved():
     names = {f"{layer}/{leaf}" for layer in layers for leaf in ("kernel", "bias")}
     assert set(raw.weights) == set(folded.weights) == names  # neither scales nor shifts of batch norm
     assert (raw.folded, folded.folded) == (False, True)
-    assert folded.kernel_names() == sorted(f"{layer}/kernel" for layer in layers)
+    assert folded.kernel_names() == raw.kernel_names() == sorted(f"{layer}/kernel" for layer in layers)
     doubled = {name: 2 * leaf for name, leaf in raw.weights.items()}
     by_hand = {
         name: {leaf: 2 * w if f"{name}/{leaf}" in names else w for leaf, w in layer.items()}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from prunegen_jax.measures import objective, structure, weight_noise
 from prunegen_jax.networks import as_trained_model, build
-from prunegen_jax.types import Dataset
+from prunegen_jax.types import Dataset, TrainedModel
 from tests.support.noise_cases import KEY
 
 
@@ -50,13 +51,18 @@ def test_only_kernels_with_a_norm_have_noise_in_it():
     data = Dataset(jnp.ones((5, 8, 8, 3)), jnp.zeros(5, jnp.int32))
     model = as_trained_model(net, *net.init(KEY), data)
     convs = tuple(f"block0_conv{i}/kernel" for i in range(3))
-    assert structure.normalized_kernels(model.params) == convs  # not the head
-    assert structure.normalized_kernels(model.folded.params) == ()
+    assert structure.normalized_kernels(model) == convs  # not the head
+    assert structure.normalized_kernels(structure.folded_network(model)) == ()
     rgm = build("nin", input_shape=(8, 8, 3), classes=4, depth=1, width=4, head="rgm")
     params, stats = rgm.init(KEY)
-    assert structure.normalized_kernels(as_trained_model(rgm, params, stats, data).params) == (*convs, "head/kernel")
-    other = {"a": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "bn": {"scale": jnp.ones(2)}}
-    assert structure.normalized_kernels(other) == ("a/kernel",)
+    assert structure.normalized_kernels(as_trained_model(rgm, params, stats, data)) == (*convs, "head/kernel")
+    other = {"a": {"kernel": jnp.ones((192, 2)), "bias": jnp.ones(2)}, "bn": {"scale": jnp.ones(2)}}
+
+    def by_hand(params, images):
+        hidden = images.reshape(images.shape[0], -1) @ params["a"]["kernel"] + params["a"]["bias"][None]
+        return jax.nn.relu(hidden * params["bn"]["scale"][None])
+
+    assert structure.normalized_kernels(TrainedModel(by_hand, other, data)) == ("a/kernel",)
     weights = objective.weight_function(model).weights
     plain, noisy = (
         weight_noise.add_rgm_noise(weights, KEY, jnp.float32(0.5), magnitude=False, normalized=names)

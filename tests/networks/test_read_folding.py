@@ -259,3 +259,22 @@ def test_what_differs_from_place_to_place_is_not_folded():
     assert names(program.fold(params)) == ["bias", "position", "w"]
     assert [list(paths) for paths in program.affine] == [[("position",)]]
     assert program.difference(params, x) < 1e-5
+
+
+def normalized_by_hand(params, x):
+    hidden = x @ params["w"] + params["b"][None]
+    return jax.nn.relu(hidden * params["gamma"][None] + params["beta"][None]) @ params["v"]
+
+
+def test_the_bias_in_front_of_a_norm_is_a_weight_wherever_its_parameters_are():
+    """In one flat tree, and in Linen's own layers; without a bias there is none."""
+    shapes = {"w": (6, 4), "b": (4,), "gamma": (4,), "beta": (4,), "v": (4, 3)}
+    params = randomize({name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()})
+    assert read(normalized_by_hand, params, images(4, (6,))).weights == (("b",), ("v",), ("w",))
+    for bias in (True, False):
+        apply, params = linen(ResNet(2, (1,), bias=bias), images())
+        leaves = {path[-1] for path in read(apply, params, images()).weights if "Norm" not in "/".join(path)}
+        assert leaves == {"kernel", "bias"}
+        names = ["/".join(path) for path in read(apply, params, images()).weights]
+        assert not any("Norm" in name for name in names)
+        assert sum(name.endswith("Conv_0/bias") for name in names) == (2 if bias else 0)

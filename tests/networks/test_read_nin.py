@@ -168,3 +168,10 @@ def test_the_folded_network_is_read_again_with_the_same_layers():
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_allclose(one[name], other[name], atol=1e-5)
+
+
+def test_biases_before_batch_norm_are_weights_and_its_own_parameters_are_not():
+    net, params, stats = network("rgm")
+    program = read(Partial(net.apply, stats), params, images(shape=SHAPE))
+    names = sorted((*GEOMETRY, "head"))
+    assert program.weights == tuple((name, leaf) for name in names for leaf in ("bias", "kernel"))

@@ -64,10 +64,11 @@ class Program:
     def weights(self) -> tuple[Path, ...]:
         """Kernels and their biases: what measures of flatness move, in the order of the parameters.
 
+        A bias before a batch norm that is not folded is one; scales and shifts of the norm are not.
         Beside a kernel that is no layer, everything in its node of the tree counts.
         """
         unread = {path[:-1] for path in self.problems}
-        chosen = {*self.kernels, *(layer.bias for layer in self.layers)}
+        chosen = {*self.kernels, *self.structure.references[0].biases.values()}
         return tuple(path for path in self.structure.paths if path in chosen or path[:-1] in unread)
 
     @property

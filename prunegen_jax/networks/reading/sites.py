@@ -28,6 +28,7 @@ class Reading:
         layers: path of the kernel → layer, in the order of the program.
         sites: the same → where it is.
         chains: the same → the affine steps behind it.
+        biases: path of a kernel → the bias of its layer, that before a batch norm too.
         free: affine chains that stand behind no layer.
         problems: path of a kernel without a layer → why.
         hidden: path of a layer whose output cannot be changed → why.
@@ -41,6 +42,7 @@ class Reading:
     layers: Mapping[Path, Layer]
     sites: Mapping[Path, Site]
     chains: Mapping[Path, Chain]
+    biases: Mapping[Path, Path]
     free: tuple[Chain, ...]
     problems: Mapping[Path, str]
     hidden: Mapping[Path, str]
@@ -69,7 +71,8 @@ def read_flat(flat: Flat, parameters: Mapping[int, Path], data: int) -> Reading:
         else:
             found.append(place)
     found.sort(key=lambda pair: pair[1].position)
-    layers, sites, chains, hidden = {}, {}, {}, {}
+    layers, sites, chains, biases, hidden = {}, {}, {}, {}, {}
+    kernels = tuple(parameters[leaf] for leaf in sorted(by_leaf))
     for layer, site in found:
         start, visible = _outside(flat, site.output)
         chain = walk(flat, facts, 1 << data, start, site.axes)
@@ -79,9 +82,11 @@ def read_flat(flat: Flat, parameters: Mapping[int, Path], data: int) -> Reading:
         bias = _bias(flat, facts, parameters, chain, site)
         layers[layer.path] = dataclasses.replace(layer, bias=bias)
         sites[layer.path], chains[layer.path] = site, chain
+        own = bias or _bias_before_norm(flat, facts, parameters, kernels, layer.path, chain, site)
+        if own is not None:
+            biases[layer.path] = own
     free = _free_chains(flat, facts, 1 << data, chains)
-    kernels = tuple(parameters[leaf] for leaf in sorted(by_leaf))
-    return Reading(flat, facts, 1 << data, parameters, kernels, layers, sites, chains, free, problems, hidden)
+    return Reading(flat, facts, 1 << data, parameters, kernels, layers, sites, chains, biases, free, problems, hidden)
 
 
 def _by_leaf(flat: Flat, uses: Sequence[Use], parameters: Mapping[int, Path]) -> dict[int, list[Use]]:
@@ -145,13 +150,52 @@ def _outside(flat: Flat, value: int) -> tuple[int, bool]:
 
 def _bias(flat: Flat, facts: Sequence[Fact], parameters: Mapping[int, Path], chain: Chain, site: Site) -> Path | None:
     """The parameter that is added, if the chain does nothing else."""
-    if len(chain.affine) != 1 or chain.affine[0].operation != "add":
+    return _added_first(flat, facts, parameters, chain, site) if len(chain.affine) == 1 else None
+
+
+def _added_first(
+    flat: Flat, facts: Sequence[Fact], parameters: Mapping[int, Path], chain: Chain, site: Site
+) -> Path | None:
+    """The parameter that the first step of the chain adds."""
+    if not chain.affine or chain.affine[0].operation != "add":
         return None
     other = chain.affine[0].other
     view = None if other is None or isinstance(other, Literal) else facts[other].view
     if view is None or not view.exact or math.prod(flat.shape(view.leaf)) != math.prod(site.sizes):
         return None
     return parameters.get(view.leaf)
+
+
+def _bias_before_norm(
+    flat: Flat,
+    facts: Sequence[Fact],
+    parameters: Mapping[int, Path],
+    kernels: Sequence[Path],
+    path: Path,
+    chain: Chain,
+    site: Site,
+) -> Path | None:
+    """The bias of a layer with a longer chain: what is added first, or the kernel's only companion, if it is added.
+
+    The latter is for a batch norm that computes its shift of its own parameters and the layer's bias. A companion is
+    in the same node of the parameters, which has no other kernel and no parameter that the chain multiplies by.
+    """
+    first = _added_first(flat, facts, parameters, chain, site)
+    if first is not None or [kernel[:-1] for kernel in kernels].count(path[:-1]) > 1:
+        return first
+    added, scaling = 0, 0
+    for step in chain.affine:
+        depends = facts[step.other].depends if isinstance(step.other, int) else 0
+        if step.operation in ("mul", "div"):
+            scaling |= depends
+        else:
+            added |= depends
+    beside = [leaf for leaf, other in parameters.items() if other != path and other[:-1] == path[:-1]]
+    companions = [leaf for leaf in beside if added >> leaf & 1]
+    if len(companions) != 1 or any(scaling >> leaf & 1 for leaf in beside):
+        return None
+    bias = companions[0]
+    return parameters[bias] if math.prod(flat.shape(bias)) == math.prod(site.sizes) else None
 
 
 def _free_chains(flat: Flat, facts: Sequence[Fact], data: int, chains: Mapping[Path, Chain]) -> tuple[Chain, ...]:

@@ -1,0 +1,81 @@
+"""Nearly all measures apply to any network; what does not apply says what is missing, and nothing fails."""
+
+from __future__ import annotations
+
+import collections
+import math
+
+import jax
+import pytest
+
+from prunegen_jax.measures import MEASURES, measure
+from tests.support.any_network_cases import NETWORKS, SHORT, trained
+
+# Measures that are tested in `make test`, of two networks; all of them, of all networks, in `make check`.
+QUICK = [name for name, row in MEASURES.items() if row.cost <= 1]
+# What the data or the widths of these small networks leave undefined: measure → what the reason says.
+UNDEFINED = {"alpha_hat": "too narrow"}
+# What is not applicable, with all that a person can give → what the reason says.
+TOKENS = "needs inputs that are real numbers; these are int32"
+LACKING = {
+    "MLP on a table": {"vc_dimension": "needs images"},
+    "transformer on tokens": {
+        "path_norm": TOKENS,
+        "path_norm_over_margin": TOKENS,
+        "vc_dimension": "needs images",
+        "constrained_margin": TOKENS,
+        "input_gradient_norm": TOKENS,
+        "label_wise_mixup": TOKENS,
+        "davies_bouldin_mixup": TOKENS,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def promotion_of_other_peoples_networks():
+    """Flax's own layers mix types and ranks."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def estimates(kind, names, *, complete):
+    options = {name: SHORT[name] for name in names if name in SHORT}
+    return measure(trained(kind, complete), names, options=options)
+
+
+def assert_answers(found, expected_reasons):
+    """Finite values, or the reasons expected."""
+    for name, estimate in found.items():
+        if estimate.status == "ok":
+            assert math.isfinite(estimate.value) or estimate.details.get("censored"), name
+        elif estimate.status == "failed":
+            assert UNDEFINED.get(name, "?") in estimate.reason, (name, estimate.reason)
+        else:
+            assert name in expected_reasons, (name, estimate.reason)
+            assert expected_reasons[name] in estimate.reason, (name, estimate.reason)
+
+
+@pytest.mark.networks
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_all_measures_of_a_network(kind):
+    """At least 70 answer with initial state and history (45 for token ids), at least 55 without."""
+    found = estimates(kind, list(MEASURES), complete=True)
+    assert_answers(found, LACKING.get(kind, {}))
+    counts = collections.Counter(estimate.status for estimate in found.values())
+    assert counts["ok"] >= (45 if "tokens" in kind else 70), counts
+    bare = [name for name, row in MEASURES.items() if not row.needs and found[name].status == "ok"]
+    assert len(bare) >= (40 if "tokens" in kind else 55)
+
+
+@pytest.mark.parametrize("kind", ["Linen residual network", "MLP on a table"])
+def test_cheap_measures_of_a_network(kind):
+    assert_answers(estimates(kind, QUICK, complete=True), LACKING.get(kind, {}))
+
+
+@pytest.mark.parametrize("kind", ["Linen residual network", "transformer on tokens"])
+def test_what_is_not_given_is_named(kind):
+    """Without initial state and history; and initial weights without the statistics that belong to them."""
+    needing = [name for name, row in MEASURES.items() if row.needs]
+    for name, estimate in estimates(kind, needing, complete=False).items():
+        assert estimate.status == "not_applicable", name
+        assert all(field in estimate.reason for field in MEASURES[name].needs), name
