@@ -105,6 +105,10 @@ def _estimate(network: WeightFunction, scale: Scale, formula: Callable[[float], 
         reason = "no scale was found: the smallest perturbation tried exceeds the target"
         return Estimate(float("nan"), status="failed", reason=reason, details=details)
 
+    if not formula(crossing.scale) > 0:
+        reason = f"no perturbation up to {crossing.scale:.2g} costs the target, and the bound is not positive there"
+        return Estimate(float("nan"), status="failed", reason=reason, details=details)
+
     def transformed(value: float) -> Estimate:
         return normalized_estimate(value=formula(value), size=len(network.data), normalize=normalize, details=details)
 

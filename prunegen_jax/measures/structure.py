@@ -16,7 +16,9 @@ from prunegen_jax.networks.reading import Program, read
 from prunegen_jax.networks.reading.layers import Layer, Path, standard_kernel
 from prunegen_jax.types import NotApplicableError, PyTree, TrainedModel, not_applicable
 
-NO_INITIAL_WEIGHTS = not_applicable("needs init_params of the network that is measured")
+NO_INITIAL_WEIGHTS = not_applicable(
+    "needs init_params and, to fold batch norm into them, init_apply: the network with its statistics before training"
+)
 # Largest difference of folded and original logits, over the largest logit, that rounding explains.
 FOLDING_TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 LOW_PRECISION_TOLERANCE = 0.1

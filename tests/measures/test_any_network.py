@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from prunegen_jax.measures import MEASURES, measure
+from prunegen_jax.types import TrainedModel
 from tests.support.any_network_cases import NETWORKS, SHORT, trained
 
 # Measures that are tested in `make test`, of two networks; all of them, of all networks, in `make check`.
@@ -40,7 +41,7 @@ def promotion_of_other_peoples_networks():
 
 def estimates(kind, names, *, complete):
     options = {name: SHORT[name] for name in names if name in SHORT}
-    return measure(trained(kind, complete), names, options=options)
+    return measure(trained(kind, complete=complete), names, options=options)
 
 
 def assert_answers(found, expected_reasons):
@@ -76,6 +77,19 @@ def test_cheap_measures_of_a_network(kind):
 def test_what_is_not_given_is_named(kind):
     """Without initial state and history; and initial weights without the statistics that belong to them."""
     needing = [name for name, row in MEASURES.items() if row.needs]
+    assert len(needing) >= 15
     for name, estimate in estimates(kind, needing, complete=False).items():
         assert estimate.status == "not_applicable", name
         assert all(field in estimate.reason for field in MEASURES[name].needs), name
+
+
+def test_initial_weights_without_their_statistics_are_no_initial_network():
+    """Distances of folded weights would be wrong; those of the weights as they are do not need the statistics."""
+    model = trained("NNX CNN", complete=True)
+    unknown = TrainedModel(model.apply, model.params, model.train, init_params=model.init_params)
+    for name in ("distance_from_initialization", "l2_distance_from_initialization", "spectral_bound_from_initialization"):
+        estimate = measure(unknown, name)[name]
+        assert estimate.status == "not_applicable", name
+        assert "init_apply: the network with its statistics before training" in estimate.reason
+        assert measure(model, name)[name].status == "ok"
+        assert measure(unknown, name, options={name: {"fold": False}})[name].status == "ok"
