@@ -37,7 +37,8 @@ test: $(READY)
 	$(RUN) -m pytest -n 2 --dist loadfile
 	$(RUN) -m pytest -m devices
 
-# Notebooks, the code of the documentation, all measures of networks of many kinds, benchmarks in short, the report in a browser: slower, and need Chromium.
+# Notebooks, the code of the documentation, all measures of many kinds of networks, benchmarks in short, the report in a
+# browser: slower, and need Chromium.
 check: $(CHECKED)
 	$(RUN) -m pytest -n 2 --dist worksteal -m "benchmark or browser or document or networks or notebook"
 
