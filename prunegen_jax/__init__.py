@@ -15,7 +15,7 @@ _HOME = {
     "Dataset": "types",
     "Estimate": "types",
     "History": "types",
-    "Layer": "types",
+    
     "TrainedModel": "types",
     "build": "networks",
     "prunability": "pruning",

@@ -75,7 +75,8 @@ def _build(
     vmapped_form: str,
 ) -> Network:
     module = _construct(name, constructor, classes, dict(fields))
-    takes_dropout = "dropout_rate" in inspect.signature(type(module).__call__).parameters
+    options = inspect.signature(type(module).__call__).parameters
+    takes_dropout, in_training = "dropout_rate" in options, {"train": True} if "train" in options else {}
 
     def init(key: jax.Array) -> tuple[PyTree, PyTree]:
         variables = module.init(key, jnp.zeros((1, *input_shape), jnp.float32))
@@ -84,11 +85,9 @@ def _build(
     def train_apply(
         params: PyTree, stats: PyTree, inputs: jax.Array, rate: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, PyTree]:
-        options = {"dropout_rate": rate} if takes_dropout else {}
+        given = in_training | ({"dropout_rate": rate} if takes_dropout else {})
         variables = {"params": params, "batch_stats": stats}
-        logits, updated = module.apply(
-            variables, inputs, train=True, rngs={"dropout": key}, mutable=["batch_stats"], **options
-        )
+        logits, updated = module.apply(variables, inputs, rngs={"dropout": key}, mutable=["batch_stats"], **given)
         return logits, updated.get("batch_stats", {})
 
     def apply(stats: PyTree, params: PyTree, inputs: jax.Array) -> jax.Array:

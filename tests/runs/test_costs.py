@@ -60,7 +60,7 @@ def test_slots_that_fit(size, memory, devices, count, expected):
 
 def test_the_memory_of_a_slot_grows_with_the_batch():
     data = Dataset(jnp.zeros((64, 8, 8, 1), jnp.uint8), jnp.zeros(64, jnp.int32), jnp.zeros(1), jnp.ones(1))
-    network = networks.build("nin", image_shape=(8, 8, 1), classes=10, depth=1, width=8)
+    network = networks.build("nin", input_shape=(8, 8, 1), classes=10, depth=1, width=8)
     small, large = (slots.bytes_of_slot(network, Recipe(batch_size=batch), data) for batch in (8, 32))
     activations = 16 * 8 * 4  # bytes of one of the three activations of the block, per example
     assert 3 * 8 * activations < small

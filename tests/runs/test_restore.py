@@ -56,8 +56,16 @@ def test_a_point_that_describes_no_data(folder, change):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"model.name": "nin", "model.nonsense": 1}, {"model.name": "nin", "model.width": "x"}]
+    ("fields", "message"),
+    [
+        ({}, "describe no network"),
+        (
+            {"model.name": "nin", "model.nonsense": 1},
+            "model.nonsense is unknown to model.name='nin'; its fields are depth",
+        ),
+        ({"model.name": "nin", "model.width": "x"}, "describe no network"),
+    ],
 )
-def test_fields_that_describe_no_network(fields):
-    with pytest.raises(ValueError, match="describe no network"):
-        task.build_network(fields, image_shape=(8, 8, 1), classes=10)
+def test_fields_that_describe_no_network(fields, message):
+    with pytest.raises(ValueError, match=message):
+        task.build_network(fields, input_shape=(8, 8, 1), classes=10)
