@@ -19,7 +19,6 @@ Weights = dict[str, jax.Array]
 
 CPU_VALUES = 30_000  # input values per chunk: what a pass of a small network keeps in a core's cache
 OTHER_VALUES = 1_500_000
-_BIASES = ("bias", "b")  # names of a bias beside its kernel, in Flax and in Haiku
 
 
 class Objective(NamedTuple):
@@ -80,17 +79,15 @@ class WeightFunction(NamedTuple):
 def weight_function(model: TrainedModel, *, fold: bool = True) -> WeightFunction:
     """The network, with batch norm folded if `fold` and if the model has that, as a function of kernels and biases.
 
-    Kernels, and the biases added right behind them, are found in the network's program; a bias beside a kernel counts
-    too where a batch norm follows. The scales and shifts of normalization layers left in the network stay as they are.
+    Kernels and their biases, those before a batch norm too, are found in the network's program. The scales and shifts
+    of normalization layers left in the network stay as they are.
 
     Raises:
         NotApplicableError: if there is no kernel, or the network cannot be folded.
     """
     network = select_network(model, fold=fold)
     program = program_of(network)
-    nodes = {path[:-1] for path in program.kernels}
-    biases = {path for path, _ in trees.named_leaves(network.params) if path[:-1] in nodes and path[-1] in _BIASES}
-    names = {"/".join(path) for path in {*program.weights, *biases}}
+    names = {"/".join(path) for path in program.weights}
     if not names:
         raise NotApplicableError("no convolution and no product with a parameter was found in the network's program")
     initial = network.init_params
