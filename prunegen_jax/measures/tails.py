@@ -10,7 +10,7 @@ import numpy as np
 
 from prunegen_jax.compute.options import check_choice
 from prunegen_jax.measures.structure import is_folded, select_network, standard_kernels
-from prunegen_jax.types import Estimate, Measure, TrainedModel
+from prunegen_jax.types import Estimate, Measure, NotApplicableError, TrainedModel
 
 RESCALINGS = ("receptive_field", "half", "none")
 MIN_EIGENVALUES = 10  # eigenvalues that a layer must have
@@ -38,7 +38,8 @@ def alpha_hat(model: TrainedModel, key: jax.Array, *, rescale: str = "receptive_
         fold: fold batch norm into the kernels first, which WeightWatcher does not.
 
     Raises:
-        ValueError: for an unknown rescaling, or if every layer is left out.
+        ValueError: for an unknown rescaling.
+        NotApplicableError: if every layer is left out.
     """
     check_choice("rescale", rescale, RESCALINGS)
     kernels = standard_kernels(select_network(model, fold=fold))
@@ -46,8 +47,8 @@ def alpha_hat(model: TrainedModel, key: jax.Array, *, rescale: str = "receptive_
     fitted = {way: {name: fit for name, fit in by_layer.items() if fit} for way, by_layer in fits.items()}
     layers, skipped = fitted[rescale], [name for name, fit in fits[rescale].items() if fit is None]
     if not layers:
-        raise ValueError(
-            f"no kernel has {MIN_EIGENVALUES} non-zero eigenvalues: {', '.join(skipped)} are too narrow for a fit"
+        raise NotApplicableError(
+            f"needs a kernel with {MIN_EIGENVALUES} non-zero eigenvalues; {', '.join(skipped)} are too narrow for a fit"
         )
     values = {
         way: float(np.mean([fit["alpha"] * math.log10(fit["largest"]) for fit in by_layer.values()]))
