@@ -135,8 +135,8 @@ def _explain_dtype(apply: Any, params: Any, inputs: jax.ShapeDtypeStruct, error:
             "Dataset without mean and std"
         ) from error
     raise ValueError(
-        f"inputs are {inputs.dtype}, but the network takes floats: give Dataset(inputs, labels, mean, std), or what the "
-        "network was trained on, inputs.astype(float)"
+        f"inputs are {inputs.dtype}, but the network takes floats: give Dataset(inputs, labels, mean, std), or what "
+        "the network was trained on, inputs.astype(float)"
     ) from error
 
 

@@ -1,4 +1,4 @@
-"""Networks of Flax Linen, NNX and Equinox become a `TrainedModel` in one line: their function, state and initial form."""
+"""Networks of Flax Linen, NNX and Equinox become a `TrainedModel`: function, state, initial network."""
 
 from __future__ import annotations
 
