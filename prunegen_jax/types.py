@@ -12,11 +12,10 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from prunegen_jax.compute import trees
-from prunegen_jax.compute.checks import check_function
+from prunegen_jax.compute.checks import check_function, check_params
 from prunegen_jax.compute.planes import with_convolutions
 
 PyTree = Any
-_STATISTICS = {"mean", "var", "running_mean", "running_var"}
 Apply = Callable[[PyTree, jax.Array], jax.Array]
 
 
@@ -133,13 +132,7 @@ class TrainedModel:
         for field, value in (("layers", layers), ("features", features), ("folded", folded)):
             if value is not None:
                 raise ValueError(f"leave out TrainedModel({field}=...): it is read from apply since version 0.3")
-        for path, _ in jax.tree_util.tree_leaves_with_path(self.params):
-            name = "/".join(trees.path_names(path))
-            if "batch_stats" in name or name.rpartition("/")[2] in _STATISTICS:
-                raise ValueError(
-                    f"params holds the running statistics {name!r}, which are not parameters: give the parameters "
-                    "alone and bind the statistics, functools.partial(apply, batch_stats)"
-                )
+        check_params(self.params)
         if self.init_params is not None:
             shapes = [jax.tree.map(jnp.shape, params) for params in (self.params, self.init_params)]
             if shapes[0] != shapes[1]:

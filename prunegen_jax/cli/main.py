@@ -1,4 +1,4 @@
-"""The command `prunegen`, also `python -m prunegen_jax`: runs a sweep, measures a network, judges a table, or writes a report again."""
+"""The command `prunegen`, also `python -m prunegen_jax`: runs a sweep, measures a network, judges a table."""
 
 from __future__ import annotations
 

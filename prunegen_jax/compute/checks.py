@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prunegen_jax.compute import trees
+
+_STATISTICS = {"mean", "var", "running_mean", "running_var"}
 _CLASSMETHODS = {
     "a Flax Linen module": "TrainedModel.from_linen(module, variables, train)",
     "an NNX module": "TrainedModel.from_nnx(model, train)",
@@ -55,6 +58,21 @@ def check_function(function: Any) -> None:
         )
     if not callable(function):
         raise TypeError(f"apply is {type(function).__name__}, not a function of (params, inputs)")
+
+
+def check_params(params: Any) -> None:
+    """Checks that there are no running statistics among the parameters.
+
+    Raises:
+        ValueError: naming the first leaf that is one.
+    """
+    for path, _ in jax.tree_util.tree_leaves_with_path(params):
+        name = "/".join(trees.path_names(path))
+        if "batch_stats" in name or name.rpartition("/")[2] in _STATISTICS:
+            raise ValueError(
+                f"params holds the running statistics {name!r}, which are not parameters: give the parameters "
+                "alone and bind the statistics, functools.partial(apply, batch_stats)"
+            )
 
 
 def check_examples(inputs: Any, labels: Any) -> None:

@@ -90,8 +90,8 @@ def test_a_file_imports_its_neighbours_and_may_define_dataclasses(tmp_path, caps
 
 
 def test_a_failed_measure_is_the_exit_status(network, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "measure", lambda *args, **options: {"parameter_norm": Estimate(math.nan, None, "failed",
-                                                                                           "no\x1b[2J luck")})  # fmt: skip
+    failed = {"parameter_norm": Estimate(math.nan, status="failed", reason="no\x1b[2J luck")}
+    monkeypatch.setattr(cli, "measure", lambda *args, **options: failed)
     assert console.main(["measure", network, "--measures=parameter_norm"]) == 1
     assert "failed" in (out := capsys.readouterr().out) and "\x1b" not in out
 
