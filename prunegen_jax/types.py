@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from prunegen_jax.compute import trees
-from prunegen_jax.compute.checks import check_function, check_params
+from prunegen_jax.compute.checks import check_function, check_no_lists, check_params
 from prunegen_jax.compute.planes import with_convolutions
 
 PyTree = Any
@@ -44,9 +44,7 @@ class Dataset:
     def __post_init__(self, images: None) -> None:
         if images is not None:
             raise ValueError("Dataset(images=...) is now Dataset(inputs=...)")
-        for field in ("inputs", "labels"):
-            if isinstance(getattr(self, field), list):
-                raise ValueError(f"{field} are a list, not an array: give jnp.asarray({field})")
+        check_no_lists(inputs=self.inputs, labels=self.labels)
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -112,8 +110,7 @@ class TrainedModel:
         name: for messages.
 
     Raises:
-        ValueError: if `apply` is a module of a library, `params` holds running statistics, `init_params` has another
-            structure or other shapes.
+        ValueError: if `apply` is a module, `params` holds running statistics, or `init_params` has other shapes.
     """
 
     apply: Apply
@@ -132,11 +129,7 @@ class TrainedModel:
         for field, value in (("layers", layers), ("features", features), ("folded", folded)):
             if value is not None:
                 raise ValueError(f"leave out TrainedModel({field}=...): it is read from apply since version 0.3")
-        check_params(self.params)
-        if self.init_params is not None:
-            shapes = [jax.tree.map(jnp.shape, params) for params in (self.params, self.init_params)]
-            if shapes[0] != shapes[1]:
-                raise ValueError("init_params must have the structure and the shapes of params; they have others")
+        check_params(self.params, self.init_params)
         object.__setattr__(self, "apply", as_partial(self.apply))
         if self.init_apply is not None:
             object.__setattr__(self, "init_apply", as_partial(self.init_apply))
@@ -173,8 +166,7 @@ class TrainedModel:
         """
         from prunegen_jax.networks import adapters  # noqa: PLC0415 - Flax, and it imports this module
 
-        options = {"initial": initial, "first_epoch": first_epoch, "history": history, "call": call, "name": name}
-        return adapters.from_linen(module, variables, train, **options)
+        return adapters.from_linen(module, variables, train, initial, first_epoch, history, call, name)
 
     @classmethod
     def from_nnx(
@@ -205,8 +197,7 @@ class TrainedModel:
         """
         from prunegen_jax.networks import adapters  # noqa: PLC0415 - Flax, and it imports this module
 
-        options = {"initial": initial, "first_epoch": first_epoch, "history": history, "call": call, "name": name}
-        return adapters.from_nnx(model, train, **options)
+        return adapters.from_nnx(model, train, initial, first_epoch, history, call, name)
 
     @classmethod
     def from_equinox(
@@ -238,8 +229,7 @@ class TrainedModel:
         """
         from prunegen_jax.networks import adapters  # noqa: PLC0415 - Equinox, and it imports this module
 
-        options = {"initial": initial, "first_epoch": first_epoch, "history": history, "call": call, "name": name}
-        return adapters.from_equinox(model, train, state=state, **options)
+        return adapters.from_equinox(model, train, state, initial, first_epoch, history, call, name)
 
     def __repr__(self) -> str:
         sizes = f"{trees.count(self.params)} parameters, {len(self.train)} training examples"

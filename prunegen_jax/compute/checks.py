@@ -60,11 +60,22 @@ def check_function(function: Any) -> None:
         raise TypeError(f"apply is {type(function).__name__}, not a function of (params, inputs)")
 
 
-def check_params(params: Any) -> None:
-    """Checks that there are no running statistics among the parameters.
+def check_no_lists(**arrays: Any) -> None:
+    """Checks that values, given by name, are not lists.
 
     Raises:
-        ValueError: naming the first leaf that is one.
+        ValueError: for the first that is.
+    """
+    for name, value in arrays.items():
+        if isinstance(value, list):
+            raise ValueError(f"{name} are a list, not an array: give jnp.asarray({name})")
+
+
+def check_params(params: Any, init_params: Any = None) -> None:
+    """Checks parameters, and parameters before training.
+
+    Raises:
+        ValueError: if there are running statistics among them, or `init_params` has another structure or other shapes.
     """
     for path, _ in jax.tree_util.tree_leaves_with_path(params):
         name = "/".join(trees.path_names(path))
@@ -73,6 +84,8 @@ def check_params(params: Any) -> None:
                 f"params holds the running statistics {name!r}, which are not parameters: give the parameters "
                 "alone and bind the statistics, functools.partial(apply, batch_stats)"
             )
+    if init_params is not None and jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, init_params):
+        raise ValueError("init_params must have the structure and the shapes of params; they have others")
 
 
 def check_examples(inputs: Any, labels: Any) -> None:

@@ -115,12 +115,11 @@ def from_linen(
     module: nn.Module,
     variables: Mapping[str, PyTree],
     train: Dataset,
-    *,
-    initial: Mapping[str, PyTree] | None = None,
-    first_epoch: Mapping[str, PyTree] | None = None,
-    history: History | None = None,
-    call: Call | None = None,
-    name: str = "",
+    initial: Mapping[str, PyTree] | None,
+    first_epoch: Mapping[str, PyTree] | None,
+    history: History | None,
+    call: Call | None,
+    name: str,
 ) -> TrainedModel:
     """See `TrainedModel.from_linen`."""
     _check_kind(module, "a Flax Linen module", "from_linen")
@@ -140,12 +139,11 @@ def from_linen(
 def from_nnx(
     model: nnx.Module,
     train: Dataset,
-    *,
-    initial: nnx.Module | None = None,
-    first_epoch: nnx.Module | None = None,
-    history: History | None = None,
-    call: Call | None = None,
-    name: str = "",
+    initial: nnx.Module | None,
+    first_epoch: nnx.Module | None,
+    history: History | None,
+    call: Call | None,
+    name: str,
 ) -> TrainedModel:
     """See `TrainedModel.from_nnx`."""
 
@@ -165,13 +163,12 @@ def from_nnx(
 def from_equinox(
     model: Any,
     train: Dataset,
-    *,
-    state: Any = None,
-    initial: Any = None,
-    first_epoch: Any = None,
-    history: History | None = None,
-    call: Call | None = None,
-    name: str = "",
+    state: Any,
+    initial: Any,
+    first_epoch: Any,
+    history: History | None,
+    call: Call | None,
+    name: str,
 ) -> TrainedModel:
     """See `TrainedModel.from_equinox`."""
     import equinox as eqx  # noqa: PLC0415 - an extra
