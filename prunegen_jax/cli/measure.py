@@ -28,7 +28,6 @@ from prunegen_jax.runs.tables.text_files import readable
 from prunegen_jax.types import Estimate, TrainedModel
 
 COLUMNS = ("name", "value", "sem", "status", "reason")
-_PROGRESS_DELAY = 2.0  # seconds before a progress bar appears
 _EXAMPLE = """example of a file:
 
   from prunegen_jax import Dataset, TrainedModel
@@ -192,14 +191,14 @@ def _duration(seconds: float) -> str:
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds >= 1 else "less than a second"
 
 
 def _measure(
     model: TrainedModel, names: Sequence[str], by_measure: Mapping[str, Mapping[str, Any]], seed: int
 ) -> dict[str, Estimate]:
     estimates: dict[str, Estimate] = {}
-    with tqdm(total=len(names), unit="measure", file=sys.stderr, leave=False, delay=_PROGRESS_DELAY) as bar:
+    with tqdm(total=len(names), unit="measure", file=sys.stderr, leave=False, disable=None) as bar:
         for name in names:
             bar.set_postfix_str(name)
             options = {name: by_measure[name]} if name in by_measure else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import pytest
 
-from prunegen_jax import History, HistoryRecorder
+from prunegen_jax import Dataset, History, HistoryRecorder, TrainedModel, measure
 
 
 def test_a_loop_is_recorded():
@@ -26,3 +26,12 @@ def test_wrong_calls():
         HistoryRecorder(batch_size=0)
     with pytest.raises(ValueError, match=r"end_epoch\(\) without update"):
         HistoryRecorder(batch_size=1).end_epoch()
+
+
+def test_a_loop_without_a_target_loss_has_no_time_to_it():
+    recorder = HistoryRecorder(batch_size=4)
+    recorder.update(1.0)
+    model = TrainedModel(lambda p, x: x @ p, jnp.ones((2, 3)), Dataset(jnp.ones((4, 2)), jnp.zeros(4, int)),
+                         history=recorder.check(0.5))  # fmt: skip
+    estimate = measure(model, ["updates_to_target"])["updates_to_target"]
+    assert estimate.status == "not_applicable" and "did not stop at a loss" in estimate.reason
