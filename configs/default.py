@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # initialization, batch order, dropout, and the measures that sample
 
     config.data = ConfigDict()
-    config.data.name = "digits"  # digits, or a TFDS image-classification set: cifar10, svhn_cropped, mnist, ...
+    config.data.name = "digits"  # digits, breast_cancer, or an image-classification set of TFDS: cifar10, ...
     config.data.dir = placeholder(str)  # where TFDS finds its prepared sets; unset: TFDS's own default
     config.data.cache_dir = placeholder(str)  # where decoded images are kept; unset: the user's cache folder
     config.data.train_size = placeholder(int)  # examples to train on; unset: all

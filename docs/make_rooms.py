@@ -28,7 +28,7 @@ ROWS = (
 )
 NUMERICS = {"types", "compute", "networks", "training", "pruning", "measures", "judging"}
 WHAT = {
-    "cli": "run, judge, report: the commands",
+    "cli": "run, measure, judge, report",
     "report": "the page, figures, tables",
     "runs": "points, records, driver, executors",
     "measures": "MEASURES: one file per family",

@@ -9,13 +9,13 @@ import importlib.abc
 import sys
 from typing import Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOME = {
     "Dataset": "types",
     "Estimate": "types",
     "History": "types",
-    
+    "HistoryRecorder": "training.history",
     "TrainedModel": "types",
     "build": "networks",
     "prunability": "pruning",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from prunegen_jax.compute import trees
+from prunegen_jax.compute.checks import check_function, check_no_lists, check_params
 from prunegen_jax.compute.planes import with_convolutions
 
 PyTree = Any
-_STATISTICS = {"mean", "var", "running_mean", "running_var"}
 Apply = Callable[[PyTree, jax.Array], jax.Array]
 
 
@@ -32,7 +32,7 @@ class Dataset:
         std: `[C]`.
 
     Raises:
-        ValueError: if it is made with `images=`, the name of version 0.1.
+        ValueError: if it is made with `images=`, the name of version 0.1, or of lists.
     """
 
     inputs: jax.Array
@@ -44,6 +44,7 @@ class Dataset:
     def __post_init__(self, images: None) -> None:
         if images is not None:
             raise ValueError("Dataset(images=...) is now Dataset(inputs=...)")
+        check_no_lists(inputs=self.inputs, labels=self.labels)
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -109,7 +110,7 @@ class TrainedModel:
         name: for messages.
 
     Raises:
-        ValueError: if `params` holds running statistics, or `init_params` has another structure or other shapes.
+        ValueError: if `apply` is a module, `params` holds running statistics, or `init_params` has other shapes.
     """
 
     apply: Apply
@@ -128,20 +129,107 @@ class TrainedModel:
         for field, value in (("layers", layers), ("features", features), ("folded", folded)):
             if value is not None:
                 raise ValueError(f"leave out TrainedModel({field}=...): it is read from apply since version 0.3")
-        for path, _ in jax.tree_util.tree_leaves_with_path(self.params):
-            name = "/".join(trees.path_names(path))
-            if "batch_stats" in name or name.rpartition("/")[2] in _STATISTICS:
-                raise ValueError(
-                    f"params holds the running statistics {name!r}, which are not parameters: give the parameters "
-                    "alone and bind the statistics, functools.partial(apply, batch_stats)"
-                )
-        if self.init_params is not None:
-            shapes = [jax.tree.map(jnp.shape, params) for params in (self.params, self.init_params)]
-            if shapes[0] != shapes[1]:
-                raise ValueError("init_params must have the structure and the shapes of params; they have others")
+        check_params(self.params, self.init_params)
         object.__setattr__(self, "apply", as_partial(self.apply))
         if self.init_apply is not None:
             object.__setattr__(self, "init_apply", as_partial(self.init_apply))
+
+    @classmethod
+    def from_linen(
+        cls,
+        module: Any,
+        variables: Mapping[str, PyTree],
+        train: Dataset,
+        *,
+        initial: Mapping[str, PyTree] | None = None,
+        first_epoch: Mapping[str, PyTree] | None = None,
+        history: History | None = None,
+        call: Callable[..., jax.Array] | None = None,
+        name: str = "",
+    ) -> TrainedModel:
+        """A trained Flax Linen network, in evaluation mode.
+
+        Args:
+            module: the module.
+            variables: its variables, `{"params": ..., "batch_stats": ...}`; collections other than "params" are bound.
+            train: the training set.
+            initial: its variables before training; without statistics of their own, distances between networks with
+                folded batch norm are not applicable.
+            first_epoch: its variables after the first epoch.
+            history: how it was trained.
+            call: (module, variables, inputs) → logits, where evaluation mode is not switched on by an argument or field
+                `train`, `training`, `is_training`, `deterministic` or `use_running_average`.
+            name: for messages.
+
+        Raises:
+            ValueError: if these are not a Linen module and its variables, or it makes no logits of the inputs.
+        """
+        from prunegen_jax.networks import adapters  # noqa: PLC0415 - Flax, and it imports this module
+
+        return adapters.from_linen(module, variables, train, initial, first_epoch, history, call, name)
+
+    @classmethod
+    def from_nnx(
+        cls,
+        model: Any,
+        train: Dataset,
+        *,
+        initial: Any = None,
+        first_epoch: Any = None,
+        history: History | None = None,
+        call: Callable[..., jax.Array] | None = None,
+        name: str = "",
+    ) -> TrainedModel:
+        """A trained Flax NNX network, in evaluation mode; the model itself is not changed.
+
+        Args:
+            model: the model.
+            train: the training set.
+            initial: a copy from before training, `nnx.clone(model)`.
+            first_epoch: a copy from after the first epoch.
+            history: how it was trained.
+            call: (model, inputs) → logits, where `model.eval()` or an argument of its call does not switch evaluation
+                mode on.
+            name: for messages.
+
+        Raises:
+            ValueError: if this is not an NNX module, or it makes no logits of the inputs.
+        """
+        from prunegen_jax.networks import adapters  # noqa: PLC0415 - Flax, and it imports this module
+
+        return adapters.from_nnx(model, train, initial, first_epoch, history, call, name)
+
+    @classmethod
+    def from_equinox(
+        cls,
+        model: Any,
+        train: Dataset,
+        *,
+        state: Any = None,
+        initial: Any = None,
+        first_epoch: Any = None,
+        history: History | None = None,
+        call: Callable[..., jax.Array] | None = None,
+        name: str = "",
+    ) -> TrainedModel:
+        """A trained Equinox network of one example, in inference mode and under `vmap`.
+
+        Args:
+            model: the model; its floating-point arrays are the parameters.
+            train: the training set.
+            state: its `eqx.nn.State`, if it has one; the model is then called as `model(example, state)`.
+            initial: the model before training, or (model, state).
+            first_epoch: the model after the first epoch, or (model, state).
+            history: how it was trained.
+            call: (model, example) or (model, example, state) → logits [K], where inference mode is not enough.
+            name: for messages.
+
+        Raises:
+            ValueError: if this is not an Equinox module, or it makes no logits of the inputs.
+        """
+        from prunegen_jax.networks import adapters  # noqa: PLC0415 - Equinox, and it imports this module
+
+        return adapters.from_equinox(model, train, state, initial, first_epoch, history, call, name)
 
     def __repr__(self) -> str:
         sizes = f"{trees.count(self.params)} parameters, {len(self.train)} training examples"
@@ -156,6 +244,7 @@ def as_partial(function: Callable[..., Any]) -> Partial:
     args, keywords = (), {}
     if isinstance(function, functools.partial):  # a Partial is one
         function, args, keywords = function.func, function.args, function.keywords
+    check_function(function)
     return Partial(with_convolutions(function), *args, **keywords)
 
 

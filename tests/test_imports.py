@@ -27,6 +27,7 @@ EXCEPTIONS = {
 }
 # What may be imported inside functions: packages that are optional or slow to import, and modules for the same reason.
 LAZY_PACKAGES = {
+    "equinox": "only networks written with it need it",
     "orbax": "slow to import, and the report does without",
     "ray": "an extra",
     "sklearn": "a second of imports that only the digits need",
@@ -39,6 +40,7 @@ LAZY = {
     ("prunegen_jax.cli.main", "prunegen_jax.cli.run"): "its import defines flags",
     ("prunegen_jax.cli.main", "prunegen_jax.report"): "plotting takes seconds to import",
     ("prunegen_jax.cli.main", "prunegen_jax.runs.tables.text_files"): "NumPy, which --help does not need",
+    ("prunegen_jax.cli.main", "prunegen_jax.cli.measure"): "imports JAX",
     ("prunegen_jax.cli.run", "jax"): "wrong flags are reported before JAX is imported",
     ("prunegen_jax.cli.run", "prunegen_jax.runs.driver"): "imports JAX",
     ("prunegen_jax.cli.run", "prunegen_jax.runs.pipeline"): "imports JAX",
@@ -49,6 +51,7 @@ LAZY = {
     ("prunegen_jax.runs.curves", "prunegen_jax.pruning"): "the rest of the report needs no JAX",
     ("prunegen_jax.runs.curves", "prunegen_jax.runs.restore"): "the rest of the report needs no JAX",
     ("prunegen_jax.runs.pipeline", "prunegen_jax.report"): "plotting takes seconds to import",
+    ("prunegen_jax.types", "prunegen_jax.networks.adapters"): "imports Flax, and this module",
 }
 BY_NAME = {"prunegen_jax", "prunegen_jax.judging"}  # whose public names are imported on first use
 LINES = 300

@@ -1,4 +1,4 @@
-"""The command `prunegen`, also `python -m prunegen_jax`: runs a sweep, judges a table, or writes a report again."""
+"""The command `prunegen`, also `python -m prunegen_jax`: runs a sweep, measures a network, judges a table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 _USAGE = """usage: prunegen COMMAND ...
 
   prunegen run --config=sweep --workdir=DIR    train, measure, judge and report a sweep; the same as run.py
+  prunegen measure NETWORK.py                  measures of one network, which the file's get_model() returns
   prunegen judge TABLE.csv --out=DIR           judge a table; the same as python -m prunegen_jax.judging
   prunegen report WORKDIR                      write the report of a judged workdir again
 
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (given[0], given[1:]) if given else ("", [])
-    commands = {"run": _run, "judge": _judge, "report": _report}
+    commands = {"run": _run, "measure": _measure, "judge": _judge, "report": _report}
     if command in commands:
         return commands[command](rest)
     if command == "--version":
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_USAGE)
         return 0
     problem = f"unknown command {command!r}" if command else "a command is missing"
-    print(f"{problem}; choose among run, judge, report, or see prunegen --help", file=sys.stderr)
+    print(f"{problem}; choose among run, measure, judge, report, or see prunegen --help", file=sys.stderr)
     return 2
 
 
@@ -50,6 +51,12 @@ def _run(arguments: list[str]) -> int:
     sys.argv = ["prunegen run", *arguments]
     sweep.main()
     return 0
+
+
+def _measure(arguments: list[str]) -> int:
+    from prunegen_jax.cli.measure import main as measure  # noqa: PLC0415 - imports JAX
+
+    return measure(arguments)
 
 
 def _judge(arguments: list[str]) -> int:

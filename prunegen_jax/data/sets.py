@@ -1,4 +1,4 @@
-"""Data sets as they are stored, what makes one usable, and the digits that ship with scikit-learn."""
+"""Data sets as they are stored, what makes one usable, and those that ship with scikit-learn."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 _DIGITS_TEST = 797  # of the 1,797 digits; 1,000 are left to train on
+_BREAST_CANCER_TEST = 169  # of the 569 rows; 400 are left to train on
 _MOST_CLASSES = 1 << 16
 
 
 class Raw(NamedTuple):
-    """A data set as it is stored: uint8 images `[N, H, W, C]` and int32 labels `[N]` of both splits, K classes."""
+    """A data set as it is stored: uint8 images `[N, H, W, C]` and int32 labels `[N]` of both splits, K classes.
+
+    One of `LOADERS` may have the rows of a table instead of images, float32 `[N, d]`.
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -51,3 +55,14 @@ def digits() -> Raw:
     order = np.random.default_rng(0).permutation(len(labels))
     test, train = order[:_DIGITS_TEST], order[_DIGITS_TEST:]
     return Raw(images[train], labels[train], images[test], labels[test], 10)
+
+
+def breast_cancer() -> Raw:
+    """The 569 rows of 30 numbers of scikit-learn's breast cancer table: 400 to train on and 169 to test, 2 classes."""
+    from sklearn.datasets import load_breast_cancer  # noqa: PLC0415 - as for the digits
+
+    table, labels = load_breast_cancer(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    test, train = order[:_BREAST_CANCER_TEST], order[_BREAST_CANCER_TEST:]
+    table, labels = table.astype(np.float32), labels.astype(np.int32)
+    return Raw(table[train], labels[train], table[test], labels[test], 2)

@@ -61,11 +61,19 @@ def split(raw: Raw, *, train_size: int | None = None, label_noise: float = 0.0, 
 
 
 def _statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of every channel `[C]`, in float64 from exact integer sums."""
+    """Mean and standard deviation of every channel, or column, `[C]`, in float64; of images from exact integer sums."""
     channels = images.reshape(-1, images.shape[-1])
+    if images.dtype != np.uint8:
+        deviation = channels.std(axis=0, dtype=np.float64)
+        return _as_float32(channels.mean(axis=0, dtype=np.float64), deviation)
     count = len(channels)
     counts = [np.bincount(channels[:, c], minlength=256).astype(np.float64) for c in range(channels.shape[1])]
     values = np.arange(256, dtype=np.float64)
     mean = np.array([(values * n).sum() / count for n in counts])
     var = np.array([(np.square(values - m) * n).sum() / count for n, m in zip(counts, mean, strict=True)])
-    return mean.astype(np.float32), np.sqrt(np.where(var > 0, var, 1.0)).astype(np.float32)
+    return _as_float32(mean, np.sqrt(var))
+
+
+def _as_float32(mean: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in float32; a deviation of 0, of a constant, is 1."""
+    return mean.astype(np.float32), np.where(deviation > 0, deviation, 1.0).astype(np.float32)

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from prunegen_jax.compute.checks import check_network
 from prunegen_jax.measures import (
     clustering,
     curvature,
@@ -119,10 +120,12 @@ def measure(
         The estimates, by name.
 
     Raises:
-        ValueError: for an unknown name, or an unknown option of a measure.
+        ValueError: for an unknown name, an unknown option of a measure, or a network or data set that is not one for
+            classification.
     """
     selected = select(names)
     check_options(options or {})
+    check_network(model.apply, model.params, model.train)
     key = jax.random.key(0) if key is None else key
     return {name: _estimate(name, model, key, dict((options or {}).get(name, {}))) for name in selected}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from prunegen_jax.compute.options import check_at_least, check_choice, check_positive
 from prunegen_jax.measures.estimates import normalized_estimate
-from prunegen_jax.types import Estimate, History, Measure, TrainedModel, not_applicable
+from prunegen_jax.types import Estimate, History, Measure, NotApplicableError, TrainedModel, not_applicable
 
 THRESHOLDS = (1.0, 0.5, 0.1, 0.05, 0.01)  # nats; every hitting time's `details` list all of them
 DECAYS = {"sum": 0.999, "recursive": 0.1}
@@ -98,7 +98,10 @@ def updates_to_target(
     model: TrainedModel, key: jax.Array, *, unit: str = "updates", interpolate: bool = True
 ) -> Estimate:
     """Hitting time of the training's own target loss, see `hitting_time`; +inf if it was never reached (censored)."""
-    return _hitting(model, (_history(model).target,), unit, interpolate)
+    target = _history(model).target
+    if target <= 0.0:
+        raise NotApplicableError("needs a target loss in the history: its training did not stop at a loss")
+    return _hitting(model, (target,), unit, interpolate)
 
 
 def updates_to_loss(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import numpy as np
 
+from prunegen_jax.compute.checks import check_network
 from prunegen_jax.networks.reading import read
 from prunegen_jax.pruning.masks import Prunable
-from prunegen_jax.types import Apply, Dataset, PyTree
+from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
 
 
 def select_prunable(prunable: Prunable, apply: Apply, params: PyTree, data: Dataset) -> Prunable:
@@ -16,8 +17,9 @@ def select_prunable(prunable: Prunable, apply: Apply, params: PyTree, data: Data
     Embeddings, biases and normalization are not kernels; kernels inside loops are.
 
     Raises:
-        ValueError: if the program has no kernel.
+        ValueError: if the program has no kernel, or network or data set are not for classification.
     """
+    check_network(as_partial(apply), params, data)
     if prunable != "kernels":
         return prunable
     inputs, _ = jax.eval_shape(data.take, jax.ShapeDtypeStruct((1,), np.int32))

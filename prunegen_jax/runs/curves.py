@@ -68,11 +68,12 @@ def compute(folder: epath.Path, existing: Record, *, data_dir: str | None = None
     if existing.status == "diverged":
         raise ValueError("the network diverged")
     from prunegen_jax import pruning  # noqa: PLC0415 - it imports JAX, which the rest of the report does without
+    from prunegen_jax.measures.structure import select_network  # noqa: PLC0415 - likewise
     from prunegen_jax.runs import restore  # noqa: PLC0415 - likewise
 
     options = _options(existing)
     model = restore.load_model(folder, existing.name, data_dir=data_dir, cache_dir=cache_dir)
-    model = model.folded if options.get("fold") and model.folded is not None else model
+    model = select_network(model, fold=options.get("fold", False))
     curve = pruning.pruned_loss_curve(
         model.apply, model.params, model.train, **{k: v for k, v in options.items() if k != "fold"}
     )

@@ -116,8 +116,8 @@ def test_report_is_made_again(workdir, capsys):
 
 def test_what_does_not_fit_is_one_sentence(tmp_path, capsys):
     for arguments, sentence in (
-        ([], "a command is missing; choose among run, judge, report"),
-        (["jugde"], "unknown command 'jugde'; choose among run, judge, report"),
+        ([], "a command is missing; choose among run, measure, judge, report"),
+        (["jugde"], "unknown command 'jugde'; choose among run, measure, judge, report"),
         (["report", str(tmp_path)], f"{tmp_path} "),
         (["judge", "nothing.csv"], "there is no file 'nothing.csv'"),
     ):
@@ -148,7 +148,7 @@ def test_a_terminal_obeys_no_file(workdir, monkeypatch, capsys):
 def test_help_and_version(capsys):
     assert console.main(["--help"]) == 0
     told = capsys.readouterr().out
-    assert all(f"prunegen {command} " in told for command in ("run", "judge", "report"))
+    assert all(f"prunegen {command} " in told for command in ("run", "measure", "judge", "report"))
     assert console.main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == prunegen_jax.__version__
 

@@ -258,7 +258,7 @@ def test_clear_errors(tfds_dir, tmp_path):
         data.split(raw, train_size=1001)
     with pytest.raises(ValueError, match=r"data\.label_noise=1.5 must lie between 0 and 1"):
         data.split(raw, label_noise=1.5)
-    with pytest.raises(ValueError, match=r"data\.name='cifar11' is not known; choose 'digits' or"):
+    with pytest.raises(ValueError, match=r"data\.name='cifar11' is not known; choose 'digits', 'breast_cancer' or"):
         data.load("cifar11")
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         data.load("cifar10", dir=str(tmp_path / "nowhere"))

@@ -1,0 +1,237 @@
+"""`prunegen measure FILE.py`: measures of one trained network, which a Python file returns from `get_model()`."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import sys
+import time
+import traceback
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from prunegen_jax.compute.checks import check_network
+from prunegen_jax.compute.evaluation import loss_and_accuracy
+from prunegen_jax.measures import MEASURES, check_options, measure, select
+from prunegen_jax.runs import files
+from prunegen_jax.runs.tables.text_files import readable
+from prunegen_jax.types import Estimate, TrainedModel
+
+COLUMNS = ("name", "value", "sem", "status", "reason")
+_EXAMPLE = """example of a file:
+
+  from prunegen_jax import Dataset, TrainedModel
+
+  def get_model():
+      return TrainedModel.from_linen(module, variables, Dataset(inputs, labels))"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        """One sentence on stderr and a non-zero exit, without the usage in front of it."""
+        self.exit(2, f"{message}; see --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options."""
+    p = _Parser(
+        prog="prunegen measure",
+        description="Measures of one trained network, printed as a table.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("file", help="a Python file that defines get_model() -> TrainedModel; it is run")
+    p.add_argument("--measures", default="fast", help="fast, all, or names separated by commas (default fast)")
+    p.add_argument(
+        "--options", action="append", default=[], metavar="MEASURE.OPTION=VALUE",
+        help="an option of a measure, for example prunability.beta=0.2; may be given several times",
+    )  # fmt: skip
+    p.add_argument("--csv", metavar="FILE", help="write the table as CSV")
+    p.add_argument("--json", metavar="FILE", help="write the table as JSON, with the details of each measure")
+    p.add_argument("--seed", type=int, default=0, help="of the measures that sample (default 0)")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures a network, prints and writes the table.
+
+    Args:
+        arguments: the command line; None for the process's own.
+
+    Returns:
+        The exit status: 0; 1 if a measure failed; 2 after one sentence on stderr about a wrong input.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        for path in (options.csv, options.json):
+            _check_output(path)
+        module = _load(options.file)
+        names = select(options.measures if options.measures in {"fast", "all"} else options.measures.split(","))
+        by_measure = parse_options(options.options)
+        check_options(by_measure)
+        _check_used(by_measure, names)
+        model = _get_model(module, options.file)
+        _print_estimate(model, names)
+        estimates = _measure(model, names, by_measure, options.seed)
+        print("\n" + readable_table(estimates))
+        _write(options, model, estimates, by_measure)
+    except (ValueError, OSError) as error:
+        print(readable(str(error)), file=sys.stderr)
+        return 2
+    return int(any(estimate.status == "failed" for estimate in estimates.values()))
+
+
+def parse_options(entries: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Options of measures from words such as "prunability.beta=0.2"; values are Python literals, else text.
+
+    Raises:
+        ValueError: for a word of another form.
+    """
+    by_measure: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        target, equals, text = entry.partition("=")
+        name, dot, option = target.partition(".")
+        if not (name and dot and option and equals):
+            raise ValueError(f"--options is {entry!r}; it must look like MEASURE.OPTION=VALUE, prunability.beta=0.2")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        by_measure.setdefault(name, {})[option] = value
+    return by_measure
+
+
+def readable_table(estimates: Mapping[str, Estimate]) -> str:
+    """The estimates as lines of text, one measure each."""
+    rows = [COLUMNS]
+    for name, estimate in estimates.items():
+        sem = "" if estimate.sem is None else f"{estimate.sem:.2g}"
+        value = f"{estimate.value:.6g}" if estimate.status == "ok" else ""
+        rows.append((name, value, sem, estimate.status.replace("_", " "), estimate.reason))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS) - 1)]
+    lines = []
+    for name, value, sem, status, reason in rows:
+        numbers = f"{value.rjust(widths[1])}  {sem.rjust(widths[2])}"
+        lines.append(f"{name.ljust(widths[0])}  {numbers}  {status.ljust(widths[3])}  {reason}".rstrip())
+    return "\n".join(readable(line) for line in lines)
+
+
+def _load(path: str) -> types.ModuleType:
+    """The Python file, run; files beside it can be imported by it."""
+    if not os.path.isfile(path):
+        raise ValueError(f"{path!r} is not a file; give a Python file that defines get_model()")
+    module = types.ModuleType("prunegen_network")
+    module.__file__ = path
+    sys.modules[module.__name__] = module  # dataclasses look for the module of a class
+    folder = str(pathlib.Path(path).resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        code = compile(pathlib.Path(path).read_bytes(), path, "exec")
+        exec(code, module.__dict__)
+    except Exception as error:  # of the person's own code: its traceback says where
+        traceback.print_exc()
+        raise ValueError(f"{path} raised {type(error).__name__}") from error
+    if not callable(getattr(module, "get_model", None)):
+        raise ValueError(f"{path} does not define get_model(), which must return a TrainedModel; see --help")
+    return module
+
+
+def _get_model(module: types.ModuleType, path: str) -> TrainedModel:
+    try:
+        model = module.get_model()
+    except Exception as error:  # as in _load
+        traceback.print_exc()
+        raise ValueError(f"get_model() of {path} raised {type(error).__name__}") from error
+    if not isinstance(model, TrainedModel):
+        raise ValueError(f"get_model() of {path} returned {type(model).__name__}, not a prunegen_jax.TrainedModel")
+    check_network(model.apply, model.params, model.train)
+    return model
+
+
+def _check_used(by_measure: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in by_measure:
+        if name not in names:
+            raise ValueError(f"--options gives an option of {name}, which --measures does not name")
+
+
+def _check_output(path: str | None) -> None:
+    if path is not None and (not path or os.path.isdir(path)):
+        raise ValueError(f"{path!r} is not a name for a file")
+
+
+def _print_estimate(model: TrainedModel, names: Sequence[str]) -> None:
+    """Says what is measured, and how long it takes: passes over the data times the seconds of one, timed here."""
+    loss_and_accuracy(model.apply, model.params, model.train)  # compiles
+    begin = time.perf_counter()
+    loss, accuracy = loss_and_accuracy(model.apply, model.params, model.train)
+    seconds = time.perf_counter() - begin
+    rows = [MEASURES[name] for name in names]
+    passes = sum(row.cost for row in rows if all(getattr(model, field) is not None for field in row.needs))
+    print(f"{model!r}: training loss {loss:.4g}, accuracy {accuracy:.2%}")
+    print(
+        f"{len(names)} measures: about {passes:.0f} passes over the training set of {seconds:.2g} s each, "
+        f"{_duration(passes * seconds)}, and compilation (seconds each, once)",
+        flush=True,
+    )
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 1 else "less than a second"
+
+
+def _measure(
+    model: TrainedModel, names: Sequence[str], by_measure: Mapping[str, Mapping[str, Any]], seed: int
+) -> dict[str, Estimate]:
+    estimates: dict[str, Estimate] = {}
+    with tqdm(total=len(names), unit="measure", file=sys.stderr, leave=False, disable=None) as bar:
+        for name in names:
+            bar.set_postfix_str(name)
+            options = {name: by_measure[name]} if name in by_measure else {}
+            estimates |= measure(model, [name], key=jax.random.key(seed), options=options)
+            bar.update()
+    return estimates
+
+
+def _write(
+    options: argparse.Namespace,
+    model: TrainedModel,
+    estimates: Mapping[str, Estimate],
+    by_measure: Mapping[str, Mapping[str, Any]],
+) -> None:
+    if options.csv:
+        with files.atomic(options.csv) as file:
+            file.write(_csv(estimates).encode())
+    if options.json:
+        rows = {name: dataclasses.asdict(e) | {"options": by_measure.get(name, {})} for name, e in estimates.items()}
+        content = files.plain({"network": model.name, "seed": options.seed, "measures": rows})
+        with files.atomic(options.json) as file:
+            file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    for path in filter(None, (options.csv, options.json)):
+        print(f"wrote {path}")
+
+
+def _csv(estimates: Mapping[str, Estimate]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, estimate in estimates.items():
+        # A spreadsheet runs a text that begins so as a formula.
+        reason = f"'{estimate.reason}" if estimate.reason[:1] in {"=", "+", "-", "@"} else estimate.reason
+        sem = "" if estimate.sem is None else repr(float(estimate.sem))
+        writer.writerow((name, repr(float(estimate.value)), sem, estimate.status, reason))
+    return buffer.getvalue()

@@ -1,0 +1,192 @@
+"""Checks of a network and its examples before anything is computed: each error says what to give instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prunegen_jax.compute import trees
+
+_STATISTICS = {"mean", "var", "running_mean", "running_var"}
+_CLASSMETHODS = {
+    "a Flax Linen module": "TrainedModel.from_linen(module, variables, train)",
+    "an NNX module": "TrainedModel.from_nnx(model, train)",
+    "an Equinox module": "TrainedModel.from_equinox(model, train)",
+}
+
+
+def library_of(value: Any) -> str:
+    """What kind of module a value is ("an NNX module", for example), "" if it is none; imports no library."""
+    for base in type(value).__mro__:
+        package = base.__module__
+        if base.__name__ != "Module":
+            continue
+        if package.startswith("flax.linen"):
+            return "a Flax Linen module"
+        if package.startswith("flax.nnx"):
+            return "an NNX module"
+        if package.startswith("torch.nn"):
+            return "a PyTorch module"
+        own = type(value).__module__
+        is_wrapper = own.startswith("equinox.") and not own.startswith("equinox.nn")  # of eqx.filter_jit, for example
+        if package.startswith("equinox") and not is_wrapper:
+            return "an Equinox module"
+    return ""
+
+
+def advice_for(kind: str) -> str:
+    """What to do with a module of the kind that `library_of` returned."""
+    if kind == "a PyTorch module":
+        return "port its weights to a JAX network, see docs/bring_your_own.md"
+    return f"use {_CLASSMETHODS[kind]}"
+
+
+def check_function(function: Any) -> None:
+    """Checks that a network is a function of (params, inputs).
+
+    Raises:
+        ValueError: if it is a module of a library, which has its parameters inside or elsewhere.
+        TypeError: if it cannot be called.
+    """
+    kind = library_of(function)
+    if kind:
+        raise ValueError(
+            f"apply is {kind} ({type(function).__name__}), not a function of (params, inputs): {advice_for(kind)}"
+        )
+    if not callable(function):
+        raise TypeError(f"apply is {type(function).__name__}, not a function of (params, inputs)")
+
+
+def check_no_lists(**arrays: Any) -> None:
+    """Checks that values, given by name, are not lists.
+
+    Raises:
+        ValueError: for the first that is.
+    """
+    for name, value in arrays.items():
+        if isinstance(value, list):
+            raise ValueError(f"{name} are a list, not an array: give jnp.asarray({name})")
+
+
+def check_params(params: Any, init_params: Any = None) -> None:
+    """Checks parameters, and parameters before training.
+
+    Raises:
+        ValueError: if there are running statistics among them, or `init_params` has another structure or other shapes.
+    """
+    for path, _ in jax.tree_util.tree_leaves_with_path(params):
+        name = "/".join(trees.path_names(path))
+        if "batch_stats" in name or name.rpartition("/")[2] in _STATISTICS:
+            raise ValueError(
+                f"params holds the running statistics {name!r}, which are not parameters: give the parameters "
+                "alone and bind the statistics, functools.partial(apply, batch_stats)"
+            )
+    if init_params is not None and jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, init_params):
+        raise ValueError("init_params must have the structure and the shapes of params; they have others")
+
+
+def check_examples(inputs: Any, labels: Any) -> None:
+    """Checks that inputs and labels are arrays of one length, and the labels class numbers.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    for name, value in (("inputs", inputs), ("labels", labels)):
+        if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+            raise ValueError(f"{name} are a {type(value).__name__}, not an array: give jnp.asarray({name})")
+        if not isinstance(value.dtype, np.dtype):
+            raise ValueError(f"{name} are a {type(value).__name__} of dtype {value.dtype}: give a NumPy or JAX array")
+    if len(labels.shape) == 2 and labels.shape[1] > 1:
+        raise ValueError(f"labels have the shape {labels.shape}, one-hot perhaps: give class numbers, argmax(axis=1)")
+    if len(labels.shape) != 1:
+        raise ValueError(f"labels have the shape {labels.shape}, not [N]: one class number for each example")
+    if labels.dtype.kind not in "iu":
+        advice = "regression is not supported" if labels.dtype.kind != "b" else "booleans are no class numbers"
+        raise ValueError(
+            f"labels are {labels.dtype}, but measures are for classification only ({advice}): give class numbers "
+            "0 to K - 1, labels.astype(int)"
+        )
+    if not inputs.shape or inputs.shape[0] != labels.shape[0]:
+        raise ValueError(f"inputs have the shape {inputs.shape}, but there are {labels.shape[0]} labels")
+
+
+def check_network(apply: Any, params: Any, data: Any, *, needs_call: bool = False) -> None:
+    """Checks a data set, and by abstract evaluation that a network makes logits `[n, K]` of its inputs.
+
+    Args:
+        apply: (params, inputs [n, ...]) → logits [n, K], a `jax.tree_util.Partial`; programs of equal shape are traced
+            once.
+        params: the parameters.
+        data: a `Dataset`.
+        needs_call: whether other errors of `apply` are raised too, with the advice to give `call=`; else they are left
+            to what calls it next.
+
+    Raises:
+        ValueError: if the data set is not one for classification, or the network does not return logits `[n, K]` with
+            K ≥ 2, or takes inputs of another type.
+    """
+    if not hasattr(data, "take") or not hasattr(data, "labels"):
+        raise ValueError(f"the training set is a {type(data).__name__}: give Dataset(inputs, labels)")
+    check_examples(data.inputs, data.labels)
+    examples = min(2, len(data.labels))
+    inputs, _ = jax.eval_shape(data.take, jax.ShapeDtypeStruct((examples,), np.int32))
+    try:
+        logits = _call.eval_shape(apply, params, inputs)
+    except Exception as error:  # whatever the network raises
+        _explain_dtype(apply, params, inputs, error)
+        if needs_call:
+            line = (str(error).strip() or "no message").splitlines()[0]
+            raise ValueError(
+                f"the network cannot be called in evaluation mode on inputs {inputs.dtype}{list(inputs.shape)} "
+                f"({type(error).__name__}: {line}); give a function that calls it, call=..."
+            ) from error
+        return
+    _check_logits(logits, examples, data.labels)
+
+
+@jax.jit
+def _call(apply: Any, params: Any, inputs: jax.Array) -> Any:
+    return apply(params, inputs)
+
+
+def _explain_dtype(apply: Any, params: Any, inputs: jax.ShapeDtypeStruct, error: Exception) -> None:
+    """Raises a ValueError if the network works on inputs of another type, floats for integers or the reverse."""
+    is_float = jnp.issubdtype(inputs.dtype, jnp.floating)
+    try:
+        other = jax.ShapeDtypeStruct(inputs.shape, np.int32 if is_float else np.float32)
+        _call.eval_shape(apply, params, other)
+    except Exception:  # another type does not help
+        return
+    if is_float:
+        raise ValueError(
+            f"inputs are {inputs.dtype}, but the network takes integers (token ids): give inputs.astype(int), and "
+            "Dataset without mean and std"
+        ) from error
+    raise ValueError(
+        f"inputs are {inputs.dtype}, but the network takes floats: give Dataset(inputs, labels, mean, std), or what "
+        "the network was trained on, inputs.astype(float)"
+    ) from error
+
+
+def _check_logits(logits: Any, examples: int, labels: Any) -> None:
+    if not hasattr(logits, "shape"):
+        raise ValueError(f"the network returns a {type(logits).__name__}: return the logits [n, K] alone")
+    if logits.shape in ((examples,), (examples, 1)):
+        raise ValueError(
+            f"the network returns {list(logits.shape)} for {examples} examples, one logit each: measures need K ≥ 2 "
+            "logits. For two classes return jnp.stack([jnp.zeros_like(z), z], axis=-1) of the logit z [n]; "
+            "regression is not supported"
+        )
+    if len(logits.shape) != 2 or logits.shape[0] != examples:
+        raise ValueError(f"the network returns {list(logits.shape)} for {examples} examples, not logits [n, K]")
+    if isinstance(labels, jax.core.Tracer) or not isinstance(labels, np.ndarray | jax.Array) or not len(labels):
+        return
+    values = np.asarray(labels)
+    if values.min() < 0 or values.max() >= logits.shape[1]:
+        raise ValueError(
+            f"labels lie between {values.min()} and {values.max()}, but the network has {logits.shape[1]} logits: "
+            f"give class numbers 0 to {logits.shape[1] - 1}"
+        )

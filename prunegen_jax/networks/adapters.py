@@ -1,0 +1,287 @@
+"""A `TrainedModel` of a network written with Flax Linen, Flax NNX or Equinox, in evaluation mode.
+
+Each network becomes one function of (bound arrays, params, inputs) that is equal for networks of equal shape, so that
+they share their compiled programs. Everything that is not a parameter, running statistics above all, is bound.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import nnx
+
+from prunegen_jax.compute.checks import advice_for, check_network, library_of
+from prunegen_jax.types import Dataset, History, Partial, PyTree, TrainedModel
+
+# Arguments of a module's call, or fields of a Linen module, that switch evaluation mode on → their value then.
+EVALUATION = {
+    "train": False,
+    "training": False,
+    "is_training": False,
+    "deterministic": True,
+    "use_running_average": True,
+    "inference": True,
+}
+_RECORDED = {"params", "intermediates", "perturbations"}  # collections of Linen that are not state
+Call = Callable[..., jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    """A network in parts.
+
+    Attributes:
+        function: (bound, params, inputs) → logits.
+        params: the parameters.
+        bound: all other arrays.
+    """
+
+    function: Callable[..., jax.Array]
+    params: PyTree
+    bound: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class _Static:
+    """A value that does not change, compared by what it is, or by its identity if it has no hash."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Static) or type(self.value) is not type(other.value):
+            return False
+        return self.value is other.value or (_has_hash(self.value) and self.value == other.value)
+
+    def __hash__(self) -> int:
+        return hash(self.value) if _has_hash(self.value) else id(self.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class _LinenFunction:
+    module: _Static
+    mode: tuple[tuple[str, bool], ...]
+    call: Call | None
+
+    def __call__(self, collections: PyTree, params: PyTree, inputs: jax.Array) -> jax.Array:
+        variables = {"params": params, **collections}
+        if self.call is not None:
+            return self.call(self.module.value, variables, inputs)
+        return self.module.value.apply(variables, inputs, **dict(self.mode))
+
+
+@dataclasses.dataclass(frozen=True)
+class _NnxFunction:
+    graph: Any
+    mode: tuple[tuple[str, bool], ...]
+    call: Call | None
+
+    def __call__(self, state: PyTree, params: PyTree, inputs: jax.Array) -> jax.Array:
+        model = nnx.merge(self.graph, params, state)
+        return model(inputs, **dict(self.mode)) if self.call is None else self.call(model, inputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _EquinoxFunction:
+    tree: Any
+    leaves: tuple[_Static, ...]
+    mode: tuple[tuple[str, Any], ...]
+    call: Call | None
+
+    def __call__(self, bound: tuple[PyTree, PyTree], params: PyTree, inputs: jax.Array) -> jax.Array:
+        import equinox as eqx  # noqa: PLC0415 - an extra
+
+        arrays, state = bound
+        static = jax.tree.unflatten(self.tree, [leaf.value for leaf in self.leaves])
+        model = eqx.combine(params, arrays, static)
+
+        def one(example: jax.Array, state: PyTree) -> jax.Array:
+            given = (example,) if state is None else (example, state)
+            if self.call is not None:
+                return self.call(model, *given)
+            result = model(*given, **dict(self.mode))
+            return result if state is None else result[0]
+
+        return jax.vmap(one, in_axes=(0, None))(inputs, state)
+
+
+def from_linen(
+    module: nn.Module,
+    variables: Mapping[str, PyTree],
+    train: Dataset,
+    initial: Mapping[str, PyTree] | None,
+    first_epoch: Mapping[str, PyTree] | None,
+    history: History | None,
+    call: Call | None,
+    name: str,
+) -> TrainedModel:
+    """See `TrainedModel.from_linen`."""
+    _check_kind(module, "a Flax Linen module", "from_linen")
+    mode, module = _mode(type(module).__call__), _in_evaluation_mode(module)
+    function = _LinenFunction(_Static(module), mode if call is None else (), call)
+
+    def split(variables: Any, argument: str) -> _Split:
+        collections = _check_variables(variables, argument)
+        bound = {key: value for key, value in collections.items() if key not in _RECORDED}
+        return _Split(function, collections["params"], bound)
+
+    early = None if first_epoch is None else split(first_epoch, "first_epoch")
+    start = None if initial is None else split(initial, "initial")
+    return _trained_model(split(variables, "variables"), train, start, early, history, name)
+
+
+def from_nnx(
+    model: nnx.Module,
+    train: Dataset,
+    initial: nnx.Module | None,
+    first_epoch: nnx.Module | None,
+    history: History | None,
+    call: Call | None,
+    name: str,
+) -> TrainedModel:
+    """See `TrainedModel.from_nnx`."""
+
+    def split(model: nnx.Module | None) -> _Split | None:
+        if model is None:
+            return None
+        _check_kind(model, "an NNX module", "from_nnx")
+        mode = () if call is not None else _mode(type(model).__call__)
+        copy = nnx.clone(model)
+        copy.eval()
+        graph, params, state = nnx.split(copy, nnx.Param, ...)
+        return _Split(_NnxFunction(graph, mode, call), _as_arrays(nnx.to_pure_dict(params)), state)
+
+    return _trained_model(split(model), train, split(initial), split(first_epoch), history, name)
+
+
+def from_equinox(
+    model: Any,
+    train: Dataset,
+    state: Any,
+    initial: Any,
+    first_epoch: Any,
+    history: History | None,
+    call: Call | None,
+    name: str,
+) -> TrainedModel:
+    """See `TrainedModel.from_equinox`."""
+    import equinox as eqx  # noqa: PLC0415 - an extra
+
+    def split(model: Any, state: Any) -> _Split:
+        _check_kind(model, "an Equinox module", "from_equinox")
+        mode = () if call is not None else _mode(type(model).__call__, others={"key": None})
+        params, rest = eqx.partition(_as_arrays(eqx.nn.inference_mode(model)), eqx.is_inexact_array)
+        arrays, static = eqx.partition(rest, eqx.is_array)
+        leaves, tree = jax.tree.flatten(static)
+        function = _EquinoxFunction(tree, tuple(map(_Static, leaves)), mode, call)
+        return _Split(function, params, (arrays, state))
+
+    def pair(given: Any) -> _Split | None:
+        if given is None:
+            return None
+        if isinstance(given, tuple):
+            return split(*given)
+        return split(given, None) if state is None else dataclasses.replace(split(given, None), bound=None)
+
+    return _trained_model(split(model, state), train, pair(initial), pair(first_epoch), history, name)
+
+
+def _trained_model(
+    final: _Split,
+    train: Dataset,
+    initial: _Split | None,
+    first_epoch: _Split | None,
+    history: History | None,
+    name: str,
+) -> TrainedModel:
+    """The trained network of its parts.
+
+    Raises:
+        ValueError: if `initial` or `first_epoch` is a network of another shape, or has no statistics where it needs
+            them.
+    """
+    for argument, other in (("initial", initial), ("first_epoch", first_epoch)):
+        if other is not None and other.function != final.function:
+            raise ValueError(f"{argument} is not the same network: give a copy of it from before or during training")
+    start = {} if initial is None else {"init_params": initial.params}
+    if initial is not None and _same_shapes(initial.bound, final.bound):
+        start["init_apply"] = Partial(initial.function, initial.bound)
+    elif initial is not None and jax.tree.leaves(initial.bound):
+        raise ValueError("initial has statistics of other shapes than the trained network")
+    early = None
+    if first_epoch is not None:
+        if not _same_shapes(first_epoch.bound, final.bound):
+            raise ValueError("first_epoch needs its own statistics (batch_stats or state): give all of it")
+        apply = Partial(first_epoch.function, first_epoch.bound)
+        early = TrainedModel(apply, first_epoch.params, train, name=name, **start)
+    apply = Partial(final.function, final.bound)
+    model = TrainedModel(apply, final.params, train, history=history, first_epoch=early, name=name, **start)
+    check_network(model.apply, model.params, train, needs_call=True)
+    return model
+
+
+def _mode(function: Callable[..., Any], others: Mapping[str, Any] | None = None) -> tuple[tuple[str, Any], ...]:
+    """The keywords that switch evaluation mode on, found in the signature of a call; and `others` without default."""
+    parameters = inspect.signature(function).parameters
+    found = [(name, value) for name, value in EVALUATION.items() if name in parameters]
+    required = [p.name for p in parameters.values() if p.default is p.empty]
+    return (*found, *((name, value) for name, value in (others or {}).items() if name in required))
+
+
+def _in_evaluation_mode(module: nn.Module) -> nn.Module:
+    """A Linen module whose own fields (`deterministic`, `train`, ...) say evaluation."""
+    fields = {field.name for field in dataclasses.fields(module)}
+    changed = {name: value for name, value in EVALUATION.items() if name in fields}
+    return module.clone(**changed) if changed else module
+
+
+def _check_variables(variables: Any, argument: str) -> dict[str, PyTree]:
+    """The collections of a Linen network, as plain dictionaries of arrays."""
+    if not isinstance(variables, Mapping):
+        raise ValueError(
+            f"{argument} is {type(variables).__name__}: a Linen module holds no parameters, so give what module.init "
+            "returned and training changed, {'params': ..., 'batch_stats': ...}"
+        )
+    if "params" not in variables:
+        keys = ", ".join(map(str, variables)) or "nothing"
+        raise ValueError(f"{argument} has no 'params' (it has {keys}): give {{'params': params, ...}}")
+    plain = nn.meta.unbox(dict(variables))
+    return {key: _as_arrays(_as_dict(value)) for key, value in plain.items()}
+
+
+def _as_dict(tree: PyTree) -> PyTree:
+    return {key: _as_dict(value) for key, value in tree.items()} if isinstance(tree, Mapping) else tree
+
+
+def _as_arrays(tree: PyTree) -> PyTree:
+    """NumPy arrays as JAX arrays."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, tree)
+
+
+def _check_kind(value: Any, kind: str, function: str) -> None:
+    actual = library_of(value)
+    if actual == kind:
+        if isinstance(value, type):
+            raise ValueError(f"{function} takes {kind}, not the class {value.__name__}: make one")
+        return
+    advice = f": {advice_for(actual)}" if actual else ""
+    raise ValueError(f"{function} takes {kind}, not {actual or type(value).__name__}{advice}")
+
+
+def _same_shapes(a: PyTree, b: PyTree) -> bool:
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (a, b)]
+    return jax.tree.structure(a) == jax.tree.structure(b) and shapes[0] == shapes[1]
+
+
+def _has_hash(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
