@@ -75,10 +75,11 @@ def pac_bayes_dropout(
     check_choice("prior", prior, ("zero", "init"))
     _check(rates, sigmas, lambdas, clip, confidence, draws)
     network = structure.select_network(model, fold=fold)
-    if left := (*structure.normalized_kernels(network), *structure.affine_leftovers(network)):
-        return not_applicable(
-            f"needs a network without normalization layers, all of whose parameters are weights; one is at {left[0]}"
-        )
+    needs = "needs a network without normalization layers, all of whose parameters are weights"
+    if behind := structure.normalized_kernels(network):
+        return not_applicable(f"{needs}; one is behind {behind[0]}: fold them (fold=True)")
+    if left := structure.affine_leftovers(network):
+        return not_applicable(f"{needs}; {left[0]} scales or shifts what is not the output of one layer")
     if prior == "init" and network.init_params is None:
         return structure.NO_INITIAL_WEIGHTS
     centre = network.init_params if prior == "init" else jax.tree.map(jnp.zeros_like, network.params)
