@@ -248,7 +248,7 @@ def as_partial(function: Callable[..., Any]) -> Partial:
     return Partial(with_convolutions(function), *args, **keywords)
 
 
-class NotApplicableError(Exception):
+class NotApplicableError(ValueError):
     """Raised by a measure's parts where the network lacks what it needs; the measure answers "not applicable"."""
 
 

@@ -18,17 +18,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from prunegen_jax.compute.convolutions import patches_conv, planes_conv
+from prunegen_jax.compute.layouts import Axes, Broadcast, Stored, Value, as_dtype, as_written, in_order, is_plain, rank
 
-Axes = tuple[int, ...]
 FORMS = ("auto", "planes", "patches", "xla")
 
 # Operations that act on each entry alone. Their parameters name no axis and no shape.
@@ -40,23 +39,6 @@ _ELEMENTWISE = {
 }  # fmt: skip
 _REDUCTIONS = {"reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum"}
 
-
-class Stored(NamedTuple):
-    """A value stored with its axes in another order: axis i of `array` is axis `order[i]` of the value."""
-
-    array: jax.Array
-    order: Axes
-
-
-class _Broadcast(NamedTuple):
-    """A `broadcast_in_dim` that is made once the layout of its neighbours is known."""
-
-    operand: jax.Array
-    shape: tuple[int, ...]
-    axes: Axes
-
-
-Value = Any  # jax.Array, Stored or _Broadcast
 
 # Name of a jitted function → the same function of stored values: for functions of this package that are opaque to the
 # rules below (custom derivatives) but know their channel axis.
@@ -118,35 +100,6 @@ def with_convolutions(function: Callable[..., Any], form: str = "auto", *, vmapp
     return WithConvolutions(function, chosen)
 
 
-def as_written(value: Value) -> jax.Array:
-    """A value with its axes in the order of the model."""
-    if isinstance(value, Stored):
-        return lax.transpose(value.array, tuple(int(i) for i in np.argsort(value.order)))
-    if isinstance(value, _Broadcast):
-        return lax.broadcast_in_dim(value.operand, value.shape, value.axes)
-    return value
-
-
-def in_order(value: Value, order: Axes) -> jax.Array:
-    """A value with its axes in `order`; scalars stay as they are."""
-    if isinstance(value, Stored):
-        if value.order == order:
-            return value.array
-        return lax.transpose(value.array, tuple(value.order.index(axis) for axis in order))
-    if isinstance(value, _Broadcast):
-        places = [order.index(axis) for axis in value.axes]
-        sort = tuple(int(i) for i in np.argsort(places))
-        operand = value.operand if sort == tuple(range(len(sort))) else lax.transpose(value.operand, sort)
-        return lax.broadcast_in_dim(operand, tuple(value.shape[axis] for axis in order), sorted(places))
-    return lax.transpose(value, order) if jnp.ndim(value) else value
-
-
-def _rank(value: Value) -> int:
-    if isinstance(value, Stored):
-        return len(value.order)
-    return len(value.shape) if isinstance(value, _Broadcast) else jnp.ndim(value)
-
-
 def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Value], form: str) -> list[Value]:
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
 
@@ -166,8 +119,8 @@ def _evaluate_one(eqn: JaxprEqn, operands: list[Value], form: str) -> list[Value
         return [_convolve(eqn, *operands, form)]
     if name in ("jit", "pjit", "closed_call"):
         return _call(eqn, operands, form)
-    if name == "broadcast_in_dim" and len(operands) == 1 and len(params["shape"]) == 4 and _is_plain(operands[0]):
-        return [_Broadcast(operands[0], tuple(params["shape"]), tuple(params["broadcast_dimensions"]))]
+    if name == "broadcast_in_dim" and len(operands) == 1 and len(params["shape"]) == 4 and is_plain(operands[0]):
+        return [Broadcast(operands[0], tuple(params["shape"]), tuple(params["broadcast_dimensions"]))]
     order = next((value.order for value in operands if isinstance(value, Stored)), None)
     if order is None:
         return _bind(eqn, operands)
@@ -175,7 +128,7 @@ def _evaluate_one(eqn: JaxprEqn, operands: list[Value], form: str) -> list[Value
         return _branch(eqn, operands, order, form)
     if name == "custom_jvp_call" and _is_relu(params["call_jaxpr"].jaxpr):
         return [Stored(jax.nn.relu(operands[0].array), order)]
-    if name in _ELEMENTWISE and all(_rank(value) in (0, len(order)) for value in operands):
+    if name in _ELEMENTWISE and all(rank(value) in (0, len(order)) for value in operands):
         return [Stored(_rebind(eqn, [in_order(value, order) for value in operands]), order)]
     if name in _REDUCTIONS:
         return [_reduce(eqn, operands[0])]
@@ -200,10 +153,6 @@ _AXIS_PARAMETERS: dict[str, tuple[str, ...]] = {
     "pad": ("padding_config",),
     "slice": ("start_indices", "limit_indices", "strides"),
 }
-
-
-def _is_plain(value: Value) -> bool:
-    return not isinstance(value, Stored | _Broadcast)
 
 
 def _bind(eqn: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
@@ -250,12 +199,12 @@ def _branch(eqn: JaxprEqn, operands: list[Value], order: Axes, form: str) -> lis
             given = [x if o is None else Stored(x, o) for x, o in zip(arrays, orders, strict=True)]
             results = _evaluate(branch.jaxpr, branch.consts, given, form)
             pairs = zip(results, ranks, strict=True)
-            return [in_order(x, order) if rank == len(order) else as_written(x) for x, rank in pairs]
+            return [in_order(x, order) if size == len(order) else as_written(x) for x, size in pairs]
 
         return run
 
     results = lax.switch(as_written(index), [side(branch) for branch in eqn.params["branches"]], *arrays)
-    return [Stored(x, order) if rank == len(order) else x for x, rank in zip(results, ranks, strict=True)]
+    return [Stored(x, order) if size == len(order) else x for x, size in zip(results, ranks, strict=True)]
 
 
 def _convolve(eqn: JaxprEqn, inputs: Value, kernel: Value, form: str) -> Value:
@@ -279,11 +228,6 @@ def _convolve(eqn: JaxprEqn, inputs: Value, kernel: Value, form: str) -> Value:
 def _same_type(inputs: Value, kernel: Value, params: dict[str, Any]) -> bool:
     """Whether the result has the type of the inputs, as a plain matrix product has it."""
     return params["preferred_element_type"] in (None, jnp.result_type(as_dtype(inputs), as_dtype(kernel)))
-
-
-def as_dtype(value: Value) -> Any:
-    """The type of the entries of a value."""
-    return jnp.result_type(value[0] if not _is_plain(value) else value)
 
 
 def _is_relu(jaxpr: Jaxpr) -> bool:

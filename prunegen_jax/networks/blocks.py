@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from prunegen_jax.compute.planes import NAMED_RULES, Stored, Value
+from prunegen_jax.compute.layouts import Stored, Value
+from prunegen_jax.compute.planes import NAMED_RULES
 
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9
