@@ -88,7 +88,11 @@ def test_initial_weights_without_their_statistics_are_no_initial_network():
     """Distances of folded weights would be wrong; those of the weights as they are do not need the statistics."""
     model = trained("NNX CNN", complete=True)
     unknown = TrainedModel(model.apply, model.params, model.train, init_params=model.init_params)
-    for name in ("distance_from_initialization", "l2_distance_from_initialization", "spectral_bound_from_initialization"):
+    for name in (
+        "distance_from_initialization",
+        "l2_distance_from_initialization",
+        "spectral_bound_from_initialization",
+    ):
         estimate = measure(unknown, name)[name]
         assert estimate.status == "not_applicable", name
         assert "init_apply: the network with its statistics before training" in estimate.reason
