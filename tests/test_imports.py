@@ -49,6 +49,7 @@ LAZY = {
     ("prunegen_jax.cli.run", "prunegen_jax.runs.tables.text_files"): "needed for an error message alone",
     ("prunegen_jax.judging", "prunegen_jax.runs.tables.verdict_files"): "numerics import nothing that has files",
     ("prunegen_jax.runs.curves", "prunegen_jax.pruning"): "the rest of the report needs no JAX",
+    ("prunegen_jax.runs.curves", "prunegen_jax.measures.structure"): "the rest of the report needs no JAX",
     ("prunegen_jax.runs.curves", "prunegen_jax.runs.restore"): "the rest of the report needs no JAX",
     ("prunegen_jax.runs.pipeline", "prunegen_jax.report"): "plotting takes seconds to import",
     ("prunegen_jax.types", "prunegen_jax.networks.adapters"): "imports Flax, and this module",
