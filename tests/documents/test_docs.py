@@ -82,9 +82,6 @@ def test_every_page_is_listed():
     )
 
 
-# Files that docs/architecture.md names and that are still to be made; this list only gets shorter.
-
-
 def test_the_files_that_the_architecture_names_exist():
     text = (ROOT / "docs" / "architecture.md").read_text()
     named = set(re.findall(r"`([\w/]+/(?:\w+\.(?:py|html))?)`", text)) | set(re.findall(r"`(\w+\.py)`", text))
