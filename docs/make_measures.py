@@ -17,31 +17,31 @@ from prunegen_jax.types import Measure
 
 PAGE = pathlib.Path(__file__).parent / "measures.md"
 FAMILIES = {
-    "pruning": "How much of the network can go",
-    "size": "How large it is",
-    "norms": "Norms of the weights and products of them",
-    "margins": "How far the training examples are from a mistake",
-    "flatness": "How the loss rises around the weights",
-    "noise": "How the examples' gradients differ",
-    "speed": "How fast training was",
-    "beyond": "What came after",
+    "pruning": "Pruning: how much of the network can be removed",
+    "size": "Size of the network",
+    "norms": "Norms of the weights, and their products",
+    "margins": "Margins: how far the training examples are from being misclassified",
+    "flatness": "Flatness: how the loss rises around the weights",
+    "noise": "Noise: how the gradients of examples differ",
+    "speed": "Speed of training",
+    "beyond": "Other measures",
 }
 HEAD = """# The measures
 
-<!-- Written by docs/make_measures.py from prunegen_jax.MEASURES; a test holds it to that. -->
+<!-- Written by docs/make_measures.py from prunegen_jax.MEASURES; a test checks that they agree. -->
 
 The {count} rows of `prunegen_jax.MEASURES`, by family. The formula is the first paragraph of the function's docstring;
-`help(prunegen_jax.MEASURES["{example}"].function)` shows the whole of it, with options and errors.
+`help(prunegen_jax.MEASURES["{example}"].function)` shows all of it, with options and errors.
 
-* **sign** is what the source holds: + if a larger value should go with a larger generalization gap, − if a smaller one
-  should. Nothing is ever flipped.
-* **cost** is in passes over the training set, roughly; a gradient counts as three. Compiling comes on top, once per
-  shape of network.
-* **needs** names the optional fields of `TrainedModel` without which the answer is "not applicable".
-* **unchanged by** permuting hidden units (P), scaling a ReLU unit's incoming weights by c > 0 and its outgoing by 1/c
-  (N), doing so for a whole layer (L).
+* **sign** is what the source expects: + if a larger value should mean a larger generalization gap, − if a larger value
+  should mean a smaller gap. Values are never multiplied by it.
+* **cost** is in passes over the training set, roughly; a gradient counts as three. Compiling is extra, once per shape of
+  network.
+* **needs** names the optional fields of `TrainedModel` without which the measure is "not applicable".
+* **unchanged by** permuting hidden units (P), scaling a ReLU unit's incoming weights by c > 0 and its outgoing weights by
+  1/c (N), doing so for a whole layer (L).
 
-m is the number of training examples, W_l the kernel of layer l, w all kernels' entries, w⁰ and W_l⁰ the same before
+m is the number of training examples, W_l the kernel of layer l, w the entries of all kernels, w⁰ and W_l⁰ the same before
 training, ω the number of entries, d that of kernels, L̂ the cross-entropy on the training set in nats, f the logits, p
 their softmax, ℓ_i the loss of example i, H the Hessian of L̂, γ the margin, σ and α scales of perturbations.
 Numbers in parentheses after Jiang et al. 2020 are the equations of their appendix.
@@ -51,7 +51,7 @@ _LETTERS = {"permutation": "P", "neuron_scaling": "N", "layer_scaling": "L"}
 
 
 def page() -> str:
-    """The page as it should be."""
+    """The text of the page."""
     text = HEAD.format(count=len(MEASURES), example="prunability")
     for family in [*FAMILIES, *sorted({row.family for row in MEASURES.values()} - set(FAMILIES))]:
         rows = {name: row for name, row in MEASURES.items() if row.family == family}
@@ -81,7 +81,7 @@ def formula(function: Callable[..., Any]) -> str:
 
 
 def _mentioned() -> dict[str, str]:
-    """The functions that formulas name, as they name them, with their own first paragraphs; so on from those."""
+    """The functions that formulas mention, by the name used there, with their first paragraphs; recursively."""
     found: dict[str, str] = {}
     waiting = [row.function for row in MEASURES.values()]
     while waiting:
@@ -102,7 +102,7 @@ def _resolve(name: str, module: Any) -> Any:
 
 
 def _escaped(words: str) -> str:
-    """`words` as Markdown shows them: what could be taken for markup is escaped outside of code, pipes everywhere."""
+    """`words` as Markdown: characters with a meaning in Markdown are escaped outside of code, pipes everywhere."""
     parts = re.split(r"(`[^`]*`)", words)
     plain = [re.sub(r"([\\*<]|(?<!\w)_)", r"\\\1", part) if i % 2 == 0 else part for i, part in enumerate(parts)]
     return "".join(plain).replace("|", "\\|")
