@@ -36,7 +36,7 @@ MEASURES = (
 def get_config(variant: str = "digits") -> ConfigDict:
     """The sweep called `variant`: digits, smoke, resnet or cifar10."""
     if variant not in {"digits", "smoke", "resnet", "cifar10"}:
-        raise ValueError(f"sweep.py:{variant} is not known; choose among digits, smoke, resnet, cifar10")
+        raise ValueError(f"sweep.py:{variant} is unknown; choose among digits, smoke, resnet, cifar10")
     config = default.get_config()
     config.measures.names = MEASURES
     if variant == "cifar10":

@@ -35,14 +35,14 @@ The {count} rows of `prunegen_jax.MEASURES`, by family. The formula is the first
 
 * **sign** is what the source expects: + if a larger value should mean a larger generalization gap, − if a larger value
   should mean a smaller gap. Values are never multiplied by it.
-* **cost** is in passes over the training set, roughly; a gradient counts as three. Compiling is extra, once per shape of
-  network.
+* **cost** is in passes over the training set, roughly; a gradient counts as three. Compiling is extra, once per shape
+  of network.
 * **needs** names the optional fields of `TrainedModel` without which the measure is "not applicable".
-* **unchanged by** permuting hidden units (P), scaling a ReLU unit's incoming weights by c > 0 and its outgoing weights by
-  1/c (N), doing so for a whole layer (L).
+* **unchanged by** permuting hidden units (P), scaling a ReLU unit's incoming weights by c > 0 and its outgoing weights
+  by 1/c (N), doing so for a whole layer (L).
 
-m is the number of training examples, W_l the kernel of layer l, w the entries of all kernels, w⁰ and W_l⁰ the same before
-training, ω the number of entries, d that of kernels, L̂ the cross-entropy on the training set in nats, f the logits, p
+m is the number of training examples, W_l the kernel of layer l, w the entries of all kernels, w⁰ and W_l⁰ the same
+before training, ω the number of entries, d that of kernels, L̂ the cross-entropy on the training set in nats, f the logits, p
 their softmax, ℓ_i the loss of example i, H the Hessian of L̂, γ the margin, σ and α scales of perturbations.
 Numbers in parentheses after Jiang et al. 2020 are the equations of their appendix.
 """

@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(readable(str(error)), file=sys.stderr)
         return 2
     except MemoryError as error:
-        print(f"judging takes more memory than there is ({error}); judge fewer models or measures", file=sys.stderr)
+        print(f"judging needs more memory than is available ({error}); judge fewer models or measures", file=sys.stderr)
         return 2
     _print("\n".join(f"note: {note}" for note in verdict.notes))
     for target in verdict.targets:
@@ -170,4 +170,4 @@ def _match_measures(name: str, patterns: str, measures: Sequence[str], option: s
 
 def _check_out(out: str | None) -> None:
     if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"--out is {out!r}, which is a file; give a directory, it is made if it does not exist")
+        raise ValueError(f"--out is {out!r}, which is a file; give a directory, which is created if it does not exist")

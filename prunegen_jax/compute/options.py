@@ -19,7 +19,7 @@ def check_choice(option: str, value: Any, choices: Iterable[Any]) -> None:
     """
     names = tuple(choices)
     if value not in names:
-        raise ValueError(f"{option}={value!r} is not known; choose among {', '.join(map(str, names))}")
+        raise ValueError(f"{option}={value!r} is unknown; choose among {', '.join(map(str, names))}")
 
 
 def check_at_least(least: float, **options: float) -> None:

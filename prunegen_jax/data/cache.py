@@ -57,7 +57,7 @@ def _check_sizes(path: pathlib.Path) -> None:
         for entry in entries:
             with archive.open(entry) as file:
                 if np.lib.format.read_magic(file) != (1, 0):
-                    raise ValueError(f"{entry.filename} is of another version")
+                    raise ValueError(f"{entry.filename} was written by another version")
                 shape, _, dtype = np.lib.format.read_array_header_1_0(file)
                 if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
-                    raise ValueError(f"{entry.filename} has not the size that its header says")
+                    raise ValueError(f"{entry.filename} does not have the size that its header says")

@@ -58,7 +58,7 @@ def _builder(name: str, dir: str | None, *, download: bool, others: Iterable[str
     except tfds.core.DatasetNotFoundError:
         known = ", ".join(map(repr, others))
         raise ValueError(
-            f"data.name={name!r} is not known; choose {known} or an image-classification set of TFDS such as "
+            f"data.name={name!r} is unknown; choose {known} or an image-classification set of TFDS such as "
             "'cifar10', 'cifar100', 'svhn_cropped', 'mnist' or 'fashion_mnist'"
         ) from None
     if not builder.is_prepared():
@@ -89,7 +89,7 @@ def _only_classes_of_tfds(name: str, dir: str | None) -> Iterator[None]:
         if not python_class_name.startswith("tensorflow_datasets."):
             raise ValueError(
                 f"features.json of the data set {name!r} in {dir or 'the default folder of TFDS'} names the class "
-                f"{python_class_name!r}, which is not of TFDS: code that comes with a data set is not run"
+                f"{python_class_name!r}, which is not part of TFDS: code that comes with a data set is not run"
             )
         return own.__get__(None, cls)(python_class_name)
 
@@ -122,7 +122,7 @@ def _decode(name: str, builder: Any) -> Raw:
             images.append(example["image"])
             labels.append(example["label"])
         if len({image.shape for image in images}) != 1:
-            raise ValueError(f"data.name={name!r} has images of several sizes; they must all be of one")
+            raise ValueError(f"data.name={name!r} has images of several sizes; they must all have the same size")
         arrays += [np.stack(images).astype(np.uint8), np.asarray(labels, np.int32)]
     raw = Raw(*arrays, classes)
     try:

@@ -96,7 +96,7 @@ def select(names: str | Iterable[str]) -> list[str]:
     selected = [names] if isinstance(names, str) else list(names)
     for name in selected:
         if name not in MEASURES:
-            raise ValueError(f"measure {name!r} is not known; choose 'fast', 'all' or among {', '.join(MEASURES)}")
+            raise ValueError(f"measure {name!r} is unknown; choose 'fast', 'all' or among {', '.join(MEASURES)}")
     return selected
 
 

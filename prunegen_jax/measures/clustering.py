@@ -91,7 +91,7 @@ def davies_bouldin_index(features: np.ndarray, labels: np.ndarray) -> float:
     """
     classes = np.unique(labels)
     if classes.size < 2:
-        raise ValueError("the Davies–Bouldin index takes two classes or more; got one")
+        raise ValueError("the Davies–Bouldin index needs two classes or more; got one")
     groups = [features[labels == label] for label in classes]
     centroids = np.stack([group.mean(axis=0) for group in groups])
     spread = np.array([np.linalg.norm(g - c, axis=1).mean() for g, c in zip(groups, centroids, strict=True)])

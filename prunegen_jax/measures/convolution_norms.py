@@ -41,7 +41,8 @@ def spectral_norm(kernel: np.ndarray, layer: Layer, method: str) -> float:
     dilated = any(size != 1 for size in (*layer.input_dilation, *layer.kernel_dilation))
     if layer.groups != 1 or dilated or len(layer.window) != 2:
         raise NotApplicableError(
-            f"spectral={method!r} is for plain two-dimensional convolutions; {layer.name} is none: use spectral='exact'"
+            f"spectral={method!r} is for plain two-dimensional convolutions; {layer.name} is not one: use "
+            "spectral='exact'"
         )
     return fourier_norm(kernel, RGM_SIZE if method == "fft_rgm" else layer.input_shape[:2])
 

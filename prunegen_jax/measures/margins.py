@@ -53,7 +53,7 @@ def tenth_percentile(model: TrainedModel) -> float:
     """
     margins = output_margins(model)
     if margins.size < 10:
-        raise ValueError(f"the 10th percentile of the margins takes 10 training examples or more; got {margins.size}")
+        raise ValueError(f"the 10th percentile of the margins needs 10 training examples or more; got {margins.size}")
     return float(np.sort(margins)[margins.size // 10 - 1])
 
 

@@ -94,7 +94,7 @@ def power_law(values: np.ndarray) -> dict[str, Any]:
     """
     values = np.sort(np.asarray(values, np.float64))
     if values.size < 2 or values[0] <= 0.0 or values[0] == values[-1]:
-        raise ValueError("a power law takes two or more distinct positive values")
+        raise ValueError("a power law needs two or more distinct positive values")
     logs, best = np.log(values), None
     for start in range(values.size - 1):
         tail = values[start:]

@@ -26,7 +26,7 @@ def select_prunable(prunable: Prunable, apply: Apply, params: PyTree, data: Data
     kernels = frozenset(read(apply, params, inputs).kernels)
     if not kernels:
         raise ValueError(
-            "prunable='kernels': apply multiplies no parameter with what depends on its inputs; choose prunable='all' "
-            "or a function of (path, leaf)"
+            "prunable='kernels': apply multiplies no parameter with a value that depends on its inputs; choose "
+            "prunable='all' or a function of (path, leaf)"
         )
     return lambda path, _: path in kernels

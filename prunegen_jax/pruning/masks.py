@@ -124,7 +124,7 @@ def _prunable_leaves(params: PyTree, prunable: Prunable) -> list[jax.Array]:
     leaves = [leaf for path, leaf in trees.named_leaves(params) if _is_prunable(prunable)(path, leaf)]
     if not leaves:
         names = ", ".join("/".join(path) for path, _ in trees.named_leaves(params))
-        raise ValueError(f"prunable={prunable!r} chooses none of the parameters: {names}")
+        raise ValueError(f"prunable={prunable!r} selects none of the parameters: {names}")
     return leaves
 
 
@@ -132,7 +132,7 @@ def _is_prunable(prunable: Prunable) -> Callable[[tuple[str, ...], Any], bool]:
     if callable(prunable):
         return prunable
     if prunable not in {"kernels", "all"}:
-        raise ValueError(f"prunable={prunable!r} is not known; choose 'kernels', 'all' or a function of (path, leaf)")
+        raise ValueError(f"prunable={prunable!r} is unknown; choose 'kernels', 'all' or a function of (path, leaf)")
     return trees.is_kernel if prunable == "kernels" else lambda path, leaf: True
 
 

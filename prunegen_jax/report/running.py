@@ -62,7 +62,7 @@ class Refresher:
         try:
             self._refresh()
         except (ValueError, OSError) as error:
-            print(f"the report waits: {readable(str(error))}", file=sys.stderr)
+            print(f"the report is not refreshed: {readable(str(error))}", file=sys.stderr)
         took = self._clock() - begin
         self._due = self._clock() + max(self._seconds, _SHARE * took)
         return True

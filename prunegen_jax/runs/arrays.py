@@ -99,7 +99,7 @@ def _check_files(folder: epath.Path, wanted: dict[str, str], most: int) -> int:
         if size > most:
             raise ValueError(f"its files have more than {most} bytes")
         if digest != wanted.get(name, ""):
-            raise ValueError(f"{name!r} is not as it was written")
+            raise ValueError(f"{name!r} differs from what was written")
     return size
 
 

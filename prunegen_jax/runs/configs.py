@@ -38,7 +38,7 @@ def get_config(config: str = "sweep") -> ConfigDict:
     """
     name, _, variant = config.partition(":")
     if name not in names():
-        raise ValueError(f"config {name!r} is not known; choose among {', '.join(names())}")
+        raise ValueError(f"config {name!r} is unknown; choose among {', '.join(names())}")
     make_importable()
     made = runpy.run_path(str(FOLDER / f"{name}.py"))["get_config"]
     return made(variant) if variant else made()

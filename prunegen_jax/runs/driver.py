@@ -58,7 +58,7 @@ def drive(
         raise OSError("; ".join(unreachable))
     if waiting:
         titles = ", ".join(base.title(unit) for unit in waiting)
-        raise FailedError(f"{titles} ended without their records in {folder}: do the workers have the same folder?")
+        raise FailedError(f"{titles} wrote no records to {folder}: do the workers use the same folder?")
     if failed:
         reasons = "; ".join(f"{title}: {reason}" for title, reason in failed.items())
         raise FailedError(f"{len(failed)} of {len(units)} groups failed: {reasons}")

@@ -112,7 +112,7 @@ def check_within(path: Path, root: Path) -> None:
         return
     there, here = os.path.realpath(path), os.path.realpath(root)
     if os.path.commonpath([there, here]) != here:
-        raise ValueError(f"{path} lies in {there}, outside {root}: only the whole workdir may be a link")
+        raise ValueError(f"{path} lies in {there}, outside {root}: only the workdir itself may be a link")
 
 
 def walk(folder: epath.Path) -> dict[str, epath.Path]:

@@ -55,7 +55,7 @@ def run(
     """
     for stage in stages:
         if stage not in STAGES:
-            raise ValueError(f"--stage={stage!r} is not known; choose among {', '.join(STAGES)}")
+            raise ValueError(f"--stage={stage!r} is unknown; choose among {', '.join(STAGES)}")
     execute = executors.find(executor, config, address=address)
     target = workdir.locate(folder)
     names = _measure_names(config)

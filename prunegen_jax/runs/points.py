@@ -120,11 +120,11 @@ def _assignments(sweep: ConfigDict, base: dict[str, Value]) -> list[Assignment]:
             raise ValueError("sweep.points is empty; sweep.mode='list' needs at least one point")
         return [tuple((field, _value(field, value, base)) for field, value in point) for point in sweep.points]
     if sweep.mode not in {"grid", "random"}:
-        raise ValueError(f"sweep.mode={sweep.mode!r} is not known; choose among grid, random, list")
+        raise ValueError(f"sweep.mode={sweep.mode!r} is unknown; choose among grid, random, list")
     axes = [_axis(field, values, base) for field, values in sweep.axes]
     for field, count in _counts(field for field, _ in axes):
         if count > 1:
-            raise ValueError(f"the axis {field!r} is {count} times in sweep.axes; it must be there once")
+            raise ValueError(f"the axis {field!r} occurs {count} times in sweep.axes; it must occur once")
     columns = [[(field, value) for value in values] for field, values in axes]
     if sweep.mode == "grid":
         return list(itertools.product(*columns))
@@ -151,7 +151,7 @@ def _axis(field: str, values: Any, base: dict[str, Value]) -> tuple[str, list[Va
         raise ValueError(f"the axis {field!r} of sweep.axes is empty; it needs at least one value")
     for value, count in _counts(checked):
         if count > 1:
-            raise ValueError(f"the axis {field!r} has the value {value!r} {count} times; it must be there once")
+            raise ValueError(f"the axis {field!r} has the value {value!r} {count} times; it must occur once")
     return field, checked
 
 
@@ -159,7 +159,7 @@ def _value(field: str, value: Any, base: dict[str, Value]) -> Value:
     if field not in base:
         close = difflib.get_close_matches(field, base, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"choose among {', '.join(base)}"
-        raise ValueError(f"the sweep's field {field!r} is not known; {hint}")
+        raise ValueError(f"the sweep's field {field!r} is unknown; {hint}")
     kind = int if field == "data.train_size" else type(base[field])
     if kind is float and type(value) is int:
         return float(value)

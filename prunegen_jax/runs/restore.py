@@ -65,7 +65,7 @@ def restore(
     arrays, meta = loaded
     if (meta["status"], meta["hash"]) != (known.status, known.hash):
         # Another process, which began before there was a record, still trains it; or another program wrote it.
-        raise files.DamagedError(f"the checkpoint of {known.name!r} in {folder} is not that of its end")
+        raise files.DamagedError(f"the checkpoint of {known.name!r} in {folder} is not from the end of its training")
     if (known.point.get("model.depth") or 1) > len(arrays):  # checked first: building a huge network takes long
         raise files.DamagedError(f"the record of {known.name!r} in {folder} has more layers than its checkpoint")
     shape = split.train.inputs.shape[1:]

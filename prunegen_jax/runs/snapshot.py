@@ -37,7 +37,9 @@ def resume(folder: epath.Path, task: Task) -> tuple[Arrays, Snapshot]:
         theirs, ours = ({key: m[key] for key in ("hash", "data", "versions")} for m in (meta, _meta(task, begin)))
         if theirs != ours:
             place = workdir.path(folder, "checkpoints", name)
-            raise files.DamagedError(f"{place} is of another network, data set or machine: {theirs}, not {ours}")
+            raise files.DamagedError(
+                f"{place} was written for another network, data set or machine: {theirs}, not {ours}"
+            )
         return init, _snapshot(arrays, meta, begin)
     except files.DamagedError as error:
         print(f"{error}; training starts over", file=sys.stderr)

@@ -69,7 +69,7 @@ def build_network(
         name = options.pop("name")
         return build(name, input_shape=input_shape, classes=classes, convolutions=convolutions, **options)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"the fields model.* describe no network: {error!r}") from error
+        raise ValueError(f"the fields model.* do not describe a network: {error!r}") from error
 
 
 def load_split(
@@ -90,7 +90,7 @@ def load_split(
     kinds = {"name": str, "train_size": int | None, "label_noise": int | float, "seed": int}
     for key, kind in kinds.items():
         if not isinstance(fields.get(f"data.{key}", ()), kind):
-            raise ValueError(f"data.{key}={fields.get(f'data.{key}')!r} describes no data set")
+            raise ValueError(f"data.{key}={fields.get(f'data.{key}')!r} does not describe a data set")
     options = (fields[f"data.{key}"] for key in ("train_size", "label_noise", "seed"))
     return _split(fields["data.name"], directory, cache_dir, download, *options)
 

@@ -45,7 +45,7 @@ class HistoryRecorder:
             ValueError: if it has no update.
         """
         if not self._losses:
-            raise ValueError("end_epoch() without update(loss) before it")
+            raise ValueError("end_epoch() was called without update(loss) before it")
         self._epochs.append(float(np.mean([float(loss) for loss in self._losses])))
         self._losses = []
 

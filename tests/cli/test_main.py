@@ -50,9 +50,9 @@ def test_shipped_configs_from_python():
     assert set(shipped.names()) >= {"default", "sweep"}
     assert len(prunegen_jax.get_config("sweep:smoke").sweep.axes) == 3
     assert len(prunegen_jax.get_config("sweep").sweep.axes) == 5
-    with pytest.raises(ValueError, match="config 'sweeep' is not known; choose among default, "):
+    with pytest.raises(ValueError, match="config 'sweeep' is unknown; choose among default, "):
         shipped.get_config("sweeep")
-    with pytest.raises(ValueError, match="smok is not known; choose among digits, smoke"):
+    with pytest.raises(ValueError, match="smok is unknown; choose among digits, smoke"):
         shipped.get_config("sweep:smok")
 
 
@@ -81,12 +81,12 @@ def test_run_is_run_py(laid_out, tmp_path):
         "    config.measures.names = neighbour.NAMES\n    return config\n"
     )
     (tmp_path / "neighbour.py").write_text("NAMES = ('prunabilty',)\n")
-    for config, sentence in (("mine.py", "measure 'prunabilty' is not known"), ("sweep:x", "sweep.py:x is not known")):
+    for config, sentence in (("mine.py", "measure 'prunabilty' is unknown"), ("sweep:x", "sweep.py:x is unknown")):
         done = laid_out("run", f"--config={config}", "--workdir=w")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(sentence) and len(done.stderr.splitlines()) == 1
     done = laid_out("run", "--config", "sweep:y", "--workdir=w")
-    assert done.stderr.startswith("sweep.py:y is not known")
+    assert done.stderr.startswith("sweep.py:y is unknown")
     done = laid_out("run", "--config", "nothing", "--workdir=w")
     assert done.returncode == 2
     assert "nothing cannot be read; --config takes a Python file with get_config(), or one of default, " in done.stderr

@@ -61,7 +61,7 @@ def test_a_table_is_printed_and_written(network, tmp_path, capsys):
      ("get_model = lambda: 3", [], "returned int, not a prunegen_jax.TrainedModel"),
      ("1 / 0", [], "raised ZeroDivisionError"),
      ("def get_model():\n    raise KeyError", [], "get_model() of {path} raised KeyError"),
-     (NETWORK, ["--measures=parameter_norn"], "measure 'parameter_norn' is not known"),
+     (NETWORK, ["--measures=parameter_norn"], "measure 'parameter_norn' is unknown"),
      (NETWORK, ["--measures=prunability", "--options=prunability.bta=1"], "prunability has no option 'bta'"),
      (NETWORK, ["--measures=prunability", "--options=beta=1"], "--options is 'beta=1'; it must look like"),
      (NETWORK, ["--measures=parameter_norm", "--options=prunability.beta=1"], "which --measures does not name"),

@@ -26,12 +26,12 @@ def call(workdir, *arguments, config="tests/support/experiments.py"):
     [
         (["--config.model.widht=8"], 'Did you mean "width"'),
         (["--config.train.learning_rate=0.1"], "the sweep varies 'train.learning_rate'"),
-        (["--config.data.name=digitz"], "data.name='digitz' is not known; choose 'digits' or"),
+        (["--config.data.name=digitz"], "data.name='digitz' is unknown; choose 'digits' or"),
         (
             ["--config.measures.names=('prunabilty',)"],
-            "measure 'prunabilty' is not known; choose 'fast', 'all' or among",
+            "measure 'prunabilty' is unknown; choose 'fast', 'all' or among",
         ),
-        (["--config.train.optimizer=sgd"], "train.optimizer='sgd' is not known; choose among momentum, adam, rmsprop"),
+        (["--config.train.optimizer=sgd"], "train.optimizer='sgd' is unknown; choose among momentum, adam, rmsprop"),
         (["--config.train.batch_size=201"], "train.batch_size=201 is larger than the training set of 200 examples"),
         (["--config.train.batch_size=many"], "batch_size"),
         (
@@ -39,7 +39,7 @@ def call(workdir, *arguments, config="tests/support/experiments.py"):
             "data.dir='/no/such/folder' is not a folder",
         ),
         (["--shard=4/4"], "--shard=4/4 must be i/n with i from 0 to n - 1"),
-        (["--stage=trian"], "--stage='trian' is not known; choose among train, measure, judge, report"),
+        (["--stage=trian"], "--stage='trian' is unknown; choose among train, measure, judge, report"),
         (["--wrokdir=x"], "wrokdir"),
         (["extra"], "unknown flag 'extra'"),
     ],

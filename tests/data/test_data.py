@@ -151,7 +151,7 @@ def test_a_prepared_set_runs_no_code_of_its_own(tfds_dir, tmp_path, monkeypatch,
     shutil.copytree(prepared.parent, evil)
     (evil / "dataset_info.json").write_text((evil / "dataset_info.json").read_text().replace("tiny_shapes", "evil_set"))
     (evil / "features.json").write_text(json.dumps(features_of(kind)))
-    sentence = "the data set 'evil_set' in .* names the class 'evil_code.Feature', which is not of TFDS"
+    sentence = "the data set 'evil_set' in .* names the class 'evil_code.Feature', which is not part of TFDS"
     with pytest.raises(ValueError, match=sentence):
         data.load("evil_set", dir=str(tmp_path / "sets"), cache_dir=str(tmp_path / "cache"))
     assert not (tmp_path / "ran").exists() and "evil_code" not in sys.modules
@@ -174,7 +174,7 @@ def test_a_set_of_several_configs(monkeypatch):
         raise tfds.core.DatasetNotFoundError("none")
 
     monkeypatch.setattr(tfds, "builder", builder)
-    with pytest.raises(ValueError, match="'imagenet_resized/32x32' is not known"):
+    with pytest.raises(ValueError, match="'imagenet_resized/32x32' is unknown"):
         data.load("imagenet_resized/32x32")
     assert asked == ["imagenet_resized/32x32"]
 
@@ -258,7 +258,7 @@ def test_clear_errors(tfds_dir, tmp_path):
         data.split(raw, train_size=1001)
     with pytest.raises(ValueError, match=r"data\.label_noise=1.5 must lie between 0 and 1"):
         data.split(raw, label_noise=1.5)
-    with pytest.raises(ValueError, match=r"data\.name='cifar11' is not known; choose 'digits', 'breast_cancer' or"):
+    with pytest.raises(ValueError, match=r"data\.name='cifar11' is unknown; choose 'digits', 'breast_cancer' or"):
         data.load("cifar11")
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         data.load("cifar10", dir=str(tmp_path / "nowhere"))

@@ -47,7 +47,7 @@ def test_too_large(n, axes, measures, options):
     """One sentence, after no more than a glance at the table."""
     tracemalloc.start()
     with pytest.raises(
-        ValueError, match=rf"judging {n} models and {measures} measures on .* 4 GB are the most"
+        ValueError, match=rf"judging {n} models and {measures} measures on .* the limit is 4 GB"
     ) as error:
         judge(make_table(n, axes, measures=measures), **options)
     peak = tracemalloc.get_traced_memory()[1]
@@ -114,4 +114,4 @@ def test_without_memory_there_is_a_sentence(tmp_path):
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
     )
     assert found.returncode == 2 and found.stderr.count("\n") == 1
-    assert "judging takes more memory than there is" in found.stderr
+    assert "judging needs more memory than is available" in found.stderr

@@ -82,7 +82,7 @@ def test_exact_norm_with_groups_and_dilation():
     expected = np.linalg.norm(np.array(columns), 2)
     assert convolution_norms.operator_norm(kernel, layer) == pytest.approx(expected, rel=2e-6)
     assert convolution_norms.spectral_norm(kernel, layer, "exact") == pytest.approx(expected, rel=2e-6)
-    with pytest.raises(NotApplicableError, match="kernel is none: use spectral='exact'"):
+    with pytest.raises(NotApplicableError, match="kernel is not one: use spectral='exact'"):
         convolution_norms.spectral_norm(kernel, layer, "fft_layer")
 
 

@@ -59,7 +59,7 @@ def test_what_is_missing_or_unknown():
     model = dataclasses.replace(network(), init_params=None)
     assert pac_bayes.pac_bayes_mag_orig(model, KEY).status == "not_applicable"
     assert pac_bayes.pac_bayes_orig(model, KEY).status == "ok"
-    with pytest.raises(ValueError, match="compat='paper' is not known; choose among None, none, rgm"):
+    with pytest.raises(ValueError, match="compat='paper' is unknown; choose among None, none, rgm"):
         pac_bayes.pac_bayes_orig(model, KEY, compat="paper")
 
 

@@ -128,7 +128,7 @@ def test_refuses_what_is_not_covered():
         ({"lambdas": (0.5, 1.0)}, r"lambdas=\(0.5, 1.0\) must be above 1/2"),
         ({"rates": (1.0,)}, r"rates=\(1.0,\) must be in \[0, 1\)"),
         ({"sigmas": ()}, r"sigmas=\(\) must be positive"),
-        ({"prior": "data"}, "prior='data' is not known; choose among zero, init"),
+        ({"prior": "data"}, "prior='data' is unknown; choose among zero, init"),
     ):
         with pytest.raises(ValueError, match=words):
             dropout.pac_bayes_dropout(model(), KEY, **options)

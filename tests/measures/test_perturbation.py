@@ -51,7 +51,7 @@ def test_noise_robustness_has_the_tolerance_of_prunability():
     absolute = perturbation.perturbation_robustness(model, KEY, tolerance="absolute", delta=0.1 * dense)
     assert absolute.value == base.value
     assert perturbation.perturbation_robustness(model, KEY, beta=0.4).value > base.value
-    with pytest.raises(ValueError, match="tolerance='ratio' is not known"):
+    with pytest.raises(ValueError, match="tolerance='ratio' is unknown"):
         perturbation.perturbation_robustness(model, KEY, tolerance="ratio")
     with pytest.raises(ValueError, match="draws=1 must be at least 2"):
         perturbation.perturbation_robustness(model, KEY, draws=1)

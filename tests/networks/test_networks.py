@@ -215,8 +215,8 @@ def test_equal_shapes_share_one_network():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "nim"}, "model.name='nim' is not known; choose among nin"),
-        ({"head": "fc"}, "model.head='fc' is not known; choose among gap, rgm"),
+        ({"name": "nim"}, "model.name='nim' is unknown; choose among nin"),
+        ({"head": "fc"}, "model.head='fc' is unknown; choose among gap, rgm"),
         ({"convolutions": "fft"}, "convolutions='fft' is unknown; choose among auto, planes, patches, xla"),
         ({"dept": 2}, "model.dept is unknown to model.name='nin'; its fields are depth, width, batch_norm, head"),
         ({"name": "resnet", "depth": 2}, "model.depth is unknown to model.name='resnet'; its fields are width, pre"),

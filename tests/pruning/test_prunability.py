@@ -161,5 +161,5 @@ def test_unprunable_parameters_stay():
     assert everything.prunable == sum(w.size for w in jax.tree.leaves(params))
     head = pruning.prunability(apply, params, train, prunable=lambda path, leaf: path[0] == "head" and leaf.ndim > 1)
     assert head.prunable == params["head"]["kernel"].size
-    with pytest.raises(ValueError, match="chooses none"):
+    with pytest.raises(ValueError, match="selects none"):
         pruning.prunability(apply, params, train, prunable=lambda path, leaf: False)

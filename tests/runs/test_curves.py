@@ -108,7 +108,7 @@ def test_an_untrusted_workdir_runs_no_code(sweep, made, tmp_path, monkeypatch):
         point = record.read(folder, name).point | {"data.name": "evil_set"}
         rewrite(folder, name, point=point, hash=sweeps.Point(name, point, ()).hash)
     reasons = curves.make(folder)
-    assert sorted(reasons) == ["seed=0", "seed=1"] and "'evil_set' is not known" in reasons["seed=0"]
+    assert sorted(reasons) == ["seed=0", "seed=1"] and "'evil_set' is unknown" in reasons["seed=0"]
     reasons = curves.make(folder, data_dir=str(folder / "data"))
-    assert "names the class 'evil_module.Feature', which is not of TFDS" in reasons["seed=0"]
+    assert "names the class 'evil_module.Feature', which is not part of TFDS" in reasons["seed=0"]
     assert not (tmp_path / "ran").exists() and not (tmp_path / "theirs").exists()

@@ -60,7 +60,7 @@ def test_two_groups_in_a_row_are_the_workdir(tmp_path):
 
 def test_workers_that_see_another_folder(tmp_path):
     names = ", ".join(unit.points[0].name for unit in units_of(small()))
-    with pytest.raises(FailedError, match=f"{names} ended without their records in .*same folder"):
+    with pytest.raises(FailedError, match=f"{names} wrote no records to .*same folder"):
         driver.drive(RunContext(str(tmp_path), small()), units_of(small()), _ending(*["done"] * 4))
 
 

@@ -51,19 +51,19 @@ def test_a_workdir_does_not_say_where_data_are(folder, monkeypatch):
 def test_a_point_that_describes_no_data(folder, change):
     point = POINT | change
     write(folder, content() | {"point": point, "hash": Point(NAME, point, ()).hash})
-    with pytest.raises(ValueError, match="describes no data set"):
+    with pytest.raises(ValueError, match="does not describe a data set"):
         restore.load_model(folder, NAME)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "describe no network"),
+        ({}, "do not describe a network"),
         (
             {"model.name": "nin", "model.nonsense": 1},
             "model.nonsense is unknown to model.name='nin'; its fields are depth",
         ),
-        ({"model.name": "nin", "model.width": "x"}, "describe no network"),
+        ({"model.name": "nin", "model.width": "x"}, "do not describe a network"),
     ],
 )
 def test_fields_that_describe_no_network(fields, message):

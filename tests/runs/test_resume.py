@@ -74,7 +74,7 @@ def test_a_checkpoint_of_the_middle_of_training_is_not_measured(workdir, finishe
     arrays["final/params/head/kernel"] += 1.0
     checkpoint.save(folder, name, "epoch-3", arrays, meta | {"status": "training", "epochs": 3})
     pipeline.run(experiments.get_config(), workdir, stages=NUMBERS)
-    assert "is not that of its end" in capsys.readouterr().err
+    assert "is not from the end of its training" in capsys.readouterr().err
     assert contents(workdir) == contents(finished)
 
 
@@ -156,6 +156,6 @@ def test_a_checkpoint_of_another_network_is_not_continued(tmp_path, capsys):
         train.train(tmp_path / "w", [one], first, note=stop)
     assert (tmp_path / "w" / "checkpoints" / one.name / "state.json").exists()
     train.train(tmp_path / "w", [other], second)
-    assert "is of another network" in capsys.readouterr().err
+    assert "was written for another network" in capsys.readouterr().err
     train.train(tmp_path / "fresh", [other], second)
     assert record.read(tmp_path / "w", other.name) == record.read(tmp_path / "fresh", other.name)

@@ -208,7 +208,7 @@ def test_augmentation_mirrors_and_shifts():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Recipe(optimizer="sgd"), "train.optimizer='sgd' is not known; choose among momentum, adam, rmsprop"),
+        (lambda: Recipe(optimizer="sgd"), "train.optimizer='sgd' is unknown; choose among momentum, adam, rmsprop"),
         (lambda: Recipe(batch_size=0), "train.batch_size=0 must be at least 1"),
         (lambda: Recipe(target=0.0), "train.target=0.0 must be a positive number"),
         (lambda: hyper(learning_rate=0.0), "train.learning_rate=0.0 must be a positive number"),

@@ -22,7 +22,7 @@ def find(name: str, config: ConfigDict, *, address: str = "") -> Executor:
         ValueError: if it is not known or not installed, or `config.run` or the address does not fit it.
     """
     if name not in EXECUTORS:
-        raise ValueError(f"--executor={name!r} is not known; choose among {', '.join(EXECUTORS)}")
+        raise ValueError(f"--executor={name!r} is unknown; choose among {', '.join(EXECUTORS)}")
     if address and name != "ray":
         raise ValueError(f"--ray_address={address!r} is given, but --executor={name}; it needs --executor=ray")
     for field, least in (("workers", 0), ("threads", 1), ("retries", 0)):

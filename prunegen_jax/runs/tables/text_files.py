@@ -113,7 +113,7 @@ def _lines(file: str, text: str) -> list[list[str]]:
         for line in reader:
             if len(line) > _MOST_COLUMNS:
                 raise ValueError(
-                    f"line {reader.line_num} of {file!r} has {len(line)} cells; {_MOST_COLUMNS} are the most"
+                    f"line {reader.line_num} of {file!r} has {len(line)} cells; the limit is {_MOST_COLUMNS}"
                 )
             if len(lines) > _MOST_MODELS:
                 raise ValueError(f"{file!r} has more than {_MOST_MODELS} lines; a table has one per model")
@@ -127,7 +127,7 @@ def _lines(file: str, text: str) -> list[list[str]]:
 def _check_names(names: Iterable[str], where: str) -> None:
     for name in names:
         if len(name) > _MOST_LETTERS:
-            raise ValueError(f"{where}, {name[:20]!r}..., has {len(name)} letters; {_MOST_LETTERS} are the most")
+            raise ValueError(f"{where}, {name[:20]!r}..., has {len(name)} letters; the limit is {_MOST_LETTERS}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

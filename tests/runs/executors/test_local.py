@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_told_first(field, value, sentence, tmp_path):
 
 
 def test_unknown_executors(tmp_path):
-    with pytest.raises(ValueError, match="--executor='slurm' is not known; choose among local, ray"):
+    with pytest.raises(ValueError, match="--executor='slurm' is unknown; choose among local, ray"):
         pipeline.run(small(), tmp_path / "w", executor="slurm")
     with pytest.raises(ValueError, match="--ray_address='auto' is given, but --executor=local"):
         pipeline.run(small(), tmp_path / "w", address="auto")
