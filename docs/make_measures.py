@@ -42,8 +42,8 @@ The {count} rows of `prunegen_jax.MEASURES`, by family. The formula is the first
   by 1/c (N), doing so for a whole layer (L).
 
 m is the number of training examples, W_l the kernel of layer l, w the entries of all kernels, w⁰ and W_l⁰ the same
-before training, ω the number of entries, d that of kernels, L̂ the cross-entropy on the training set in nats, f the logits, p
-their softmax, ℓ_i the loss of example i, H the Hessian of L̂, γ the margin, σ and α scales of perturbations.
+before training, ω the number of entries, d that of kernels, L̂ the cross-entropy on the training set in nats, f the
+logits, p their softmax, ℓ_i the loss of example i, H the Hessian of L̂, γ the margin, σ and α scales of perturbations.
 Numbers in parentheses after Jiang et al. 2020 are the equations of their appendix.
 """
 _QUOTED = re.compile(r"`([A-Za-z_][\w.]*)`")
