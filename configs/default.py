@@ -1,8 +1,8 @@
-"""Every field there is, with its unit or choices. An experiment imports this and overrides what it changes.
+"""All fields of a config, with their units or choices. An experiment imports this file and overrides some fields.
 
     python run.py --config=configs/default.py --workdir=runs/one
 
-trains one small network on digits, in seconds, and measures it. Override fields on the command line:
+trains and measures one small network on digits, in seconds. Override fields on the command line:
 `--config.model.width=32`.
 """
 
@@ -11,7 +11,7 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
-    """The base of every experiment."""
+    """The config that every experiment starts from."""
     config = ConfigDict()
     config.seed = 0  # initialization, batch order, dropout, and the measures that sample
 
@@ -46,10 +46,10 @@ def get_config() -> ConfigDict:
     config.sweep.axes = ()  # (("model.depth", (2, 3)), ("train.learning_rate", (0.01, 0.03)), ...)
     config.sweep.points = ()  # list: ((("model.depth", 2), ("seed", 1)), ...), one tuple of fields per point
     config.sweep.count = 0  # random: how many points
-    config.sweep.seed = 0  # random: which ones
+    config.sweep.seed = 0  # random: seed of the choice of points
 
     config.measures = ConfigDict()
-    config.measures.names = ("fast",)  # names of measures; "fast" and "all" stand for several
+    config.measures.names = ("fast",)  # names of measures, or "fast" (those of low cost) or "all"
     config.measures.options = (
         ConfigDict()
     )  # measure -> its options: config.measures.options.prunability = {"beta": 0.2}
@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
 
     config.run = ConfigDict()
     config.run.group = (
-        0  # networks of equal shape in one unit of work, which --shard deals out; 0: 4 on a CPU, else 256
+        0  # networks of equal shape in one unit of work, as distributed by --shard; 0: 4 on a CPU, else 256
     )
     config.run.slots = 0  # networks trained and measured at once by one program; 0: one on a CPU, else as memory allows
     config.run.convolutions = "auto"  # how convolutions are computed: auto (planes on a CPU), planes, patches, xla

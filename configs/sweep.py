@@ -1,4 +1,4 @@
-"""The newcomer's sweep: which measure tells how well a small network generalizes on handwritten digits?
+"""The example sweep: which measure predicts how well a small network generalizes on handwritten digits?
 
     python run.py --config=configs/sweep.py --workdir=runs/sweep
     python run.py --config=configs/sweep.py:smoke --workdir=runs/smoke
@@ -6,12 +6,12 @@
     python run.py --config=configs/sweep.py:cifar10 --config.data.dir=DIR --workdir=runs/cifar10
 
 `digits`, the default: 48 networks on 500 real digits, over width, learning rate, dropout and weight decay, two seeds
-each; about three minutes on two cores. The gap between training and test accuracy runs from about 3 to 11 points.
-`smoke`: the same way through with 8 networks, under a minute.
+each; about three minutes on two cores. The gap between training and test accuracy is between about 3 and 11 points.
+`smoke`: the same stages with 8 networks, under a minute.
 `resnet`: 8 residual networks (ResNet-18 with few channels) on the same digits, a few minutes.
-`cifar10`: 8 wider networks on 2,500 CIFAR-10 images, the better part of an hour on two cores; DIR is where TFDS keeps
-its prepared sets (leave it out to have TFDS download CIFAR-10). The gap is about 50 points in all of them: that many
-images do not teach more, and eight networks decide little.
+`cifar10`: 8 wider networks on 2,500 CIFAR-10 images, most of an hour on two cores; DIR is the folder where TFDS keeps
+its prepared sets (leave it out to have TFDS download CIFAR-10). The gap is about 50 points for all of them: 2,500 images
+are too few for a smaller gap, and eight networks are too few for a conclusion.
 """
 
 from ml_collections import ConfigDict
@@ -34,7 +34,14 @@ MEASURES = (
 
 
 def get_config(variant: str = "digits") -> ConfigDict:
-    """The sweep called `variant`: digits, smoke, resnet or cifar10."""
+    """The config of a sweep.
+
+    Args:
+        variant: "digits", "smoke", "resnet" or "cifar10".
+
+    Raises:
+        ValueError: for another variant.
+    """
     if variant not in {"digits", "smoke", "resnet", "cifar10"}:
         raise ValueError(f"sweep.py:{variant} is unknown; choose among digits, smoke, resnet, cifar10")
     config = default.get_config()

@@ -26,10 +26,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's options."""
+    """The parser of the command line."""
     p = _Parser(
         prog="python -m prunegen_jax.judging",
-        description="How well each measure of a table predicts generalization, how sure that is, and what it adds.",
+        description="Judges how well each measure of a table predicts generalization, how certain that is, and what it adds.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -45,19 +45,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--repeats", default="mean", help="'mean' averages the repeats of a configuration, 'keep' keeps them"
     )
-    p.add_argument("--reference", default="prunability", help="the measure that each other one is compared with")
-    p.add_argument("--negative", default="", help="patterns of measures believed to fall as the target grows")
+    p.add_argument("--reference", default="prunability", help="the measure that all others are compared with")
+    p.add_argument("--negative", default="", help="patterns of measures expected to fall as the target grows")
     p.add_argument("--family", action="append", default=[], metavar="NAME=PATTERNS", help="a family of measures")
     p.add_argument("--signature", action="append", default=[], metavar="NAME=PATTERNS", help="measures to fit together")
-    p.add_argument("--order", action="append", default=[], metavar="AXIS=V1,V2", help="the believed order of an axis")
-    p.add_argument("--environments", default="auto", help="of the sign error: 'auto', 'configurations' or 'values'")
+    p.add_argument("--order", action="append", default=[], metavar="AXIS=V1,V2", help="the expected order of an axis")
+    p.add_argument("--environments", default="auto", help="for the sign error: 'auto', 'configurations' or 'values'")
     for name, default, text in (
         ("draws", 1000, "bootstrap draws of the intervals"),
         ("permutations", 999, "permutations for the nulls of K and of the PGDL score"),
         ("added-permutations", 19, "permutations for the nulls of the added information"),
         ("baseline-draws", 20, "draws of each baseline"),
         ("folds", 10, "folds of the k-fold R2"),
-        ("seed", 0, "of everything random"),
+        ("seed", 0, "seed of everything random"),
     ):
         p.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default {default})")
     p.add_argument("--report", action="store_true", help="also write OUT/report/index.html; needs --out")
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Judges a table, prints and writes the verdict.
 
     Args:
-        arguments: the command line; None for the process's own.
+        arguments: the command line; None for `sys.argv`.
 
     Returns:
         The exit status: 0, or 2 after one sentence on stderr about a wrong input.
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print(text: str) -> None:
-    """Prints text that holds names from a file, without characters that a terminal takes for commands."""
+    """Prints text that contains names from a file, without characters that a terminal interprets as commands."""
     print("\n".join(readable(line) for line in text.split("\n")))
 
 

@@ -13,14 +13,14 @@ _USAGE = """usage: prunegen COMMAND ...
   prunegen judge TABLE.csv --out=DIR           judge a table; the same as python -m prunegen_jax.judging
   prunegen report WORKDIR                      write the report of a judged workdir again
 
-prunegen COMMAND --help lists the options of each; prunegen --version prints the version."""
+prunegen COMMAND --help lists the options of a command; prunegen --version prints the version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command that the first word names on the rest of the command line.
+    """Runs the command named by the first word, with the other words as its command line.
 
     Args:
-        arguments: the command line; None for that of this process.
+        arguments: the command line; None for `sys.argv`.
 
     Returns:
         The exit status.

@@ -1,4 +1,4 @@
-"""`prunegen measure FILE.py`: measures of one trained network, which a Python file returns from `get_model()`."""
+"""`prunegen measure FILE.py`: measures the trained network that `get_model()` of a Python file returns."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's options."""
+    """The parser of the command line."""
     p = _Parser(
         prog="prunegen measure",
         description="Measures of one trained network, printed as a table.",
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument("--csv", metavar="FILE", help="write the table as CSV")
     p.add_argument("--json", metavar="FILE", help="write the table as JSON, with the details of each measure")
-    p.add_argument("--seed", type=int, default=0, help="of the measures that sample (default 0)")
+    p.add_argument("--seed", type=int, default=0, help="seed of the measures that sample (default 0)")
     return p
 
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures a network, prints and writes the table.
 
     Args:
-        arguments: the command line; None for the process's own.
+        arguments: the command line; None for `sys.argv`.
 
     Returns:
         The exit status: 0; 1 if a measure failed; 2 after one sentence on stderr about a wrong input.
@@ -93,17 +93,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_options(entries: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Options of measures from words such as "prunability.beta=0.2"; values are Python literals, else text.
+    """Options of measures from entries such as "prunability.beta=0.2"; values are Python literals, else text.
 
     Raises:
-        ValueError: for a word of another form.
+        ValueError: for an entry of another form.
     """
     by_measure: dict[str, dict[str, Any]] = {}
     for entry in entries:
         target, equals, text = entry.partition("=")
         name, dot, option = target.partition(".")
         if not (name and dot and option and equals):
-            raise ValueError(f"--options is {entry!r}; it must look like MEASURE.OPTION=VALUE, prunability.beta=0.2")
+            raise ValueError(
+                f"--options is {entry!r}; it must look like MEASURE.OPTION=VALUE, such as prunability.beta=0.2"
+            )
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -128,7 +130,7 @@ def readable_table(estimates: Mapping[str, Estimate]) -> str:
 
 
 def _load(path: str) -> types.ModuleType:
-    """The Python file, run; files beside it can be imported by it."""
+    """Runs the Python file and returns its module. It can import files next to it."""
     if not os.path.isfile(path):
         raise ValueError(f"{path!r} is not a file; give a Python file that defines get_model()")
     module = types.ModuleType("prunegen_network")
@@ -140,7 +142,7 @@ def _load(path: str) -> types.ModuleType:
     try:
         code = compile(pathlib.Path(path).read_bytes(), path, "exec")
         exec(code, module.__dict__)
-    except Exception as error:  # of the person's own code: its traceback says where
+    except Exception as error:  # in the user's code: the traceback says where
         traceback.print_exc()
         raise ValueError(f"{path} raised {type(error).__name__}") from error
     if not callable(getattr(module, "get_model", None)):
@@ -168,11 +170,11 @@ def _check_used(by_measure: Mapping[str, Any], names: Sequence[str]) -> None:
 
 def _check_output(path: str | None) -> None:
     if path is not None and (not path or os.path.isdir(path)):
-        raise ValueError(f"{path!r} is not a name for a file")
+        raise ValueError(f"{path!r} is not the name of a file; give a file to write to")
 
 
 def _print_estimate(model: TrainedModel, names: Sequence[str]) -> None:
-    """Says what is measured, and how long it takes: passes over the data times the seconds of one, timed here."""
+    """Prints what is measured, and about how long it takes: the passes over the data times the seconds of one pass."""
     loss_and_accuracy(model.apply, model.params, model.train)  # compiles
     begin = time.perf_counter()
     loss, accuracy = loss_and_accuracy(model.apply, model.params, model.train)
@@ -230,7 +232,7 @@ def _csv(estimates: Mapping[str, Estimate]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
     for name, estimate in estimates.items():
-        # A spreadsheet runs a text that begins so as a formula.
+        # A spreadsheet runs text that begins with one of these as a formula.
         reason = f"'{estimate.reason}" if estimate.reason[:1] in {"=", "+", "-", "@"} else estimate.reason
         sem = "" if estimate.sem is None else repr(float(estimate.sem))
         writer.writerow((name, repr(float(estimate.value)), sem, estimate.status, reason))

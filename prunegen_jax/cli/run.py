@@ -1,4 +1,4 @@
-"""The command line of a sweep. A wrong flag, config or workdir is one sentence on stderr and an exit status."""
+"""The command line of a sweep. For a wrong flag, config or workdir it prints one sentence and sets the exit status."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "An experiment: a file such as configs/sweep.py, or the name of a shipped one.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where records, checkpoints and the verdict go.")
-_STAGE = flags.DEFINE_list("stage", ["train", "measure", "judge", "report"], "Which of them to run, in that order.")
+_STAGE = flags.DEFINE_list("stage", ["train", "measure", "judge", "report"], "Which stages to run, in this order.")
 _EVERY = flags.DEFINE_float(
     "report_every", 0.0, "Seconds between refreshes of the report while the sweep runs; 0: none."
 )
 _EXECUTOR = flags.DEFINE_string("executor", "local", "Where networks are trained and measured: local or ray.")
-_ADDRESS = flags.DEFINE_string("ray_address", "", "Of the Ray cluster; auto: the one this machine belongs to.")
+_ADDRESS = flags.DEFINE_string("ray_address", "", "Address of the Ray cluster; auto: that of this machine.")
 _SHARD = flags.DEFINE_string("shard", "", "i/n: only every n-th group of work, from the i-th (from 0) on.")
 
 
@@ -42,7 +42,7 @@ def _parse(argv: list[str]) -> list[str]:
             if "Traceback" in str(error)
             else str(error)
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # of a locked config that refuses an override
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a locked config refuses an override
         _fail(f"invalid config override: {str(error).encode().decode('unicode_escape')}")
     for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
         if not flag.present:
@@ -57,7 +57,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _with_shipped(argv: list[str]) -> list[str]:
-    """The command line with the path of a shipped config in place of its name."""
+    """The command line, with the name of a shipped config replaced by its path."""
     resolved = list(argv)
     for i, word in enumerate(argv):
         flag, equals, value = word.partition("=")
@@ -100,9 +100,9 @@ def _run(argv: list[str]) -> None:
     except driver.FailedError as error:
         _fail(f"{error}. The same command tries them again; --stage=judge,report judges the others", status=1)
     except processes.StoppedError as error:
-        _fail(f"{error}; the same command goes on from there", status=processes.TERMINATED)
+        _fail(f"{error}; the same command continues from there", status=processes.TERMINATED)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from the latest checkpoint", status=130)
+        _fail("interrupted; the same command continues from the latest checkpoint", status=130)
 
 
 def _fail(sentence: str, *, status: int = 2) -> None:

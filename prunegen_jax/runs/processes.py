@@ -117,5 +117,5 @@ def _watch(reader: int, over: threading.Event, grace: float, signals: tuple[int,
 def leave(sentence: str) -> None:
     """Ends this process at once, whatever its threads do. Every file that it writes is complete at every moment."""
     with contextlib.suppress(OSError):
-        print(f"{sentence}; the same command goes on from the latest checkpoint", file=sys.stderr, flush=True)
+        print(f"{sentence}; the same command continues from the latest checkpoint", file=sys.stderr, flush=True)
     os._exit(TERMINATED)

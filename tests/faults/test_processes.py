@@ -97,7 +97,9 @@ def test_a_driver_told_to_stop_leaves_a_checkpoint(tmp_path, workers):
     faults.kill(driver.pid, signal.SIGTERM)
     output = faults.finish(driver, status=143)
     assert time.monotonic() - begin < 15  # a second or two, if nothing else runs
-    assert output.strip().splitlines()[-1] == ("stopped with 0 of 4 networks done; the same command goes on from there")
+    assert output.strip().splitlines()[-1] == (
+        "stopped with 0 of 4 networks done; the same command continues from there"
+    )
     assert "Traceback" not in output
     after = faults.epochs(tmp_path)
     assert all(after[name] > before[name] for name in before)
@@ -123,7 +125,7 @@ def test_ctrl_c(tmp_path):
     faults.until(driver, lambda: faults.checkpoints(tmp_path))
     os.killpg(driver.pid, signal.SIGINT)
     output = faults.finish(driver, status=130)
-    assert output.strip().splitlines()[-1] == "interrupted; the same command goes on from the latest checkpoint"
+    assert output.strip().splitlines()[-1] == "interrupted; the same command continues from the latest checkpoint"
     assert "Traceback" not in output
 
 
@@ -156,5 +158,5 @@ def test_a_process_in_the_middle_of_a_long_step_ends_all_the_same():
     assert time.monotonic() - begin < 60
     assert done.returncode == 143
     assert done.stderr.strip() == (
-        "stopped after 0 s in the middle of a step; the same command goes on from the latest checkpoint"
+        "stopped after 0 s in the middle of a step; the same command continues from the latest checkpoint"
     )

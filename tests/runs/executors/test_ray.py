@@ -85,7 +85,7 @@ def test_a_driver_of_a_cluster_is_told_to_stop(nodes, quiet, tmp_path):
     before = faults.epochs(tmp_path / "endless")
     driver.send_signal(signal.SIGTERM)
     output = faults.finish(driver, status=143)
-    assert output.strip().splitlines()[-1] == "stopped with 0 of 4 networks done; the same command goes on from there"
+    assert output.strip().splitlines()[-1] == "stopped with 0 of 4 networks done; the same command continues from there"
     after = faults.epochs(tmp_path / "endless")
     assert all(after[name] > before[name] for name in before)
     driver = faults.start(tmp_path / "w", *to)
