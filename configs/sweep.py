@@ -10,8 +10,8 @@ each; about three minutes on two cores. The gap between training and test accura
 `smoke`: the same stages with 8 networks, under a minute.
 `resnet`: 8 residual networks (ResNet-18 with few channels) on the same digits, a few minutes.
 `cifar10`: 8 wider networks on 2,500 CIFAR-10 images, most of an hour on two cores; DIR is the folder where TFDS keeps
-its prepared sets (leave it out to have TFDS download CIFAR-10). The gap is about 50 points for all of them: 2,500 images
-are too few for a smaller gap, and eight networks are too few for a conclusion.
+its prepared sets (leave it out to have TFDS download CIFAR-10). The gap is about 50 points for all of them: 2,500
+images are too few for a smaller gap, and eight networks are too few for a conclusion.
 """
 
 from ml_collections import ConfigDict

@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     p = _Parser(
         prog="python -m prunegen_jax.judging",
-        description="Judges how well each measure of a table predicts generalization, how certain that is, and what it adds.",
+        description="How well each measure of a table predicts generalization, how certain that is, and what it adds.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -1,4 +1,4 @@
-"""Values of a program that are stored with their axes in another order than the model wrote them, see `planes`."""
+"""Values of a program that are stored with their axes in another order than in the model, see `planes`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Stored(NamedTuple):
 
 
 class Broadcast(NamedTuple):
-    """A `broadcast_in_dim` that is made once the layout of its neighbours is known."""
+    """A `broadcast_in_dim` that is evaluated later, when the layout of the other operands is known."""
 
     operand: jax.Array
     shape: tuple[int, ...]
@@ -40,7 +40,7 @@ def as_written(value: Value) -> jax.Array:
 
 
 def in_order(value: Value, order: Axes) -> jax.Array:
-    """A value with its axes in `order`; scalars stay as they are."""
+    """A value with its axes in `order`; scalars are unchanged."""
     if isinstance(value, Stored):
         if value.order == order:
             return value.array

@@ -4,14 +4,14 @@ A model is written with ordinary convolutions. `with_convolutions` traces it and
 two-dimensional convolution in another form:
 
 * "planes" (CPU): activations are stored with the channels outermost and the examples innermost, `[C, H, W, n]`, and a
-  convolution is one matrix product of patches. The layout is carried through elementwise operations, reductions, pools
-  and residual sums, so that nothing is transposed between layers; an operation that has no rule here gets its operands
-  in the layout that the model wrote.
+  convolution is one matrix product of patches. Elementwise operations, reductions, pools and residual sums keep this
+  layout, so that nothing is transposed between layers; an operation without a rule in this module gets its operands in
+  the layout of the model.
 * "patches" (many networks under `vmap` on an accelerator): patches times kernel, in the layout of the model.
-* "xla": the program as it is.
+* "xla": the program unchanged.
 
-The numbers differ from those of the original by rounding alone. Derivatives of every order and mode go through it,
-since it only rebinds JAX's own operations. Convolutions inside loops stay as they are.
+The numbers differ from those of the original only by rounding. The result can be differentiated to any order and in
+both modes, since it only rebinds JAX's own operations. Convolutions inside loops are not changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from prunegen_jax.compute.layouts import Axes, Broadcast, Stored, Value, as_dtyp
 
 FORMS = ("auto", "planes", "patches", "xla")
 
-# Operations that act on each entry alone. Their parameters name no axis and no shape.
+# Operations that act on each entry separately, and whose parameters contain no axis and no shape.
 _ELEMENTWISE = {
     "abs", "add", "and", "ceil", "clamp", "convert_element_type", "copy", "cos", "div", "eq", "erf", "exp", "exp2",
     "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min",
@@ -40,8 +40,8 @@ _ELEMENTWISE = {
 _REDUCTIONS = {"reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum"}
 
 
-# Name of a jitted function → the same function of stored values: for functions of this package that are opaque to the
-# rules below (custom derivatives) but know their channel axis.
+# Name of a jitted function → the same function of stored values: for functions of this package to which the rules below
+# do not apply (custom derivatives) and whose channel axis is known.
 NAMED_RULES: dict[str, Callable[..., list[Value]]] = {}
 
 
@@ -62,10 +62,10 @@ def choose_form(name: str = "auto", *, vmapped: bool = False) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class WithConvolutions:
-    """A function whose convolutions are computed in the form `form`; two of the same function and form are equal.
+    """A function whose convolutions are computed in the form `form`. Equal if function and form are equal.
 
     Attributes:
-        original: the function as it was written, of arrays and pytrees.
+        original: the unchanged function of arrays and pytrees.
         form: "planes", "patches" or "xla", which is `original` itself.
     """
 
@@ -156,14 +156,14 @@ _AXIS_PARAMETERS: dict[str, tuple[str, ...]] = {
 
 
 def _bind(eqn: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
-    """The operation as the model wrote it."""
+    """Evaluates the operation in the layout of the model."""
     params = eqn.primitive.get_bind_params(eqn.params)
     results = eqn.primitive.bind(*map(as_written, operands), **params)
     return list(results) if eqn.primitive.multiple_results else [results]
 
 
 def _rebind(eqn: JaxprEqn, arrays: Sequence[jax.Array], **changed: Any) -> jax.Array:
-    """The operation on arrays whose axes are in another order."""
+    """Evaluates the operation on arrays whose axes are in another order."""
     return eqn.primitive.bind(*arrays, **(eqn.params | changed))
 
 
@@ -175,7 +175,7 @@ def _reduce(eqn: JaxprEqn, value: Stored) -> Value:
 
 
 def _call(eqn: JaxprEqn, operands: list[Value], form: str) -> list[Value]:
-    """A call: a rule by its name, or what it calls."""
+    """Evaluates a call, by the rule for its name or by its body."""
     inner = eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"]
     stored = any(isinstance(value, Stored) for value in operands)
     rule = NAMED_RULES.get(eqn.params.get("name", ""))
@@ -188,7 +188,7 @@ def _call(eqn: JaxprEqn, operands: list[Value], form: str) -> list[Value]:
 
 
 def _branch(eqn: JaxprEqn, operands: list[Value], order: Axes, form: str) -> list[Value]:
-    """`lax.cond` and `lax.switch`: both sides in the layout of what they get."""
+    """Evaluates `lax.cond` and `lax.switch`, with all branches in the layout of their operands."""
     index, *inputs = operands
     orders = [value.order if isinstance(value, Stored) else None for value in inputs]
     arrays = [value.array if isinstance(value, Stored) else as_written(value) for value in inputs]
@@ -208,7 +208,7 @@ def _branch(eqn: JaxprEqn, operands: list[Value], order: Axes, form: str) -> lis
 
 
 def _convolve(eqn: JaxprEqn, inputs: Value, kernel: Value, form: str) -> Value:
-    """A convolution of two spatial axes without groups or dilation; others as the model wrote them."""
+    """Evaluates a convolution of two spatial axes without groups or dilation in `form`; others as in the model."""
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
     dilated = any(d != 1 for d in (*params["lhs_dilation"], *params["rhs_dilation"]))
     grouped = params["feature_group_count"] != 1 or params["batch_group_count"] != 1
@@ -226,17 +226,17 @@ def _convolve(eqn: JaxprEqn, inputs: Value, kernel: Value, form: str) -> Value:
 
 
 def _same_type(inputs: Value, kernel: Value, params: dict[str, Any]) -> bool:
-    """Whether the result has the type of the inputs, as a plain matrix product has it."""
+    """Whether the result has the type of the inputs, like that of a plain matrix product."""
     return params["preferred_element_type"] in (None, jnp.result_type(as_dtype(inputs), as_dtype(kernel)))
 
 
 def _is_relu(jaxpr: Jaxpr) -> bool:
-    """Whether a function with a derivative of its own is `jax.nn.relu`."""
+    """Whether a function with a custom derivative is `jax.nn.relu`."""
     return len(jaxpr.eqns) == 1 and len(jaxpr.invars) == 1 and jaxpr.eqns[0].params.get("name") == "relu"
 
 
 def _has_convolution(jaxpr: Jaxpr) -> bool:
-    """Whether a convolution stands in a program or in what it calls, loops excepted."""
+    """Whether a program, or a function that it calls, contains a convolution; loops are ignored."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "conv_general_dilated":
             return True

@@ -1,7 +1,7 @@
 """A `TrainedModel` of a network written with Flax Linen, Flax NNX or Equinox, in evaluation mode.
 
 Each network becomes one function of (bound arrays, params, inputs) that is equal for networks of equal shape, so that
-they share their compiled programs. Everything that is not a parameter, running statistics above all, is bound.
+they share their compiled programs. All arrays that are not parameters, such as running statistics, are bound.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flax import nnx
 from prunegen_jax.compute.checks import advice_for, check_network, library_of
 from prunegen_jax.types import Dataset, History, Partial, PyTree, TrainedModel
 
-# Arguments of a module's call, or fields of a Linen module, that switch evaluation mode on → their value then.
+# Arguments of a module's call, or fields of a Linen module, that select evaluation mode → their value in that mode.
 EVALUATION = {
     "train": False,
     "training": False,
@@ -50,7 +50,7 @@ class _Split:
 
 @dataclasses.dataclass(frozen=True)
 class _Static:
-    """A value that does not change, compared by what it is, or by its identity if it has no hash."""
+    """A constant, compared by its type and value, or by its identity if it is not hashable."""
 
     value: Any
 
@@ -200,11 +200,10 @@ def _trained_model(
     history: History | None,
     name: str,
 ) -> TrainedModel:
-    """The trained network of its parts.
+    """Builds the `TrainedModel` from its parts.
 
     Raises:
-        ValueError: if `initial` or `first_epoch` is a network of another shape, or has no statistics where it needs
-            them.
+        ValueError: if `initial` or `first_epoch` is a network of another shape, or lacks statistics that it needs.
     """
     for argument, other in (("initial", initial), ("first_epoch", first_epoch)):
         if other is not None and other.function != final.function:
@@ -227,7 +226,7 @@ def _trained_model(
 
 
 def _mode(function: Callable[..., Any], others: Mapping[str, Any] | None = None) -> tuple[tuple[str, Any], ...]:
-    """The keywords that switch evaluation mode on, found in the signature of a call; and `others` without default."""
+    """The keywords in a call's signature that select evaluation mode, and those of `others` that have no default."""
     parameters = inspect.signature(function).parameters
     found = [(name, value) for name, value in EVALUATION.items() if name in parameters]
     required = [p.name for p in parameters.values() if p.default is p.empty]
@@ -235,7 +234,7 @@ def _mode(function: Callable[..., Any], others: Mapping[str, Any] | None = None)
 
 
 def _in_evaluation_mode(module: nn.Module) -> nn.Module:
-    """A Linen module whose own fields (`deterministic`, `train`, ...) say evaluation."""
+    """A Linen module with its fields (`deterministic`, `train`, ...) set to evaluation mode."""
     fields = {field.name for field in dataclasses.fields(module)}
     changed = {name: value for name, value in EVALUATION.items() if name in fields}
     return module.clone(**changed) if changed else module
@@ -260,7 +259,7 @@ def _as_dict(tree: PyTree) -> PyTree:
 
 
 def _as_arrays(tree: PyTree) -> PyTree:
-    """NumPy arrays as JAX arrays."""
+    """Converts NumPy arrays to JAX arrays."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, tree)
 
 

@@ -1,4 +1,4 @@
-"""Layers that our models share: convolution and batch norm that train fast together, dropout with a traced rate."""
+"""Layers of this package's models: convolution and batch norm that train fast together, dropout with a traced rate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH_NORM_MOMENTUM = 0.9
 class Conv(nn.Module):
     """A convolution with a square window: its linear part and its bias `[features]`, not yet added.
 
-    They are separate because a batch norm that follows removes any bias. The kernel is `[w, w, C, features]`.
+    They are separate because a batch norm after the convolution removes any bias. The kernel is `[w, w, C, features]`.
     """
 
     features: int
@@ -39,7 +39,7 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """γ (y − μ) / √(v + ε) + β of y = linear + bias; in training by the batch's μ and (biased) v.
+    """γ (y − μ) / √(v + ε) + β of y = linear + bias; in training with the batch's μ and (biased) v.
 
     In training the result does not depend on `bias`, whose gradient is exactly zero; the running mean does.
     """
@@ -65,14 +65,14 @@ class BatchNorm(nn.Module):
 
 
 def along(vector: jax.Array, like: jax.Array, axis: int = -1) -> jax.Array:
-    """`vector [C]` with unit axes, so that it runs along `axis` of `like`."""
+    """`vector [C]` with unit axes added, so that it broadcasts along `axis` of `like`."""
     return jnp.expand_dims(vector, [i for i in range(like.ndim) if i != axis % like.ndim])
 
 
 def dropout(key: jax.Array, inputs: jax.Array, rate: jax.Array) -> jax.Array:
     """Zeroes each entry with probability `rate` (traced) and scales the others by 1 / (1 − rate).
 
-    At a rate of zero no random bits are drawn, though the program is the same.
+    At a rate of zero the program is the same, but no random bits are drawn.
     """
 
     def drop(x: jax.Array) -> jax.Array:
@@ -88,8 +88,8 @@ def batch_norm(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """γ (x − μ) / √(v + ε) + β per channel of `axis`, and the batch's μ and biased v, which have no gradient.
 
-    Its backward pass reads the inputs and the cotangent twice and keeps nothing but the inputs; it has no second
-    derivative, which training does not need.
+    Its backward pass reads the inputs and the cotangent twice and stores only the inputs. It has no second derivative;
+    training does not need one.
     """
     return _batch_norm_forward(inputs, scale, beta, axis)[0]
 
@@ -126,7 +126,7 @@ batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 def batch_norm_over_channels(
     inputs: jax.Array, scale: jax.Array, beta: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`batch_norm` along the last axis. The name of this function is known to `planes`, which knows another axis."""
+    """`batch_norm` along the last axis. `planes` recognises this function by its name and uses another axis."""
     return batch_norm(inputs, scale, beta, -1)
 
 

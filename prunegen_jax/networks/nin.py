@@ -1,4 +1,4 @@
-"""Network in Network, the family of the large studies of generalization measures."""
+"""Network in Network, the architecture used in the large studies of generalization measures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class NiN(nn.Module):
     """`depth` blocks of (3×3 stride 2, 1×1, 1×1) convolutions of `width` channels, each with ReLU.
 
     Batch norm, if on, is between each convolution and its ReLU; dropout after each block. The head is a 1×1
-    convolution and global average pooling, done in the other order, which gives the same. `head="rgm"` has a ReLU
+    convolution and global average pooling, computed in the opposite order with the same result. `head="rgm"` has a ReLU
     (after batch norm) on the logits before pooling, as the code of Dziugaite et al. (2020) does.
     """
 

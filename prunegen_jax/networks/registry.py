@@ -1,4 +1,4 @@
-"""The registry of models, and `build`, which makes pure functions of one."""
+"""The registry of models, and `build`, which turns a model into pure functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prunegen_jax.networks.resnet import ResNet
 from prunegen_jax.types import PyTree
 
 # Flax modules: `module(classes=K, **fields)(inputs [n, ...], train=False) -> logits [n, K]`. A module whose call takes
-# `dropout_rate` gets it traced, so that networks that differ in it alone share their programs.
+# `dropout_rate` gets a traced value, so that networks that differ only in this rate share their programs.
 MODELS: dict[str, Callable[..., nn.Module]] = {"nin": NiN, "resnet": ResNet, "cnn": CNN, "mlp": MLP}
 
 
@@ -54,7 +54,7 @@ def build(
         input_shape: of one example, (H, W, C) for images.
         classes: K.
         convolutions: a name of `planes.FORMS`.
-        **fields: of the module; what it does not get has the module's own default.
+        **fields: of the module; for others the module's defaults are used.
 
     Raises:
         ValueError: for an unknown name, field or form, or a value that the module refuses.

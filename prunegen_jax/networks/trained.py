@@ -1,4 +1,4 @@
-"""The `TrainedModel` of one of our own networks."""
+"""The `TrainedModel` of a network of this package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def as_trained_model(
     history: History | None = None,
     name: str = "",
 ) -> TrainedModel:
-    """A trained network of `networks.build`.
+    """The `TrainedModel` of a trained network that `networks.build` made.
 
     Args:
         network: its functions.

@@ -1,4 +1,4 @@
-"""Taking pre-activations of a network, and adding offsets to them."""
+"""Computes the pre-activations of a network, and adds offsets to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prunegen_jax.networks.reading.structure import Bound, Structure, outputs
 class Features:
     """(bound, params, inputs, offsets={}) → (logits, activations), as a function that equal structures share.
 
-    An activation is the pre-activation behind a layer, `[n, *positions, features]` whatever the program's layout, by
+    Activations are the pre-activations after each layer, `[n, *positions, features]` for any layout of the program, by
     the layer's name; "input" is the input. Offsets of the same names and shapes are added.
     """
 

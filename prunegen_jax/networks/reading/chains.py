@@ -1,7 +1,7 @@
 """Chains of affine steps: y → s y + t, whose s and t depend on parameters and statistics, not on the input.
 
-Behind a layer they are its bias and its batch norm, per output channel. A chain goes on while its value has exactly
-one consumer; scalars written into the program (1/√d, the 1/n of pooling) end it.
+After a layer, they are its bias and its batch norm, per output channel. A chain continues while its value has exactly
+one consumer; scalar constants of the program (1/√d, the 1/n of pooling) end it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Step:
     Attributes:
         position: of its node.
         place: which of the node's inputs is the chain's value.
-        operation: "add", "sub", "rsub" (c − y), "mul", "div", "neg", or "shape" for what only rearranges.
+        operation: "add", "sub", "rsub" (c − y), "mul", "div", "neg", or "shape" for a rearrangement.
         other: the other operand c, None if there is none.
-        axes: where the channels are in the value that the step makes; None: c may vary along any axis.
+        axes: where the channels are in the result of the step; None: c may vary along any axis.
     """
 
     position: int
@@ -54,7 +54,7 @@ class Chain:
 
     @property
     def affine(self) -> tuple[Step, ...]:
-        """The steps that do more than rearrange."""
+        """The steps that are not rearrangements."""
         return tuple(step for step in self.steps if step.operation != "shape")
 
 
@@ -80,7 +80,7 @@ def walk(flat: Flat, facts: Sequence[Fact], data: int, start: int, axes: Axes | 
 def affine_step(
     flat: Flat, facts: Sequence[Fact], data: int, position: int, value: int, axes: Axes | None
 ) -> Step | None:
-    """The node at `position` as an affine step of `value`, or None if it is none."""
+    """The node at `position` as an affine step of `value`, or None if it is not one."""
     node = flat.nodes[position]
     if node.name not in _AFFINE or node.inputs.count(value) != 1:
         return None
@@ -113,7 +113,7 @@ def _shape_step(flat: Flat, position: int, value: int, axes: Axes | None) -> Ste
 
 
 def follow(flat: Flat, node: Node, axes: Axes) -> Axes | None:
-    """Where `axes` of the node's first input are in its output; None if it does not just rearrange."""
+    """Where `axes` of the node's first input are in its output; None if the node does more than rearrange."""
     if node.name in _SAME_SHAPE:
         return axes
     if node.name == "transpose":
@@ -130,7 +130,7 @@ def follow(flat: Flat, node: Node, axes: Axes) -> Axes | None:
 
 
 def _follow_reshape(before: Sequence[int], after: Sequence[int], axes: Axes) -> Axes | None:
-    """An axis stays what it is if it keeps its size and the entries in front of it keep their number."""
+    """An axis is kept if its size and the product of the sizes before it are unchanged."""
     places = []
     for axis in axes:
         ahead = int(np.prod(before[:axis]))
@@ -143,7 +143,7 @@ def _follow_reshape(before: Sequence[int], after: Sequence[int], axes: Axes) -> 
 
 
 def varying(flat: Flat, atom: Atom) -> set[int]:
-    """Axes along which a value may vary; it is the same for all indices along the others."""
+    """Axes along which a value may vary; along the others it is constant."""
     if isinstance(atom, Literal):
         return set()
     shape = flat.shape(atom)
@@ -170,8 +170,7 @@ _ENTRYWISE = {*_AFFINE, *_SAME_SHAPE, "rsqrt", "sqrt", "exp", "square", "integer
 
 
 def channels_of(array: jax.Array, axes: Axes, sizes: Sequence[int]) -> jax.Array:
-    """The entries `[sizes]` of a value that varies along its channel axes alone."""
-    if array.ndim:
+xif array.ndim:
         array = array[tuple(slice(None) if axis in axes else 0 for axis in range(array.ndim))]
         order = sorted(axes)
         array = array.transpose([order.index(axis) for axis in axes])
@@ -186,7 +185,7 @@ def spread(vector: jax.Array, axes: Axes, rank: int) -> jax.Array:
 
 
 def precision(dtype: Any) -> Any:
-    """In which scales and shifts of values of `dtype` are computed: at least float32."""
+    """The dtype in which scales and shifts of values of `dtype` are computed: at least float32."""
     return np.dtype(dtype) if np.dtype(dtype).itemsize >= 4 else np.dtype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Arrays in the closure of a function, made arguments.
+"""Turns arrays in the closure of a function into arguments.
 
 `lambda params, x: nnx.merge(graph, params, statistics)(x)` is a new function for every network, and a program compiled
 for one of them is not used for the next. Lifted, all such functions of one source are one function of the arrays.
@@ -21,12 +21,12 @@ from prunegen_jax.types import as_partial
 
 @dataclasses.dataclass(frozen=True)
 class Lifted:
-    """A function without the arrays of its closure, which come first among its arguments.
+    """A function whose closure arrays are its first arguments.
 
     Attributes:
         code: of the function.
         cells: for each variable of its closure the tree of its value.
-        statics: leaves that are no arrays, (position, type, value); the types, since True == 1 == 1.0.
+        statics: leaves that are not arrays, (position, type, value); the types, since True == 1 == 1.0.
         defaults: of the function's arguments, hashable.
         module: where the function was defined.
         function: one with that code; not compared.
@@ -57,7 +57,7 @@ class Lifted:
 
 
 def lift(apply: Callable[..., Any]) -> Partial:
-    """`apply` as a `Partial`, the arrays of its function's closure bound to it; unchanged where that cannot be done."""
+    """`apply` as a `Partial` to which the arrays of its function's closure are bound; unchanged if that is impossible."""
     partial = as_partial(apply)
     if isinstance(partial.func, WithConvolutions):
         partial = Partial(partial.func.original, *partial.args, **partial.keywords)
@@ -68,7 +68,7 @@ def lift(apply: Callable[..., Any]) -> Partial:
 
 
 def _lift(function: Any, around: tuple[Any, ...]) -> Partial | None:
-    """The function lifted; None if it cannot be. `around`: functions whose closures are being looked at."""
+    """The lifted function; None if that is impossible. `around`: functions whose closures are being searched."""
     if not isinstance(function, types.FunctionType) or any(function is other for other in around):
         return None
     try:

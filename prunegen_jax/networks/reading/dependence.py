@@ -1,6 +1,6 @@
 """What each value of a program depends on, and where parameters reach an operand of a convolution or a product.
 
-Loops and conditionals are entered here, since the kernels inside them are kernels too.
+This includes the bodies of loops and conditionals, because the kernels inside them are kernels too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class View:
     Attributes:
         leaf: which argument of the program.
         steps: (name, argument) of each rearrangement, see `apply_view`.
-        exact: every entry is there once. False for a slice, for instance.
+        exact: whether every entry occurs exactly once. False for a slice, for instance.
     """
 
     leaf: int
@@ -36,7 +36,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-    """What is known of a value: the arguments it depends on, as bits, and the parameter of which it is a view."""
+    """What is known about a value: the arguments it depends on, as bits, and the parameter of which it is a view."""
 
     depends: int
     view: View | None = None

@@ -15,13 +15,13 @@ INPUT, OUTPUT = "input", "output"
 
 @dataclasses.dataclass(frozen=True)
 class Edge:
-    """What the layer `source` makes reaches the layer `target` with no other layer between.
+    """The output of the layer `source` reaches the layer `target` without another layer in between.
 
     Attributes:
         source: name of a layer, or "input".
         target: name of a layer, or "output".
-        join: "sequential" if nothing else comes to it on the way; "sum" or "concatenation" with what comes from other
-            layers; "other", as products in attention or gates.
+        join: "sequential" if it is combined with nothing on the way; "sum" or "concatenation" if it is combined with the
+            output of other layers; "other" for products in attention or gates, for example.
     """
 
     source: str
@@ -65,7 +65,7 @@ def _merge(name: str, incoming: list[dict[str, Join]]) -> dict[str, Join]:
 
 
 def is_sequential(found: tuple[Edge, ...]) -> bool:
-    """Whether every layer takes the output of the one before, and of no other."""
+    """Whether every layer takes only the output of the layer before it."""
     sources, targets = [edge.source for edge in found], [edge.target for edge in found]
     alone = len(set(sources)) == len(sources) and len(set(targets)) == len(targets)
     return alone and all(edge.join == "sequential" for edge in found)

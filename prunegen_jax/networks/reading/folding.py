@@ -1,4 +1,4 @@
-"""Folding: batch norm, and whatever else is affine per channel behind a layer, put into its kernel and a bias."""
+"""Folding: batch norm and other affine steps per channel after a layer become part of its kernel and a bias."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Plan:
 
     Attributes:
         biases: path of each layer that is folded → keys of the bias that it gets.
-        kept: position of each parameter that stays → its keys in the folded tree.
-        gone: paths of the parameters that folding uses up.
+        kept: position of each parameter that is kept → its keys in the folded tree.
+        gone: paths of the parameters that folding removes.
     """
 
     biases: Mapping[Path, Keys]
@@ -39,7 +39,7 @@ class Plan:
 
 @functools.lru_cache(maxsize=256)
 def plan(structure: Structure) -> Plan | None:
-    """What folding does, None if there is nothing to fold."""
+    """The plan of folding; None if there is nothing to fold."""
     reading = structure.references[0]
     folded = [path for path in reading.layers if _to_fold(reading, path)]
     if not folded:
@@ -81,7 +81,7 @@ def _plain(key: Keys) -> Keys:
 
 
 def _bias_keys(kernel: Keys, sizes: Sequence[int], free: Mapping[Keys, Any], taken: set[Keys]) -> Keys:
-    """The place of a bias that folding used up beside the kernel, else a new one."""
+    """The keys of a bias next to the kernel that folding removed, else new ones."""
     node = kernel[:-1]
     beside = [key for key, shape in free.items() if key[:-1] == node and _count(shape) == _count(sizes)]
     beside = [key for key in beside if key not in taken and str(key[-1]) not in ("scale", "gamma", "mean", "var")]

@@ -1,8 +1,8 @@
 """A traced function as a flat list of equations, and its evaluation with changes.
 
 Calls (`jit`, `remat`) are replaced by their bodies. A call with its own derivative (`custom_jvp`, `custom_vjp`) stays
-one equation when the program is evaluated, since its body differentiates differently: the gradient of ReLU at 0 would
-become 0.5. Its body is listed as well, to be read. Loops and conditionals stay one equation.
+one equation when the program is evaluated, because the derivative of its body differs: the gradient of ReLU at 0 would
+become 0.5. Its body is also listed, for reading only. Loops and conditionals stay one equation.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Node:
     Attributes:
         name: of the primitive.
         params: of the equation.
-        inputs: values and literals that it takes.
-        outputs: values that it makes.
+        inputs: its operands, values and literals.
+        outputs: its results.
         equation: what to evaluate; None for a renaming, which only readers see.
         opened: a call with its own derivative, whose body follows. Evaluated, not read.
         inside: part of such a body. Read, not evaluated.
@@ -75,7 +75,7 @@ def flatten(closed: ClosedJaxpr) -> Flat:
     """The flat program of a closed jaxpr."""
     builder = _Builder()
     inputs = tuple(builder.value(var.aval) for var in closed.jaxpr.invars)
-    # Constants must be numbered next, but they are found on the way: nodes are renumbered at the end.
+    # Constants must be numbered next, but they are found during the visit: nodes are renumbered at the end.
     outputs = builder.visit(closed.jaxpr, closed.consts, inputs, inside=False)
     constants = [number for number, _ in builder.constants.values()]
     order = [*inputs, *constants]
