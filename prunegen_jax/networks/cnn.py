@@ -12,8 +12,8 @@ from prunegen_jax.networks.blocks import BatchNorm, Conv
 class CNN(nn.Module):
     """Four 3×3 convolutions of k, 2k, 4k and 8k channels (k = `width`), each with batch norm, ReLU and a max-pool.
 
-    The pools are 1, 2, 2 and 8 wide; on images smaller than 32×32 the last one covers the whole feature map. A dense layer
-    follows.
+    The pools are 1, 2, 2 and 8 wide; on images smaller than 32×32 the last one covers the whole feature map. A dense
+    layer follows.
     """
 
     classes: int

@@ -170,7 +170,8 @@ _ENTRYWISE = {*_AFFINE, *_SAME_SHAPE, "rsqrt", "sqrt", "exp", "square", "integer
 
 
 def channels_of(array: jax.Array, axes: Axes, sizes: Sequence[int]) -> jax.Array:
-xif array.ndim:
+    """The entries `[sizes]` of a value that varies only along its channel axes."""
+    if array.ndim:
         array = array[tuple(slice(None) if axis in axes else 0 for axis in range(array.ndim))]
         order = sorted(axes)
         array = array.transpose([order.index(axis) for axis in axes])

@@ -57,7 +57,7 @@ class Lifted:
 
 
 def lift(apply: Callable[..., Any]) -> Partial:
-    """`apply` as a `Partial` to which the arrays of its function's closure are bound; unchanged if that is impossible."""
+    """`apply` as a `Partial` to which the arrays of its function's closure are bound; else unchanged."""
     partial = as_partial(apply)
     if isinstance(partial.func, WithConvolutions):
         partial = Partial(partial.func.original, *partial.args, **partial.keywords)

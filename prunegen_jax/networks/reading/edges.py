@@ -20,8 +20,8 @@ class Edge:
     Attributes:
         source: name of a layer, or "input".
         target: name of a layer, or "output".
-        join: "sequential" if it is combined with nothing on the way; "sum" or "concatenation" if it is combined with the
-            output of other layers; "other" for products in attention or gates, for example.
+        join: "sequential" if it is combined with nothing on the way; "sum" or "concatenation" if it is combined
+            with the output of other layers; "other" for products in attention or gates, for example.
     """
 
     source: str

@@ -19,9 +19,9 @@ from prunegen_jax.networks.reading.structure import Bound, Structure, outputs
 class Powered:
     """(bound, params, inputs, power) → logits, as a function that equal structures share.
 
-    Kernels of layers become |W|^p. An affine chain y → s y + t, such as the bias or the batch norm after a layer, or one
-    that does not follow a layer, becomes y → |s|^p y + |t|^p. So batch norm need not be folded, and a batch norm that
-    cannot be folded counts with its effective scale and shift.
+    Kernels of layers become |W|^p. An affine chain y → s y + t, such as the bias or the batch norm after a layer, or
+    one that does not follow a layer, becomes y → |s|^p y + |t|^p. So batch norm need not be folded, and a batch norm
+    that cannot be folded counts with its effective scale and shift.
     """
 
     structure: Structure
