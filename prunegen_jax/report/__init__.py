@@ -1,7 +1,7 @@
 """The report: one page that opens offline, figures as PNG and SVG, tables as Markdown and LaTeX.
 
-The page is Bokeh's: of the well-kept plotting libraries it alone brings sortable tables, pointers and linked choices
-in one bundle of 2 MB that is put into the page whole, so that the code here holds a few lines of JavaScript.
+The page is made with Bokeh: of the maintained plotting libraries, it is the only one with sortable tables, tooltips and
+linked controls in one bundle of 2 MB that is embedded in the page, so that this code needs few lines of JavaScript.
 
     workdir/report/index.html    the page
     workdir/report/figures/      PNG and SVG
@@ -34,21 +34,21 @@ def write(
     data_dir: str | None = None,
     cache_dir: str | None = None,
 ) -> epath.Path:
-    """Makes `workdir/report/` from what the workdir holds, and returns the path of the page.
+    """Writes `workdir/report/` from the files of the workdir, and returns the path of the page.
 
     Args:
         workdir: a judged workdir.
-        make_curves: make pruning curves that are not there yet, which needs the checkpoints, the data set, and about
-            fifty passes over it per network. A network without a curve is named, with the reason.
+        make_curves: compute missing pruning curves, which needs the checkpoints, the data set, and about fifty passes
+            over it per network. A network without a curve is named, with the reason.
         data_dir: where TFDS finds its prepared sets, for the curves; None for its own default.
-        cache_dir: where decoded images are kept; None for the person's cache folder.
+        cache_dir: where decoded images are kept; None for the user's cache folder.
 
     Raises:
-        ValueError: if the workdir was never judged, or links lead what is to be written out of it.
+        ValueError: if the workdir was never judged, or a file would be written outside of it through a link.
     """
     folder = epath.Path(workdir)
     layout.check_report_links(folder)
-    material.require_verdict(folder)  # before any work is spent
+    material.require_verdict(folder)  # before the work starts
     reasons = curves.make(folder, data_dir=data_dir, cache_dir=cache_dir) if make_curves else {}
     found = material.from_workdir(folder)
     if reasons:
@@ -61,12 +61,12 @@ def write(
 def write_for_table(
     table: Table, verdict: Verdict, directory: str | os.PathLike[str], *, title: str = "table"
 ) -> epath.Path:
-    """Makes `directory/report/` from a table and its verdict alone; sections without data are named there."""
+    """Writes `directory/report/` from a table and its verdict only; the report lists the sections without data."""
     return write_material(material.from_table(table, verdict, title=title), epath.Path(directory) / "report")
 
 
 def write_material(found: Material, folder: epath.Path) -> epath.Path:
-    """Writes the page, the tables and the figures into `folder`, each file whole; returns the path of the page."""
+    """Writes the page, the tables and the figures into `folder`, each file atomically; returns the page's path."""
     _put(folder / "index.html", page.html(found).encode())
     for name, text in sheets.sheets(found).items():
         _put(folder / "tables" / name, text.encode())

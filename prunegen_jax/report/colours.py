@@ -1,4 +1,4 @@
-"""Colours that colour-blind readers tell apart: Okabe and Ito's for kinds, viridis for what has an order."""
+"""Colours that colour-blind readers can distinguish: Okabe and Ito's for categories, viridis for ordered values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Colouring:
 def of_families(families: Iterable[str]) -> dict[str, str]:
     """Family -> colour: vermilion for pruning, then by name; grey for those beyond the palette and for none."""
     names = sorted({name for name in families if name}, key=lambda name: (name != "pruning", name))
-    start = 0 if "pruning" in names else 1  # vermilion is kept for pruning
+    start = 0 if "pruning" in names else 1  # vermilion is reserved for pruning
     colours = dict(zip(names, OKABE_ITO[start:], strict=False))
     return {name: colours.get(name, GREY) for name in (*names, "")}
 

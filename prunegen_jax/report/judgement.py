@@ -1,4 +1,4 @@
-"""What the judge found along each hyperparameter and what information remains: Psi per axis, K with its null band."""
+"""Figures of the statistics that take hyperparameters into account: Psi per axis, K with its null band."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PSI, _K = STATISTICS["psi"].label, STATISTICS["k"].label
 
 
 def psi(material: Material) -> View:
-    """A measure a row, an axis a column: psi in the believed direction."""
+    """One row per measure, one column per axis: psi multiplied by the expected sign."""
     axes = [str(axis) for axis in material.verdict.settings.get("axes", ())]
     names = [text(name) for name in material.measures]
     views = {str(i): _psi_cells(material, target, axes) for i, target in enumerate(material.verdict.targets)}
@@ -90,7 +90,7 @@ def _psi_cells(material: Material, target: str, axes: list[str]) -> Data:
 def _k_columns(material: Material, target: str) -> Data:
     rows = _by_measure(material, target)
     ordered = [rows[name] for name in material.measures]
-    # K does not see a sign: tau-b says which way the measure points
+    # K ignores the sign: tau-b gives the direction of the measure
     along = [row["sign"] * row[RANKED_BY] >= 0 for row in ordered]
     k = [row.get("k", math.nan) for row in ordered]
     return {

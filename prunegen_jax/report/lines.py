@@ -1,4 +1,4 @@
-"""One line per network: what pruning does to its loss, and how its loss fell in training."""
+"""One line per network: its loss against the kept fraction, and its loss during training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from prunegen_jax.report.material import Material
 from prunegen_jax.report.views import View, hover, label, legend_items, plot, text
 from prunegen_jax.runs.schema import Json
 
-POINTS = 80  # of a training curve: what a screen can show
+POINTS = 80  # of a training curve: as many as a screen can show
 BOTTOM, TOP = (
     0.7,
     40.0,
-)  # of the pruned loss relative to the whole one: what is beyond is a network that is no longer one
-_FLOOR = 1e-9  # below it a logarithmic axis has no place
+)  # of the pruned loss relative to the whole one: beyond it, the network no longer works
+_FLOOR = 1e-9  # the lower end of a logarithmic axis
 
 _COLOUR = """
 for (const source of sources) source.data = {...source.data, colour: source.data[`c${cb_obj.value}`]}

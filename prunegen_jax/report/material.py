@@ -1,4 +1,4 @@
-"""All that a report shows, gathered from a workdir or from a table, and for what is not there the reason."""
+"""The data of a report, collected from a workdir or from a table, with the reason for each missing part."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NO_RUNS = "the report was made from a table alone, without the runs behind it"
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """What is shown. `missing` maps a section to the reason why there is nothing to show in it.
+    """The data of a report. `missing` maps a section without data to the reason.
 
     `curves` and `histories` are by network, `times` seconds by network and activity, `troubles` measures without an
     answer as (measure, status, reason, networks). `remark` says how far a running sweep has come.
@@ -44,7 +44,7 @@ class Material:
 
     @functools.cached_property
     def everyone(self) -> Table:
-        """The judged models, and behind them those left out that have numbers."""
+        """The judged models, followed by those left out that have numbers."""
         return self.table.with_left_out()
 
     @functools.cached_property
@@ -73,7 +73,7 @@ class Material:
 
 
 def from_table(table: Table, verdict: Verdict, *, title: str) -> Material:
-    """What a table and its verdict alone have to show."""
+    """The data of a report from a table and its verdict only."""
     sections = ("pruning curves", "training curves", "costs", "config and versions")
     missing = dict.fromkeys(sections, _NO_RUNS)
     return Material(title, table, verdict, missing=missing | _missing_statistics(table, verdict))
@@ -88,7 +88,7 @@ def require_verdict(folder: epath.Path) -> None:
 def from_workdir(
     folder: epath.Path, *, verdict: Verdict | None = None, table: Table | None = None, remark: str = ""
 ) -> Material:
-    """What a workdir has to show. `verdict` and `table` stand in for those in its files.
+    """What a workdir has to show. `verdict` and `table` replace those in its files.
 
     Raises:
         ValueError: if the workdir was never judged, or a file of its verdict is not ours.
@@ -193,7 +193,7 @@ def _versions(records: dict[str, Record]) -> dict[str, str]:
 
 
 def _troubles(records: dict[str, Record]) -> tuple[tuple[str, str, str, int], ...]:
-    """Measures without an answer; reasons that differ from network to network are told by the first."""
+    """Measures without a value; of reasons that differ from network to network, the first is given."""
     found: dict[tuple[str, str], list[Any]] = {}
     for known in records.values():
         for name, answer in known.measures.items():

@@ -1,4 +1,4 @@
-"""The page of the report, which needs no other file: its sections, each with its content or why there is none."""
+"""The page of the report, which needs no other file: its sections, each with its content or the reason for none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prunegen_jax.report.views import View
 
 
 def html(material: Material) -> str:
-    """The page. Every name in it that came from outside is escaped."""
+    """The page as HTML. All names that come from files are escaped."""
     target, colour = views.target_choice(material.verdict.targets), views.colour_choice(_colourings(material))
     shown = _views(material, target, colour)
     views.follow_target(target, list(shown.values()))
@@ -50,7 +50,7 @@ def costs(material: Material) -> list[tuple[str, float, float]]:
 
 
 def _views(material: Material, target: Select, colour: Select) -> dict[str, View]:
-    """The interactive parts whose data are there, by section."""
+    """The interactive parts that have data, by section."""
     colourings = _colourings(material)
     makers: dict[str, tuple[bool, Callable[[], View]]] = {
         "summary": (True, lambda: ranking.summary(material)),

@@ -1,4 +1,4 @@
-"""Every network as a point: a measure of choice against the target, coloured by an axis of choice."""
+"""Every network as a point: a chosen measure against the target, coloured by a chosen axis."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ legend.items = items[colour.value]
 
 
 def scatter(material: Material, colourings: Mapping[str, Colouring], target: Select, colour: Select) -> View:
-    """The scatter of a measure of choice, prunability at first; `target` and `colour` are the page's own choices."""
+    """The scatter plot of a chosen measure, at first prunability; `target` and `colour` are controls of the page."""
     everything = ColumnDataSource(_columns(material, colourings), name="all")
     names = material.measures
     first = names.index(material.reference) if material.reference in names else 0
@@ -86,7 +86,7 @@ def _first(material: Material, everything: ColumnDataSource, measure: int) -> di
 
 
 def written(values: np.ndarray) -> list[str]:
-    """A hyperparameter's values as a person writes them."""
+    """A hyperparameter's values as short text."""
     return [f"{v:.6g}" if values.dtype.kind == "f" else text(str(v)) for v in values]
 
 

@@ -1,4 +1,4 @@
-"""The verdict as a table to be sorted, and what it says in a few sentences."""
+"""The verdict as a sortable table, and in a few sentences."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _data(material: Material, target: str) -> Data:
 
 
 def _fill_width(columns: list[_Column]) -> list[_Column]:
-    """The columns, with the room that is left given to the names of the measures."""
+    """The columns, with the remaining width given to the names of the measures."""
     spare = max(_WIDTH - sum(c.width for c in columns), 0)
     return [c._replace(width=c.width + spare * (c.field == "measure")) for c in columns]
 
@@ -181,7 +181,7 @@ def _is_defined(value: object) -> bool:
 
 
 def believed(row: Json, statistic: str) -> tuple[float, float, float]:
-    """A statistic with its interval, turned by the believed sign: larger is better."""
+    """A statistic with its interval, multiplied by the expected sign: larger is better."""
     value, low, high = (row.get(name, math.nan) for name in (statistic, f"{statistic}_low", f"{statistic}_high"))
     return (value, low, high) if row["sign"] > 0 else (-value, -high, -low)
 

@@ -1,4 +1,4 @@
-"""The reference measure, prunability, against one rival: how both order the networks, and both correlations."""
+"""The reference measure, prunability, compared with one other: how both order the networks, and both correlations."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _axis_name(name: str) -> str:
 
 
 def _sentence(material: Material, rival: str, target: str) -> Markup:
-    """By how much the reference is better than `rival`, paired over configurations; without draws both values alone."""
+    """By how much the reference is better than `rival`, paired over configurations; without draws, both values."""
     labels = {name: statistic.label for name, statistic in shown_statistics().items() if statistic.shows_interval}
     parts = []
     for each in material.verdict.differences:

@@ -1,4 +1,4 @@
-"""The report of a sweep that still runs: refreshed at intervals, without slowing or stopping the sweep."""
+"""The report of a running sweep: refreshed at intervals, without slowing down or stopping the sweep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from prunegen_jax.report import material, page
 from prunegen_jax.runs import files, workdir
 from prunegen_jax.runs.tables.text_files import readable
 
-_SHARE = 10.0  # a refresh waits at least this many times what the last one took: a tenth of a sweep's time at most
+_SHARE = (
+    10.0  # a refresh waits at least this many times as long as the last one took: a tenth of a sweep's time at most
+)
 _FEWEST = 2  # networks that can be compared
 # Intervals, nulls and baselines take long: they are computed at the end of the sweep.
 _QUICK = {"draws": 0, "permutations": 0, "added_permutations": 0, "baseline_draws": 0}
@@ -81,7 +83,7 @@ class Refresher:
 
 
 def quick_verdict(table: Table) -> Verdict:
-    """The verdict on the records that exist, without anything that takes long.
+    """The verdict on the existing records, without the parts that take long.
 
     Raises:
         ValueError: if there are too few networks to compare.

@@ -1,4 +1,4 @@
-"""What measures share with each other, and what one adds to another about the target: two matrices."""
+"""Two matrices: the information that measures share, and the information that one adds to another about the target."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def added(material: Material) -> View:
 
 
 def _surplus(matrices: dict[str, Matrix], key: str, target: str) -> Matrix | None:
-    """A matrix of added information, less what a permuted measure seems to add on average."""
+    """A matrix of added information, minus what a permuted measure adds on average."""
     found, bias = matrices.get(f"{key}_{target}"), matrices.get(f"{key}_null_{target}")
     if found is None or bias is None:
         return found

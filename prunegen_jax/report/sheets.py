@@ -1,4 +1,4 @@
-"""The verdict as tables for a text: Markdown and LaTeX, one of each per target."""
+"""The verdict as tables for a paper: Markdown and LaTeX, one of each per target."""
 
 from __future__ import annotations
 
@@ -95,5 +95,5 @@ def _markdown_text(words: str) -> str:
 
 
 def latex_text(words: str) -> str:
-    """Text that LaTeX sets as it is."""
+    """Text with the special characters of LaTeX escaped."""
     return "".join(_LATEX.get(letter, letter) for letter in words.replace("\n", " "))

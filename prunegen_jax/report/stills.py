@@ -1,4 +1,4 @@
-"""The figures for a paper: PNG and SVG, without a choice, one set per target."""
+"""The figures for a paper: PNG and SVG, without controls, one set per target."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def _lines(material: Material, curves: dict[str, Any], x: str, y: str) -> Figure
 
 
 def _short(name: str, letters: int = _LETTERS) -> str:
-    """A name that fits into a figure."""
+    """A name, shortened to fit into a figure."""
     return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
@@ -218,7 +218,7 @@ def _empty(width: float, height: float) -> tuple[Figure, Any]:
 
 
 def _named_rows(figure: Figure, axes: Any, rows: list[Json], *, margin: float = 0.6) -> Figure:
-    """One measure a row, the first on top."""
+    """One row per measure, the first on top."""
     axes.set_yticks(range(len(rows)), [_short(row["measure"]) for row in rows])
     axes.set_ylim(len(rows) - 1 + margin, -margin)
     return figure

@@ -1,4 +1,4 @@
-"""What the interactive figures share: a look, names that stay text, and a switch between targets."""
+"""Common parts of the interactive figures: their style, names shown as plain text, and the control of the target."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class View:
 
 
 def text(name: str) -> str:
-    """A name from outside, without what the plotting library would take for a formula."""
+    """A name from a file, without characters that the plotting library interprets as a formula."""
     return name.replace("$$", "$\u200b$").replace("\\(", "\\\u200b(").replace("\\[", "\\\u200b[")
 
 
 def target_name(name: str) -> str:
-    """A target with what it is, where we know."""
+    """A target with its description, if it is a known one."""
     return TARGETS.get(name, text(name))
 
 
@@ -65,7 +65,7 @@ def colour_choice(colourings: Mapping[str, Colouring]) -> Select:
 
 
 def plot(**options: Any) -> figure:
-    """An empty figure in the page's look."""
+    """An empty figure in the style of the page."""
     tools = "pan,box_zoom,wheel_zoom,reset,save"
     options = {"sizing_mode": "stretch_width"} | options
     shown = figure(tools=tools, active_scroll=None, **options)
