@@ -62,7 +62,7 @@ def scatter(material: Material, colourings: Mapping[str, Colouring], target: Sel
 
 
 def _columns(material: Material, colourings: Mapping[str, Colouring]) -> dict[str, Any]:
-    """Measures on every scale, targets and colours of all models, by place: names from outside are no column names."""
+    """Measures on every scale, targets and colours of all models, by index: names from files are not column names."""
     columns: dict[str, Any] = {}
     for i, name in enumerate(material.measures):
         for j, values in enumerate(_scaled(material.everyone.measures[name])):

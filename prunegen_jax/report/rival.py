@@ -133,7 +133,7 @@ def compared(material: Material, measure: str, target: str) -> tuple[list[str], 
 
 
 def _columns(material: Material) -> dict[str, np.ndarray]:
-    """Ranks and targets, by place: names from outside are no column names."""
+    """Ranks and targets, by index: names from files are not column names."""
     columns = {f"m{i}": values for i, values in enumerate(ranks(material).values())}
     columns |= {f"t{i}": material.table.targets[name] for i, name in enumerate(material.verdict.targets)}
     return {name: values.astype(np.float32) for name, values in columns.items()}

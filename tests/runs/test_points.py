@@ -82,7 +82,7 @@ def test_every_variant_of_the_newcomers_sweep():
     assert len(sweep.get_config().sweep.axes) >= 3
     assert len(sweeps.points(sweep.get_config("cifar10"))) >= 8
     assert len(sweeps.points(sweep.get_config("smoke"))) < 24
-    with pytest.raises(ValueError, match="choose among digits, smoke, cifar10"):
+    with pytest.raises(ValueError, match="choose among digits, smoke, resnet, cifar10"):
         sweep.get_config("imagenet")
 
 

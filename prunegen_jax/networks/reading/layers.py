@@ -26,7 +26,7 @@ class Layer:
         kind: "conv" or "dense".
         kernel_shape: of the parameter.
         input_shape: of one input of the linear map: (*spatial, C) for a convolution, (C,) for a dense layer, which
-            is applied to every position alike. C counts all groups, or all contracted axes together.
+            is applied to every position. C counts all groups, or all contracted axes together.
         output_shape: of one example's output: (*positions, features).
         window: sizes of the kernel along the spatial axes; () for a dense layer.
         strides: for each spatial axis.
@@ -34,7 +34,7 @@ class Layer:
         input_dilation: for each spatial axis; more than 1 in a transposed convolution.
         kernel_dilation: for each spatial axis.
         groups: of a convolution.
-        bias: the parameter added to the output, if that is all that follows; None without, or before a batch norm.
+        bias: the parameter added to the output, if nothing else follows; None if there is none, or before a batch norm.
         view: how the parameter is rearranged into the operand, see `dependence.View`.
         operand_axes: axes of the operand, in the order (*spatial, *inputs, *outputs), and the number of outputs.
     """
@@ -73,7 +73,7 @@ class Site:
     Attributes:
         position: of its node.
         place: which operand is the kernel.
-        output: the value that it makes.
+        output: the number of its result.
         axes: where the kernel's output axes are in that value.
         sizes: their sizes.
     """
@@ -86,7 +86,7 @@ class Site:
 
 
 def apply_view(view: Sequence[tuple[str, Any]], array: jax.Array) -> jax.Array:
-    """The operand, of the parameter."""
+    """Computes the operand from the parameter."""
     for name, argument in view:
         if name == "transpose":
             array = jnp.transpose(array, argument)
@@ -100,7 +100,7 @@ def apply_view(view: Sequence[tuple[str, Any]], array: jax.Array) -> jax.Array:
 
 
 def standard_kernel(layer: Layer, kernel: jax.Array) -> jax.Array:
-    """The kernel as `[*window, inputs / groups, outputs]` whatever its layout; of a dense layer `[inputs, outputs]`."""
+    """The kernel as `[*window, inputs / groups, outputs]` in any layout; of a dense layer `[inputs, outputs]`."""
     operand = apply_view([step for step in layer.view if step[0] != "convert"], jnp.asarray(kernel))
     order, outputs = layer.operand_axes
     operand = operand.transpose(order)
@@ -108,7 +108,7 @@ def standard_kernel(layer: Layer, kernel: jax.Array) -> jax.Array:
 
 
 def linear_map(layer: Layer, kernel: jax.Array, inputs: jax.Array) -> jax.Array:
-    """The layer alone, without bias: `inputs [*input_shape]` → `[*spatial, outputs]` (or `[outputs]` for dense)."""
+    """The layer without its bias: `inputs [*input_shape]` → `[*spatial, outputs]` (or `[outputs]` for dense)."""
     standard = standard_kernel(layer, kernel)
     if layer.kind == "dense":
         return jnp.dot(inputs, standard)

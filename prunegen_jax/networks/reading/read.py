@@ -5,9 +5,9 @@
     logits, activations = program.features(params, inputs, offsets={"conv1/kernel": offset})
     logits = program.folded(program.fold(params), inputs)
 
-Nothing is computed: the function is traced at two batch sizes. What is found is kept for all networks of one shape,
-and the functions of a `Program` are `Partial`s of functions that these networks share, so that compiled programs are
-shared too.
+Nothing is computed: the function is traced at two batch sizes. The result is cached for all networks of one shape, and
+the functions of a `Program` are `Partial`s of functions that these networks share, so that they share compiled programs
+too.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from prunegen_jax.networks.reading.structure import Bound, Structure, settings
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """What is read from one network.
+    """The result of reading one network.
 
     Attributes:
         apply: the network's function, a `Partial`.
-        structure: what it shares with other networks of its shape.
-        bound: the arrays that it does not share: statistics, say.
+        structure: the part shared with other networks of its shape.
+        bound: arrays that are not shared, such as statistics.
     """
 
     apply: Partial
@@ -57,15 +57,15 @@ class Program:
 
     @property
     def problems(self) -> dict[Path, str]:
-        """Path of each kernel that is no layer of `layers` → why."""
+        """Path of each kernel that is not in a layer of `layers` → the reason."""
         return dict(self.structure.problems)
 
     @property
     def weights(self) -> tuple[Path, ...]:
-        """Kernels and their biases: what measures of flatness move, in the order of the parameters.
+        """Kernels and their biases, which measures of flatness perturb, in the order of the parameters.
 
-        A bias before a batch norm that is not folded is one; scales and shifts of the norm are not.
-        Beside a kernel that is no layer, everything in its node of the tree counts.
+        This includes a bias before a batch norm that is not folded, but not the scales and shifts of the norm.
+        For a kernel that is not in a layer, it includes everything in its node of the tree.
         """
         unread = {path[:-1] for path in self.problems}
         chosen = {*self.kernels, *self.structure.references[0].biases.values()}
@@ -73,7 +73,7 @@ class Program:
 
     @property
     def affine(self) -> tuple[tuple[Path, ...], ...]:
-        """For each affine step that stands behind no layer (and so cannot be folded) the parameters in it."""
+        """For each affine step that does not follow a layer (and so cannot be folded), the parameters in it."""
         reading = self.structure.references[0]
         found = []
         for chain in reading.free:
@@ -86,7 +86,7 @@ class Program:
 
     @property
     def operations(self) -> frozenset[str]:
-        """Names of the primitives applied to what depends on the input: "exp" tells of a softmax, say."""
+        """Names of the primitives applied to values that depend on the input: "exp" shows a softmax, for example."""
         reading = self.structure.references[0]
         return frozenset(
             node.name
@@ -106,7 +106,7 @@ class Program:
 
     @property
     def no_activation(self) -> dict[Path, str]:
-        """Path of each layer whose pre-activation cannot be taken → why."""
+        """Path of each layer whose pre-activation cannot be read → the reason."""
         return {path: axis for path, axis in self.structure.batch_axes.items() if isinstance(axis, str)}
 
     @property
@@ -140,17 +140,17 @@ class Program:
         return () if plan is None else tuple(plan.biases)
 
     def fold(self, params: Any) -> Any:
-        """The parameters of `folded` that make it the same function, for the statistics of this network.
+        """The parameters for which `folded` is the same function, with the statistics of this network.
 
-        A network of other parameters and statistics (before training, say) is read with its own `apply`, and folded by
-        its own program; that costs no second trace.
+        A network with other parameters and statistics (before training, for example) is read with its own `apply` and
+        folded by its own program, which needs no second trace.
         """
         return folding.fold(self.structure, self.bound, params)
 
     def difference(self, params: Any, inputs: jax.Array) -> float:
         """The largest difference of folded and original logits on `inputs`, over the largest logit.
 
-        Rounding makes it about 1e-7 in float32. NaN, where logits are not finite or all zero, is no agreement.
+        Rounding makes it about 1e-7 in float32. NaN, if logits are not finite or all zero, does not count as agreement.
         """
         if self.folded is None:
             return 0.0
@@ -172,7 +172,7 @@ def read(apply: Callable[..., Any], params: Any, inputs: Any) -> Program:
 
     Args:
         apply: the network in evaluation mode. Arrays bound with `functools.partial` or `jax.tree_util.Partial`, and
-            arrays of its closure, are arguments of what is read, as the parameters are.
+            arrays of its closure, are arguments of the program, like the parameters.
         params: any pytree of arrays.
         inputs: an array or a `jax.ShapeDtypeStruct`, `[n, ...]`; n does not matter.
     """

@@ -1,4 +1,4 @@
-"""Reading one flat program: kernels, layers, the affine chains behind them, and what cannot be read."""
+"""Reading one flat program: kernels, layers, the affine chains after them, and what cannot be read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prunegen_jax.networks.reading.program import Flat
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
-    """What is found in one flat program.
+    """The result of reading one flat program.
 
     Attributes:
         flat: the program.
@@ -27,11 +27,11 @@ class Reading:
         kernels: paths of all kernels, in the order of the arguments.
         layers: path of the kernel → layer, in the order of the program.
         sites: the same → where it is.
-        chains: the same → the affine steps behind it.
-        biases: path of a kernel → the bias of its layer, that before a batch norm too.
-        free: affine chains that stand behind no layer.
-        problems: path of a kernel without a layer → why.
-        hidden: path of a layer whose output cannot be changed → why.
+        chains: the same → the affine steps after it.
+        biases: path of a kernel → the bias of its layer, also one before a batch norm.
+        free: affine chains that do not follow a layer.
+        problems: path of a kernel without a layer → the reason.
+        hidden: path of a layer whose output cannot be changed → the reason.
     """
 
     flat: Flat
@@ -49,7 +49,7 @@ class Reading:
 
 
 def read_flat(flat: Flat, parameters: Mapping[int, Path], data: int) -> Reading:
-    """Everything that is found in `flat`.
+    """Reads kernels, layers and affine chains from `flat`.
 
     Args:
         flat: the program.
@@ -124,7 +124,7 @@ def _problem(flat: Flat, leaf: int, uses: Sequence[Use]) -> str:
 
 
 def _other_readers(flat: Flat, leaf: int, use: Use) -> list[str]:
-    """Names of the equations, beside the layer's own, that read the parameter or a rearrangement of it."""
+    """Names of the equations, besides the layer's own, that read the parameter or a rearrangement of it."""
     value, position, others = flat.nodes[use.position].inputs[use.place], use.position, []
     while True:
         assert not isinstance(value, Literal)  # a view of a parameter
@@ -199,7 +199,7 @@ def _bias_before_norm(
 
 
 def _free_chains(flat: Flat, facts: Sequence[Fact], data: int, chains: Mapping[Path, Chain]) -> tuple[Chain, ...]:
-    """Maximal chains of affine steps outside of those of the layers. Their steps may vary along any axis."""
+    """Maximal chains of affine steps that are not in a layer's chain. Their steps may vary along any axis."""
     taken = {step.position for chain in chains.values() for step in chain.steps}
     free = []
     for position, node in enumerate(flat.nodes):
@@ -208,7 +208,7 @@ def _free_chains(flat: Flat, facts: Sequence[Fact], data: int, chains: Mapping[P
         values = [a for a in node.inputs if not isinstance(a, Literal) and facts[a].depends & data]
         if len(values) != 1:
             continue
-        # The value itself may have other consumers, hence this step first, then the walk from what it makes.
+        # The value itself may have other consumers, so this step comes first, then the walk from its result.
         step = affine_step(flat, facts, data, position, values[0], None)
         if step is None:
             continue

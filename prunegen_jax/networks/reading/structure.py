@@ -1,4 +1,4 @@
-"""A network's function as traced programs, one for each shape of its arguments, kept for all networks of that shape."""
+"""A network's function as traced programs, one per shape of its arguments, cached for all networks of that shape."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ BATCHES = (2, 3)  # two batch sizes tell which axis is the batch's
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Structure:
-    """What networks of one shape share. It holds no array of a network, but for the closure that was traced.
+    """The part that networks of one shape share. Apart from the traced closure, it holds no array of a network.
 
     Attributes:
         apply_tree: of `apply`, a `Partial`, its arrays taken out.
-        statics: leaves of `apply` that are no arrays, by position.
+        statics: leaves of `apply` that are not arrays, by position.
         params_tree: of the parameters.
         keys: key path of every parameter.
         bound: shape and dtype of the arrays bound to `apply`.
@@ -49,7 +49,7 @@ class Structure:
 
     @functools.cached_property
     def closure(self) -> tuple[Any, ...]:
-        """Arrays that the function takes from its closure whatever the batch size."""
+        """Arrays that the function takes from its closure at any batch size."""
         first, second = (self._flat(size).constants for size in BATCHES)
         same = {id(array) for array in second}
         return tuple(array for array in first if id(array) in same)
@@ -109,7 +109,7 @@ class Structure:
 
     @functools.cached_property
     def batch_axes(self) -> dict[Path, int | str]:
-        """Path of a layer → the batch axis of its pre-activation, or why there is none."""
+        """Path of a layer → the batch axis of its pre-activation, or the reason why there is none."""
         first, second = self.references
         axes: dict[Path, int | str] = {}
         for path, layer in first.layers.items():
@@ -122,7 +122,7 @@ class Structure:
 
     @functools.cached_property
     def problems(self) -> dict[Path, str]:
-        """Path of each kernel that is no layer → why."""
+        """Path of each kernel that is not in a layer → the reason."""
         first, second = self.references
         changed = {
             path: f"{layer.name}: the program changes with the batch size"
@@ -146,7 +146,7 @@ class Structure:
     def arguments(self, bound: Bound, params: Sequence[Any], inputs: Any) -> tuple[Reading, dict[int, Any]]:
         """The reading for these arguments, and the values to evaluate it from.
 
-        A parameter that will not be read may be a `ShapeDtypeStruct`.
+        A parameter whose value is not needed may be a `ShapeDtypeStruct`.
         """
         leaves = (*bound[0], *params, inputs)
         leaves = tuple(jnp.asarray(x) if isinstance(x, np.ndarray | np.generic) else x for x in leaves)
