@@ -26,7 +26,7 @@ def call(workdir, *arguments, config="tests/support/experiments.py"):
     [
         (["--config.model.widht=8"], 'Did you mean "width"'),
         (["--config.train.learning_rate=0.1"], "the sweep varies 'train.learning_rate'"),
-        (["--config.data.name=digitz"], "data.name='digitz' is unknown; choose 'digits' or"),
+        (["--config.data.name=digitz"], "data.name='digitz' is unknown; choose 'digits', 'breast_cancer' or"),
         (
             ["--config.measures.names=('prunabilty',)"],
             "measure 'prunabilty' is unknown; choose 'fast', 'all' or among",

@@ -65,7 +65,7 @@ def test_the_same_weights_give_the_same_measures_in_nnx_and_linen(train):
     other = TrainedModel(functools.partial(linen_apply, variables["batch_stats"]), pure, train)
     names = ["prunability", "num_parameters", "hessian_trace", "sam_sharpness", "path_norm"]
     found, expected = measure(ours, names), measure(other, names)
-    assert found["path_norm"].status == "not_applicable"  # batch norm is left in it
+    assert found["path_norm"].status == "ok"  # batch norm counts with its effective scale and shift
     for name in names:
         assert found[name].status == expected[name].status
         if found[name].status == "ok":

@@ -13,6 +13,7 @@ import pytest
 
 from prunegen_jax import load_model, measures
 from prunegen_jax.compute.evaluation import loss_and_accuracy
+from prunegen_jax.measures.structure import folded_network
 from prunegen_jax.runs import files, pipeline, record
 from tests.support import experiments
 
@@ -51,7 +52,7 @@ def test_records_hold_what_happened(finished):
         assert known.measures["parameter_norm"]["value"] == pytest.approx(
             sum(
                 float((np.asarray(w, np.float64) ** 2).sum())
-                for w in jax.tree.leaves(model.folded.params)
+                for w in jax.tree.leaves(folded_network(model).params)
                 if w.ndim == 4
             )
         )
