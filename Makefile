@@ -8,7 +8,7 @@ CHECKED := $(VENV)/.checked
 BENCHMARKS := convolutions training sweep scaling report judging
 BENCHMARKS_ON_CIFAR10 := prunability curvature
 
-.PHONY: install sweep smoke test check faults docs bench bench-smoke clean
+.PHONY: install sweep smoke test check networks faults docs bench bench-smoke clean
 
 $(PINNED): requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
@@ -40,7 +40,11 @@ test: $(READY)
 # Notebooks, the code of the documentation, all measures of many kinds of networks, benchmarks in short, the report in a
 # browser: slower, and need Chromium.
 check: $(CHECKED)
-	$(RUN) -m pytest -n 2 --dist worksteal -m "benchmark or browser or document or networks or notebook"
+	$(RUN) -m pytest -n 2 --dist worksteal -m "benchmark or browser or document or networks and not slow or notebook"
+
+# All measures of every kind of network that the tests have: an hour.
+networks: $(READY)
+	$(RUN) -m pytest -n 2 --dist load -m networks
 
 # Kills, stops, fills and damages what sweeps run on, Ray's nodes too.
 faults: $(CHECKED)

@@ -57,8 +57,12 @@ def assert_answers(found, expected_reasons):
             assert expected_reasons[name] in estimate.reason, (name, estimate.reason)
 
 
+# The others compile for minutes: `make networks`.
+CHECKED = ("NNX CNN", "MLP on a table", "Linen residual network")
+
+
 @pytest.mark.networks
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in CHECKED else pytest.mark.slow) for k in NETWORKS])
 def test_all_measures_of_a_network(kind):
     """At least 70 answer with initial state and history (45 for token ids), at least 55 without."""
     found = estimates(kind, list(MEASURES), complete=True)
