@@ -26,6 +26,7 @@ from jax.flatten_util import ravel_pytree
 
 from prunegen_jax import data, measures
 from prunegen_jax.measures import hessian, objective, traces
+from prunegen_jax.measures.structure import folded_network
 from prunegen_jax.networks import as_trained_model, build
 from prunegen_jax.training import Recipe, hyper, train
 
@@ -105,7 +106,7 @@ def main():
     if not left_out:
         import curvature_peers
 
-        in_torch = curvature_peers.in_torch(model.folded)
+        in_torch = curvature_peers.in_torch(folded_network(model))
         difference = curvature_peers.loss(*in_torch) - objective.mean_loss(goal, network.weights)
         print(f"PyTorch's loss differs by {difference:.1e}")
         assert abs(difference) < 1e-5

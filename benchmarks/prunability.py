@@ -23,6 +23,7 @@ import numpy as np
 import peers
 
 from prunegen_jax import data, prunability, training
+from prunegen_jax.measures.structure import folded_network
 from prunegen_jax.networks import as_trained_model, build
 
 
@@ -35,7 +36,7 @@ def trained(arguments, width):
         last = snapshot
     if last.status != "converged":
         raise SystemExit(f"width {width}: {last.status}, {last.reason}")
-    return as_trained_model(network, last.state.params, last.state.stats, split.train).folded
+    return folded_network(as_trained_model(network, last.state.params, last.state.stats, split.train))
 
 
 def in_torch(model, memory_format):
