@@ -15,7 +15,7 @@ from tests.support.tables import write
         ("name,m,gap\nx,1,2\ny,3,4\n".encode("utf-16"), r"t\.csv' is not text in UTF-8"),
         ("name,m,gap\nx,1,2\ny,3,4\n".encode("utf-16-le"), r"t\.csv' is not text in UTF-8"),
         (b"name,m,gap\nx,1,2\n" + b"y" * 200_000 + b",3,4\n", r"line 3 of .*t\.csv' is not CSV: field larger"),
-        (b"name," + b"m" * 201 + b",gap\nx,1,2\n", r"column of .*'mmmm'\.\.\., has 201 letters; the limit is 200"),
+        (b"name," + b"m" * 201 + b",gap\nx,1,2\n", r"column of .*m'\.\.\., has 201 letters; the limit is 200"),
         (b"," * 10_000 + b"\n", r"has 10001 cells; the limit is 10000"),
         (b"name,m\x1b,m\x07,gap\nx,1,2,3\n", "two columns 'm\ufffd'"),
         (b"gap,m,test_size\n1,2,inf\n", r"has 'inf' for model '0' \(line 2\); test_size has to be a positive finite"),
