@@ -9,6 +9,10 @@ import numpy as np
 
 from prunegen_jax.judging.table import Table
 
+# Of the largest repeat: far above the rounding of a mean, which is some 1e-16 for each repeat, and below the smallest
+# difference of two mean accuracies, one over the product of the sizes of training and test set and the repeats.
+ROUNDING = 1e-11
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -102,7 +106,7 @@ def grid_of(table: Table) -> tuple[Grid, list[str]]:
 def average(table: Table, grid: Grid) -> tuple[Table, Grid, list[str]]:
     """Averages measures, targets and confounders over the repeats of a configuration that have a value.
 
-    A mean is rounded to 13 digits of the column's scale, so that the order of summation breaks no tie.
+    Means that differ by no more than rounding could make of equal ones are equal, see `unite`.
 
     Returns:
         The table and the grid with one row per configuration, and notes on what was averaged.
@@ -175,12 +179,27 @@ def _mean(values: np.ndarray, rows: np.ndarray, n: int) -> tuple[np.ndarray, int
     """Means `[n]` of the values by row, and the number of rows where only some values are missing."""
     known = ~np.isnan(values)
     count = np.bincount(rows[known], minlength=n)
-    mean = np.full(n, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):  # inf - inf is nan, and so is 0 / 0
         total = np.bincount(rows[known], weights=values[known], minlength=n)
         mean = np.where(count > 0, total / count, np.nan)
-    scale = np.abs(mean[np.isfinite(mean)]).max(initial=0.0)
-    if scale > 0:
-        mean = np.round(mean / scale, 13) * scale
+    largest = np.zeros(n)
+    np.maximum.at(largest, rows[known], np.abs(values[known]))
     partial = (count > 0) & (count < np.bincount(rows, minlength=n))
-    return mean, int(partial.sum())
+    return unite(mean, ROUNDING * largest), int(partial.sum())
+
+
+def unite(values: np.ndarray, tolerance: np.ndarray | float) -> np.ndarray:
+    """The values `[n]`, with those that differ by no more than a tolerance made equal to the smallest of them.
+
+    Args:
+        values: `[n]`; `nan` and infinities stay.
+        tolerance: what each value may be off, `[n]` or one number.
+    """
+    united, finite = values.copy(), np.flatnonzero(np.isfinite(values))
+    order = finite[np.argsort(values[finite], kind="stable")]
+    off = np.broadcast_to(tolerance, values.shape)[order]
+    ascending = values[order]
+    starts = np.diff(ascending, prepend=-np.inf) > np.maximum(off, np.concatenate([off[:1], off[:-1]]))
+    if len(order):
+        united[order] = ascending[np.flatnonzero(starts)[np.cumsum(starts) - 1]]
+    return united

@@ -7,15 +7,32 @@ import numpy as np
 PARTS = ("hyperparameters", "measures", "targets", "confounders")
 
 
-def record(depth, width, seed, *, status="converged", reason="", gap=0.1, prunability=0.5, **extra):
-    test = {"loss": 0.7, "accuracy": 1 - gap, "size": 797} if status != "diverged" else None
+def record(
+    depth,
+    width,
+    seed,
+    *,
+    status="converged",
+    reason="",
+    gap=0.1,
+    prunability=0.5,
+    accuracies=(1.0, None),
+    sizes=(1000, 797),
+    **extra,
+):
+    train, test = accuracies
+    test = {"loss": 0.7, "accuracy": 1 - gap if test is None else test} if status != "diverged" else None
+    train = {"loss": 0.01, "accuracy": train}
+    for split, size in zip((train, test), sizes, strict=True):
+        if size and split:
+            split["size"] = size
     return {
         "name": f"depth={depth},width={width},seed={seed}",
         "point": {"model.depth": depth, "model.width": width, "train.batch_size": 32, "seed": seed} | extra,
         "axes": ["model.depth", "model.width", "seed"],
         "status": status,
         "reason": reason,
-        "train": {"loss": 0.01, "accuracy": 1.0, "size": 1000},
+        "train": train,
         "test": test,
         "measures": {
             "prunability": {"value": prunability, "status": "ok"},

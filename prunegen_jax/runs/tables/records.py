@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,10 +43,9 @@ def from_records(
     names = sorted(set().union(*estimates))
     measures = {m: np.array([number((e.get(m) or {}).get("value")) for e in estimates]) for m in names}
     train, test = ([r.get(split) or {} for r in records] for split in ("train", "test"))
-    train_accuracy, test_accuracy = (_column(split, "accuracy") for split in (train, test))
-    targets = {  # accuracies are ratios of integers: 12 digits keep their differences, and their ties
-        "gap": np.round(train_accuracy - test_accuracy, 12),
-        "test_error": np.round(1 - test_accuracy, 12),
+    targets = {
+        "gap": np.array([_gap(*pair) for pair in zip(train, test, strict=True)]),
+        "test_error": np.array([_gap({"accuracy": 1, "size": 1}, split) for split in test]),
         "test_loss": _column(test, "loss"),
     }
     confounders = {"train_loss": _column(train, "loss")}
@@ -90,6 +90,15 @@ def _axes(records: Sequence[Mapping[str, Any]], notes: list[str]) -> dict[str, n
 
 def _column(splits: Sequence[Mapping[str, Any]], field: str) -> np.ndarray:
     return np.array([number(split.get(field)) for split in splits])
+
+
+def _gap(train: Mapping[str, Any], test: Mapping[str, Any]) -> float:
+    """Train - test accuracy. Of known sizes it is the quotient of two integers: equal gaps are equal floats."""
+    one, two = (number(split.get("accuracy")) for split in (train, test))
+    m, n = (split.get("size") or 0 for split in (train, test))
+    if not (m and n and math.isfinite(one) and math.isfinite(two)):
+        return one - two
+    return (round(one * m) * n - round(two * n) * m) / (m * n)
 
 
 def _batch_size(point: Mapping[str, Any]) -> Any:

@@ -1,9 +1,12 @@
 """Tables of records: what is taken as what, and what is left out."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
+import pytest
 
+from prunegen_jax.judging import grid
 from prunegen_jax.runs.tables import from_records
 from tests.support.tables import RECORDS, record
 
@@ -37,3 +40,30 @@ def test_records_of_a_field_beside_the_axes():
     assert "lr" not in table.hyperparameters and any("lr varies with the axes" in note for note in table.notes)
     other = from_records([record(2, 8, 0, lr=0.1), record(2, 8, 0, lr=0.2)])
     assert list(other.hyperparameters["lr"]) == [0.1, 0.2] and any("lr varies between" in note for note in other.notes)
+
+
+@pytest.mark.parametrize("sizes", [(1000, 797), (1437, 797), (1437, None)])
+@pytest.mark.parametrize("seeds", [2, 3, 7])
+def test_averaged_seeds_keep_the_ties_of_the_target(seeds, sizes):
+    """Configurations whose seeds have the same mean gap tie, as their integers say, and others do not."""
+    m, n = sizes[0], 797
+    wrong = np.random.default_rng(seeds).integers(0, 6, size=(60, seeds)).tolist()
+    records = [
+        record(c, 8, s, accuracies=((m - w % 2) / m, (n - w) / n), sizes=sizes)
+        for c, errors in enumerate(wrong)
+        for s, w in enumerate(errors)
+    ]
+    table = from_records(records)
+    short, _, _ = grid.average(table, grid.grid_of(table)[0])
+    for target, counted in (("gap", 1), ("test_error", 0)):
+        exact = [sum(Fraction(w, n) - counted * Fraction(w % 2, m) for w in errors) for errors in wrong]
+        found = np.unique(short.targets[target], return_inverse=True)[1]
+        np.testing.assert_array_equal(found, np.unique(np.array(exact), return_inverse=True)[1])
+
+
+def test_one_large_value_ties_no_small_ones():
+    """Norms span many decades: what is equal depends on the repeats of a configuration, not on the largest of all."""
+    values = np.array([1e-8, 3e-8, 2e-8, 5e-8, 1e12, 1e12])
+    table = from_records([record(c, 8, s, prunability=values[2 * c + s]) for c in range(3) for s in range(2)])
+    short, _, _ = grid.average(table, grid.grid_of(table)[0])
+    np.testing.assert_allclose(short.measures["prunability"], [2e-8, 3.5e-8, 1e12], rtol=1e-12)
