@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from prunegen_jax.judging.table import LARGEST_TEST
 from prunegen_jax.judging.verdict import cell
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may run, or that `guard` wrote
 _LONGEST_CELL = 60  # letters of a cell in a message, and in an array of text
 
 
@@ -71,6 +73,16 @@ def is_numeric(texts: Sequence[str]) -> bool:
 def has_numbers(texts: Sequence[str]) -> bool:
     """Whether some cell is a number: text elsewhere in such a column is a mistake, not a label."""
     return any(_reads_as_number(text) and not np.isnan(float(text)) for text in texts)
+
+
+def guard(text: str) -> str:
+    """A cell as it is written: text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    return f"'{text}" if _FORMULA.match(text) and not _reads_as_number(text) else text
+
+
+def unguard(text: str) -> str:
+    """What `guard` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def _quote(text: str) -> str:

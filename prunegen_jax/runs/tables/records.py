@@ -25,7 +25,8 @@ def from_records(
 
     Targets are gap = train - test accuracy and test error = 1 - test accuracy (fractions), and the test loss (nats).
     Hyperparameters are the records' axes, and every other field that varies unless the axes determine it. Models whose
-    status is not "converged" are left out, with the reason. A measure without a value is `nan`.
+    status is not "converged" are left out, with the reason. A measure without a value is `nan`. Records of one point
+    are one network: the first counts.
 
     Args:
         records: the records.
@@ -37,7 +38,7 @@ def from_records(
     """
     if not records:
         raise ValueError("there are no records; train at least one model before judging")
-    notes: list[str] = []
+    records, notes = _one_per_point(records)
     hyperparameters = _axes(records, notes)
     estimates = [r.get("measures") or {} for r in records]
     names = sorted(set().union(*estimates))
@@ -67,6 +68,17 @@ def from_records(
         test_size=sizes[0] if sizes else None,
     )
     return leave_out(table, [": ".join(filter(None, (str(r["status"]), str(r.get("reason") or "")))) for r in records])
+
+
+def _one_per_point(records: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """The first record of each point, and a note on the others, which were copied under another name."""
+    firsts: dict[str, Mapping[str, Any]] = {}
+    notes = []
+    for record in records:
+        first = firsts.setdefault(repr(sorted((record.get("point") or {}).items())), record)
+        if first is not record:
+            notes.append(f"{record['name']} is of the same network as {first['name']}, which counts alone")
+    return list(firsts.values()), notes
 
 
 def _axes(records: Sequence[Mapping[str, Any]], notes: list[str]) -> dict[str, np.ndarray]:

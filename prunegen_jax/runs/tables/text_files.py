@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,7 +17,10 @@ import numpy as np
 from etils.epath import Path
 
 from prunegen_jax.runs.files import in_bucket
+from prunegen_jax.runs.tables.cells import unguard
 
+_SEPARATORS = ",;\t"
+_DECIMAL_COMMA = re.compile(r"^\s*([+-]?\d*),(\d+(?:[eE][+-]?\d+)?)\s*$")
 _MOST_BYTES = 2**27  # of a file: its cells take some thirty times as much
 _MOST_MODELS = 1_000_000
 _MOST_COLUMNS = 10_000
@@ -26,6 +30,9 @@ _MOST_DIGITS = 300  # of an integer in JSON: no float is larger
 
 def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
     """Header and lines of a CSV, as `readable` gives them.
+
+    Cells are separated by commas, semicolons or tabs, whichever cuts the header into most. In a file of semicolons or
+    tabs "0,5" is the number 0.5, as spreadsheets in many languages write it.
 
     Raises:
         ValueError: if the file is missing, empty, ragged, or larger than a table of models can be.
@@ -108,7 +115,8 @@ def _text(path: str | os.PathLike[str], advice: str = "") -> str:
 def _lines(file: str, text: str) -> list[list[str]]:
     """The lines of a CSV that are not empty. ValueError at the first line that is too much."""
     lines: list[list[str]] = []
-    reader = csv.reader(io.StringIO(text, newline=""))
+    separator = _separator(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         for line in reader:
             if len(line) > _MOST_COLUMNS:
@@ -118,10 +126,18 @@ def _lines(file: str, text: str) -> list[list[str]]:
             if len(lines) > _MOST_MODELS:
                 raise ValueError(f"{file!r} has more than {_MOST_MODELS} lines; a table has one per model")
             if line:
-                lines.append([readable(cell) for cell in line])
+                line = line if separator == "," else [_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in line]
+                lines.append([unguard(readable(cell)) for cell in line])
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num} of {file!r} is not CSV: {error}") from error
     return lines
+
+
+def _separator(text: str) -> str:
+    """What separates the cells of a CSV: of `_SEPARATORS` the one that its first line holds most often."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    outside = "".join(header.split('"')[::2])  # of quotes
+    return max(_SEPARATORS, key=outside.count)
 
 
 def _check_names(names: Iterable[str], where: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from prunegen_jax.judging.table import Table
 from prunegen_jax.judging.verdict import cell
 from prunegen_jax.runs.files import atomic
+from prunegen_jax.runs.tables.cells import guard
 from prunegen_jax.runs.tables.columns import header_of_measure
 
 
@@ -37,7 +38,7 @@ def write_csv(table: Table, path: str | os.PathLike[str]) -> None:
 
 
 def csv_text(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """The text of a CSV."""
+    """The text of a CSV, in which a spreadsheet finds no formula: see `cells.guard`."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    csv.writer(text, lineterminator="\n").writerows([guard(cell) for cell in line] for line in (header, *lines))
     return text.getvalue()

@@ -1,5 +1,6 @@
 """Tables in CSV files: what is taken as what, and that they read back as they were written."""
 
+import csv
 import dataclasses
 import math
 import subprocess
@@ -74,6 +75,7 @@ def test_csv_by_pattern(tmp_path):
         ("a,gap\n1,2\n", {"measures": "z*"}, r"--measures: no column matches 'z\*'"),
         ("a,gap\n1,2\n", {"hyperparameters": "hp*"}, r"--hyperparameters: no column matches 'hp\*'"),
         ("name,a,b\nx,1,2\n", {}, r"no target column found among name, a, b; name one with --target"),
+        ("name|a|gap\nx|1|2\n", {}, r"no target column found among name\|a\|gap.*separated by commas, semicolons or tabs"),
         ("name,gap\nx,1\n", {}, r"no measure column found"),
         ("name,a,gap\nx,1,2\ny,large,3\n", {"measures": "a"}, r"column 'a' .* model 'y' \(line 3\) has 'large'"),
         ("name,a,gap\nx,1,2\ny,large,3\n", {}, r"column 'a' .* model 'y' \(line 3\) has 'large'"),
@@ -111,3 +113,27 @@ def test_no_jax():
     """Judging a table needs no JAX."""
     code = "import sys, prunegen_jax.judging, prunegen_jax.runs.tables; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_cell_is_a_formula(tmp_path):
+    """A spreadsheet runs cells that begin with = + - @: names are written so that it does not, and read back equal."""
+    names = ("=1+1", "+x", "-x", "@x", "'=x", "'x", "-1", "+inf", "x")
+    values = np.arange(9.0) - 4
+    table = Table(names, {"=hp": np.array(list(names))}, {"@m": values, "-m": values}, {"gap": -values})
+    write_csv(table, tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(newline="") as file:
+        lines = list(csv.reader(file))
+    for cell in sum(lines, []):
+        assert cell[:1] not in ("=", "@") and (cell[:1] not in ("+", "-") or math.isfinite(float(cell)) or cell == "+inf")
+    assert_equal(dataclasses.replace(table, measures=dict(sorted(table.measures.items()))), read_csv(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators(tmp_path, separator):
+    """The separator is found, and with it the decimal comma of spreadsheets."""
+    text = 'name;hp.a;"m, the measure";gap\nx;1,5;2;0,25\ny;-2;3,5e-1;1e-3\n'
+    table = read_csv(write(tmp_path / "t.csv", text.replace(";", separator)))
+    assert list(table.measures) == ["m, the measure"]
+    np.testing.assert_array_equal(table.hyperparameters["a"], [1.5, -2])
+    np.testing.assert_array_equal(table.measures["m, the measure"], [2, 0.35])
+    np.testing.assert_array_equal(table.targets["gap"], [0.25, 0.001])

@@ -67,3 +67,13 @@ def test_one_large_value_ties_no_small_ones():
     table = from_records([record(c, 8, s, prunability=values[2 * c + s]) for c in range(3) for s in range(2)])
     short, _, _ = grid.average(table, grid.grid_of(table)[0])
     np.testing.assert_allclose(short.measures["prunability"], [2e-8, 3.5e-8, 1e12], rtol=1e-12)
+
+
+def test_a_record_copied_under_another_name_counts_once():
+    """Whatever else was changed in the copy: it says it is the same network."""
+    one = record(2, 8, 0)
+    copy = one | {"name": "copy", "test": {"loss": 9.0, "accuracy": 0.1, "size": 797}}
+    table = from_records([one, record(3, 8, 0), copy])
+    assert table.names == ("depth=2,width=8,seed=0", "depth=3,width=8,seed=0")
+    assert "copy is of the same network as depth=2,width=8,seed=0, which counts alone" in table.notes
+    np.testing.assert_allclose(table.targets["test_loss"], 0.7)
