@@ -35,7 +35,11 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     p.add_argument("table", nargs="?", help="a CSV with a header line and one model per line")
-    p.add_argument("--target", help="shell patterns, separated by commas, of the columns to predict (larger = worse)")
+    p.add_argument(
+        "--target",
+        help="shell patterns, separated by commas, of the columns to predict: larger = worse; accuracies become errors",
+    )
+    p.add_argument("--higher-is-better", action="store_true", help="in the columns of --target larger is better")
     p.add_argument("--hyperparameters", help="shell patterns of the columns that the sweep varied")
     p.add_argument("--measures", help="shell patterns of the columns to judge")
     p.add_argument("--pgdl", metavar="CONFIGS", help="model_configs.json of a task, instead of a CSV")
@@ -131,6 +135,7 @@ def _table(options: argparse.Namespace) -> Table:
         if options.predictions:
             raise ValueError("--predictions belong to --pgdl; a CSV has its measures as columns")
         columns = {"target": options.target, "hyperparameters": options.hyperparameters, "measures": options.measures}
+        columns["higher_is_better"] = options.higher_is_better
         table = read_csv(options.table, **columns, test_size=options.test_size)
     else:
         table = read_pgdl(options.pgdl, [p for p in options.predictions.split(",") if p])

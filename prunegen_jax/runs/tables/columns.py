@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from prunegen_jax.judging.table import REPLICATES
+from prunegen_jax.runs.tables.accuracies import TEST, TRAIN, find_accuracy, fold, is_accuracy, is_held_out_result
 
 TARGETS = ("gap", "test_error", "test_loss")
 CONFOUNDERS = ("train_loss", "parameters", "batch_size")
 ALIASES = {  # how others call our columns, lower case, without the prefixes below
     "gap": ("gap", "gen_gap", "generalization_gap", "generalisation_gap"),
-    "test_error": ("test_error", "gen_error", "test_err"),
-    "test_loss": ("test_loss", "gen_loss", "test_cross_entropy"),
+    "test_error": ("test_error", "gen_error", *(f"{split}_{end}" for split in TEST for end in ("err", "error"))),
+    "test_loss": ("test_loss", "gen_loss", *(f"{split}_{end}" for split in TEST for end in ("cross_entropy", "loss"))),
     "train_loss": ("train_loss", "final_loss", "train_cross_entropy", "final_train_loss"),
     "parameters": ("parameters", "params", "num_params", "n_params", "num_parameters", "parameter_count"),
     "batch_size": ("batch_size", "train_batch_size"),
@@ -27,16 +28,8 @@ _NUMBERED = re.compile(r"(hp|hparam)\d+$", re.IGNORECASE)
 _MEASURE = re.compile(r"(complexity|measures?)\.(?=.)", re.IGNORECASE)
 _CONFOUNDER = re.compile(r"confounder\.(?=.)", re.IGNORECASE)
 _NAMES = ("name", "model", "row", "id", "index", "model_id", "experiment_id", "")
-_STATUS = ("status", "is.converged", "is_converged", "converged")
-_BOOKKEEPING = (
-    "test_size",
-    "train_accuracy",
-    "train_acc",
-    "test_accuracy",
-    "test_acc",
-    "train_error",
-    "is.high_train_accuracy",
-)
+_STATUS = ("status", "is.converged", "is_converged", "converged", "state")
+_BOOKKEEPING = ("test_size", "train_error", "is.high_train_accuracy")
 
 
 def assign(
@@ -46,6 +39,7 @@ def assign(
     hyperparameters: str | None,
     measures: str | None,
     numeric: Sequence[str],
+    higher_is_better: bool = False,
 ) -> dict[str, Any]:
     """The part that each column plays.
 
@@ -55,24 +49,31 @@ def assign(
         hyperparameters: patterns of the hyperparameters.
         measures: patterns of the measures.
         numeric: the columns that hold any number.
+        higher_is_better: whether in the columns that `target` matches larger is better.
 
     Returns:
-        {"hyperparameters": {axis: column}, "measures": ..., "targets": ..., "confounders": ..., "name": column or
-        None, "status": column or None, "unused": [column]}.
+        {"hyperparameters": {axis: column}, "measures": ..., "targets": ..., "confounders": ..., "turned": the columns
+        among the targets in which larger is better, "gap": the columns of train and test accuracy to subtract or None,
+        "name": column or None, "status": column or None, "unused": [column]}.
 
     Raises:
-        ValueError: if a pattern matches no column, or no target or no measure is found.
+        ValueError: if a pattern matches no column, no target or no measure is found, or a measure is known to be a
+            result on held-out data.
     """
+    if higher_is_better and target is None:
+        raise ValueError("--higher-is-better is about the columns that --target names; give it too")
     free = list(header)
+    accuracies = find_accuracy(numeric, TRAIN), find_accuracy(numeric, TEST)
 
     def claim(columns: Mapping[str, str]) -> dict[str, str]:
         for column in columns.values():
             free.remove(column)
         return dict(columns)
 
-    parts: dict[str, Any] = {}
+    parts: dict[str, Any] = {"gap": None, "turned": [], "unused": []}
     if target is not None:
-        parts["targets"] = claim({_short(c): c for c in _matching(target, free, header, "--target")})
+        parts["targets"] = claim(_named_targets(target, free, header, accuracies, parts))
+        parts["turned"] = [c for c in parts["targets"].values() if higher_is_better or is_accuracy(c)]
     if hyperparameters is not None:
         parts["hyperparameters"] = claim(
             {_axis(c): c for c in _matching(hyperparameters, free, header, "--hyperparameters")}
@@ -80,20 +81,28 @@ def assign(
     if measures is not None:
         parts["measures"] = claim({_measure(c): c for c in _matching(measures, free, header, "--measures")})
     if target is None:
-        parts["targets"] = claim({_short(c): c for c in free if _short(c) in TARGETS})
+        found = {name: c for name in TARGETS for c in reversed(_by_alias(free, name))}
+        if accuracies[1] in free:
+            if "test_error" not in found:
+                found["test_error"] = accuracies[1]
+                parts["turned"] = [accuracies[1]]
+            parts["gap"] = accuracies if accuracies[0] and "gap" not in found else None
+        parts["targets"] = claim(found)
     if hyperparameters is None:
         named = [c for c in free if _HYPERPARAMETER.match(c) or _NUMBERED.match(c) or c.lower() in REPLICATES]
         parts["hyperparameters"] = claim({_axis(c): c for c in named})
     else:  # a seed still tells repeats apart
         parts["hyperparameters"] |= claim({_axis(c): c for c in free if _axis(c).lower() in REPLICATES})
     for part, choices in (("name", _NAMES), ("status", _STATUS)):
-        parts[part] = next((c for choice in choices for c in free if c.lower() == choice), None)
+        words = [c for c in free if c.lower() != "state" or c not in numeric]
+        parts[part] = next((c for choice in choices for c in words if c.lower() == choice), None)
         if parts[part] is not None:
             free.remove(parts[part])
     for column in list(free):  # another target is not a measure, even if it is not judged
-        if _short(column) in TARGETS or column.lower() in _BOOKKEEPING:
+        prefixed = _MEASURE.match(column) or _CONFOUNDER.match(column)
+        if _is_result(column) or column.lower() in _BOOKKEEPING or (column in accuracies and not prefixed):
             free.remove(column)
-            parts.setdefault("unused", []).append(column)
+            parts["unused"] += [column] if column not in (parts["gap"] or ()) else []
     # a confounder that is a measure too stays a measure, and is judged
     prefixed = claim({_CONFOUNDER.sub("", c): c for c in free if _CONFOUNDER.match(c)})
     if measures is None:
@@ -102,7 +111,7 @@ def assign(
         parts["measures"] = claim({_measure(c): c for c in named})
     plain = {_confounder(c): c for c in header if _confounder(c) in CONFOUNDERS and c in numeric}
     parts["confounders"] = prefixed | {k: c for k, c in plain.items() if k not in prefixed}
-    parts["unused"] = parts.get("unused", []) + [c for c in free if c not in plain.values()]
+    parts["unused"] += [c for c in free if c not in plain.values()]
     _check(parts, header)
     return parts
 
@@ -111,7 +120,13 @@ def explain(parts: Mapping[str, Any]) -> list[str]:
     """One line per part: which columns were taken as what."""
     lines = []
     for part in ("targets", "hyperparameters", "measures", "confounders"):
-        taken = [c if c == name else f"{c} ({name})" for name, c in parts[part].items()]
+        taken = [
+            f"1 - {c} ({name})" if part == "targets" and c in parts["turned"] and is_accuracy(c) else
+            f"{c} (larger is better)" if part == "targets" and c in parts["turned"] else
+            c if c == name else f"{c} ({name})" for name, c in parts[part].items()
+        ]  # fmt: skip
+        if part == "targets" and parts["gap"]:
+            taken.insert(0, " - ".join(parts["gap"]) + " (gap)")
         lines.append(f"taken as {part}: {', '.join(taken) or 'none'}")
     if parts["status"] is not None:
         lines.append(f"taken as status: {parts['status']}")
@@ -128,7 +143,8 @@ def header_of_measure(name: str, values: np.ndarray) -> str:
 def _is_special(name: str) -> bool:
     special = (*TARGETS, *REPLICATES, *_NAMES, *_STATUS, *_BOOKKEEPING)
     patterns = (_HYPERPARAMETER, _NUMBERED, _MEASURE, _CONFOUNDER)
-    return _short(name) in special or name.lower() in special or any(p.match(name) for p in patterns)
+    is_result = is_held_out_result(name) or find_accuracy([name], TRAIN + TEST) is not None
+    return is_result or _short(name) in special or name.lower() in special or any(p.match(name) for p in patterns)
 
 
 def _list(names: Sequence[str]) -> str:
@@ -146,8 +162,37 @@ def _measure(column: str) -> str:
 
 def _short(column: str) -> str:
     """Our name of a target or a confounder, where the column is one; otherwise the column's own name."""
-    folded = re.sub(r"^targets?\.", "", column, flags=re.IGNORECASE).lower().replace(".", "_")
+    folded = fold(column)
     return next((name for name, others in ALIASES.items() if folded in others), column)
+
+
+def _by_alias(columns: Sequence[str], name: str) -> list[str]:
+    """The columns that `_short` calls so, the first alias first."""
+    return sorted((c for c in columns if _short(c) == name), key=lambda c: ALIASES[name].index(fold(c)))
+
+
+def _is_result(column: str) -> bool:
+    """Whether a column is another target or another result on held-out data, and is not called a measure."""
+    if _MEASURE.match(column) or _CONFOUNDER.match(column):
+        return False
+    return _short(column) in TARGETS or is_held_out_result(column)
+
+
+def _named_targets(
+    patterns: str, free: Sequence[str], header: Sequence[str], accuracies: tuple[str | None, str | None], parts: dict
+) -> dict[str, str]:
+    """The columns of --target; sets `parts["gap"]` where the gap has to be computed from the accuracies."""
+    columns: dict[str, str] = {}
+    for pattern in (p.strip() for p in patterns.split(",")):
+        has_column = any(fnmatch.fnmatchcase(c, pattern) or _short(c) == pattern for c in free)
+        if pattern == "gap" and not has_column and all(accuracies):
+            parts["gap"] = accuracies
+            continue
+        if pattern == "test_error" and not has_column and accuracies[1]:
+            pattern = accuracies[1]
+        rest = [c for c in free if c not in columns.values()]
+        columns |= {_short(c): c for c in _matching(pattern, rest, header, "--target")}
+    return columns
 
 
 def _confounder(column: str) -> str:
@@ -159,6 +204,13 @@ def _matching(patterns: str, free: Sequence[str], header: Sequence[str], option:
     columns: list[str] = []
     for pattern in (p.strip() for p in patterns.split(",")):
         matches = [c for c in free if fnmatch.fnmatchcase(c, pattern) and c not in columns]
+        if option == "--measures":
+            if pattern in matches and _is_result(pattern):
+                raise ValueError(
+                    f"--measures: {pattern!r} is a result on held-out data, which no measure may know; to judge it "
+                    f"all the same, call the column measure.{pattern}"
+                )
+            matches = [c for c in matches if not _is_result(c)]
         # `gap` also finds the column that we would call so
         matches = matches or [c for c in free if option == "--target" and _short(c) == pattern and c not in columns]
         if not matches:
@@ -168,7 +220,7 @@ def _matching(patterns: str, free: Sequence[str], header: Sequence[str], option:
 
 
 def _check(parts: Mapping[str, Any], header: Sequence[str]) -> None:
-    if not parts["targets"]:
+    if not parts["targets"] and not parts["gap"]:
         raise ValueError(
             f"no target column found among {_list(header)}; name one with --target, "
             f"or call it {', '.join(TARGETS)} or gen.gap"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from prunegen_jax.judging.table import PARTS, Table
+from prunegen_jax.runs.tables import accuracies
 from prunegen_jax.runs.tables.cells import has_numbers, levels, numbers
-from prunegen_jax.runs.tables.columns import assign, explain
+from prunegen_jax.runs.tables.columns import TARGETS, assign, explain
 from prunegen_jax.runs.tables.text_files import read_json, read_prediction, read_rows
 
-SUCCESSES = ("converged", "ok", "true", "1", "1.0")  # statuses of models to judge
+# Statuses of models to judge: ours, flags, and those of W&B, MLflow and Optuna.
+SUCCESSES = ("converged", "ok", "true", "1", "1.0", "finished", "complete", "completed", "success", "succeeded", "done")
 
 
 def read_csv(
@@ -24,20 +27,25 @@ def read_csv(
     hyperparameters: str | None = None,
     measures: str | None = None,
     test_size: int | None = None,
+    higher_is_better: bool = False,
 ) -> Table:
     """The table in a CSV with one header line and one model per line.
 
     Without patterns, columns are found by name: `hp.*` (or hp0, hp1, ...) are hyperparameters, `gap`, `gen.gap`,
     `test_error`, `test_loss` targets, `complexity.*` or `measure.*` measures (without any, every other column of
-    numbers), `train_loss`, `parameters`, `batch_size` or `confounder.*` confounders; `status` or `is.converged` says
-    which models are left out. Empty cells and "nan" are missing values.
+    numbers), `train_loss`, `parameters`, `batch_size` or `confounder.*` confounders; `status`, `state` or
+    `is.converged` says which models are left out. Of accuracies (`test_accuracy`, `val/acc`, `train_acc`, ...; per cent
+    too) the test error and the gap are computed. Results on held-out data are never measures, unless their column is
+    called `measure.*`. Empty cells and "nan" are missing values.
 
     Args:
         path: the file.
-        target: shell patterns of the columns to predict (larger = worse), separated by commas.
+        target: shell patterns of the columns to predict, separated by commas. Larger is worse, but in what is an
+            accuracy by its name.
         hyperparameters: shell patterns of the columns that the sweep varied.
         measures: shell patterns of the columns to judge.
         test_size: number of test examples behind the targets; None for the column of that name, if there is one.
+        higher_is_better: whether in the columns of `target` larger is better; they are turned.
 
     Returns:
         The table; its `notes` say what each column was taken as.
@@ -49,19 +57,47 @@ def read_csv(
     header, rows = read_rows(path)
     columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
     numeric = [name for name, column in columns.items() if has_numbers(column)]
-    parts = assign(header, target=target, hyperparameters=hyperparameters, measures=measures, numeric=numeric)
+    options = {"target": target, "hyperparameters": hyperparameters, "measures": measures}
+    parts = assign(header, **options, numeric=numeric, higher_is_better=higher_is_better)
     label, status = parts["name"], parts["status"]
     names = columns[label] if label is not None else [str(i) for i in range(len(rows))]
     if test_size is None and "test_size" in numeric:
         test_size = int(np.nanmin(numbers("test_size", columns["test_size"], names)))
+    values = {c: numbers(c, columns[c], names) for part in PARTS[1:] for c in parts[part].values()}
     table = Table(
         names=tuple(names),
         hyperparameters={k: levels(columns[c]) for k, c in parts["hyperparameters"].items()},
+        measures={k: values[c] for k, c in parts["measures"].items()},
+        targets=_targets(parts, values, columns, names, test_size),
+        confounders={k: values[c] for k, c in parts["confounders"].items()},
         test_size=test_size,
         notes=tuple(explain(parts)),
-        **{part: {k: numbers(c, columns[c], names) for k, c in parts[part].items()} for part in PARTS[1:]},
     )
     return leave_out(table, ["converged"] * len(rows) if status is None else columns[status])
+
+
+def _targets(
+    parts: Mapping[str, Any],
+    values: Mapping[str, np.ndarray],
+    columns: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+    test_size: int | None,
+) -> dict[str, np.ndarray]:
+    """The targets, larger = worse: columns as they are or turned, and the gap of two accuracies."""
+    targets = {}
+    if parts["gap"]:
+        train, test = (accuracies.as_fractions(numbers(c, columns[c], names), size) for c, size in zip(
+            parts["gap"], (None, test_size), strict=True))  # fmt: skip
+        targets["gap"] = accuracies.gap(train, test)
+    for name, column in parts["targets"].items():
+        if column in parts["turned"]:
+            name, turned = accuracies.as_error(column, values[column], test_size)
+            targets[name] = turned
+        else:
+            targets[name] = values[column]
+    return dict(
+        sorted(targets.items(), key=lambda pair: TARGETS.index(pair[0]) if pair[0] in TARGETS else len(TARGETS))
+    )
 
 
 def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str | os.PathLike[str]]) -> Table:
@@ -104,7 +140,7 @@ def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str |
 
 def leave_out(table: Table, statuses: Sequence[str]) -> Table:
     """The table with models moved to `left_out` if their status is no success or they lack a hyperparameter."""
-    reasons = ["" if s.partition(":")[0].strip().lower() in SUCCESSES else s.strip() or "no status" for s in statuses]
+    reasons = ["" if _is_success(s) else s.strip() or "no status" for s in statuses]
     for axis, values in table.hyperparameters.items():
         missing = np.isnan(values) if values.dtype.kind == "f" else values == ""
         reasons = [
@@ -115,3 +151,7 @@ def leave_out(table: Table, statuses: Sequence[str]) -> Table:
         return table
     left_out = tuple((n, r) for n, r in zip(table.names, reasons, strict=True) if r)
     return dataclasses.replace(table.take(~out), left_out=left_out, left_out_rows=table.take(out))
+
+
+def _is_success(status: str) -> bool:
+    return status.partition(":")[0].strip().lower().removeprefix("trialstate.") in SUCCESSES
