@@ -81,13 +81,7 @@ def assign(
     if measures is not None:
         parts["measures"] = claim({_measure(c): c for c in _matching(measures, free, header, "--measures")})
     if target is None:
-        found = {name: c for name in TARGETS for c in reversed(_by_alias(free, name))}
-        if accuracies[1] in free:
-            if "test_error" not in found:
-                found["test_error"] = accuracies[1]
-                parts["turned"] = [accuracies[1]]
-            parts["gap"] = accuracies if accuracies[0] and "gap" not in found else None
-        parts["targets"] = claim(found)
+        parts["targets"] = claim(_found_targets(free, accuracies, parts))
     if hyperparameters is None:
         named = [c for c in free if _HYPERPARAMETER.match(c) or _NUMBERED.match(c) or c.lower() in REPLICATES]
         parts["hyperparameters"] = claim({_axis(c): c for c in named})
@@ -178,8 +172,25 @@ def _is_result(column: str) -> bool:
     return _short(column) in TARGETS or is_held_out_result(column)
 
 
+def _found_targets(
+    free: Sequence[str], accuracies: tuple[str | None, str | None], parts: dict[str, Any]
+) -> dict[str, str]:
+    """The columns of targets by name; sets `parts["turned"]` and `parts["gap"]` where accuracies stand in for them."""
+    found = {name: c for name in TARGETS for c in reversed(_by_alias(free, name))}
+    if accuracies[1] in free:
+        if "test_error" not in found:
+            found["test_error"] = accuracies[1]
+            parts["turned"] = [accuracies[1]]
+        parts["gap"] = accuracies if accuracies[0] and "gap" not in found else None
+    return found
+
+
 def _named_targets(
-    patterns: str, free: Sequence[str], header: Sequence[str], accuracies: tuple[str | None, str | None], parts: dict
+    patterns: str,
+    free: Sequence[str],
+    header: Sequence[str],
+    accuracies: tuple[str | None, str | None],
+    parts: dict[str, Any],
 ) -> dict[str, str]:
     """The columns of --target; sets `parts["gap"]` where the gap has to be computed from the accuracies."""
     columns: dict[str, str] = {}

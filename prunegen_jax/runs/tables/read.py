@@ -13,7 +13,7 @@ import numpy as np
 from prunegen_jax.judging.table import PARTS, Table
 from prunegen_jax.runs.tables import accuracies
 from prunegen_jax.runs.tables.cells import has_numbers, levels, numbers
-from prunegen_jax.runs.tables.columns import TARGETS, assign, explain
+from prunegen_jax.runs.tables.columns import assign, explain
 from prunegen_jax.runs.tables.text_files import read_json, read_prediction, read_rows
 
 # Statuses of models to judge: ours, flags, and those of W&B, MLflow and Optuna.
@@ -91,13 +91,11 @@ def _targets(
         targets["gap"] = accuracies.gap(train, test)
     for name, column in parts["targets"].items():
         if column in parts["turned"]:
-            name, turned = accuracies.as_error(column, values[column], test_size)
-            targets[name] = turned
+            name, values_of_errors = accuracies.as_error(column, values[column], test_size)
+            targets[name] = values_of_errors
         else:
             targets[name] = values[column]
-    return dict(
-        sorted(targets.items(), key=lambda pair: TARGETS.index(pair[0]) if pair[0] in TARGETS else len(TARGETS))
-    )
+    return targets
 
 
 def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str | os.PathLike[str]]) -> Table:
