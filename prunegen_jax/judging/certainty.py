@@ -14,6 +14,7 @@ from prunegen_jax.judging.statistics import STATISTICS, Statistic
 from prunegen_jax.judging.verdict import Row
 
 Draws = Mapping[str, np.ndarray]  # statistic -> [draws]
+_SPREAD = 1e-9  # of draws that differ by rounding alone
 
 
 def bootstrap(data: Comparison, *, draws: int, seed: int) -> Draws:
@@ -34,10 +35,14 @@ def bootstrap(data: Comparison, *, draws: int, seed: int) -> Draws:
     return {name: function(sample) for name, function in resampled.items()}
 
 
-def add_intervals(rows: list[Row], samples: Mapping[str, Draws], level: float) -> None:
+def add_intervals(data: Mapping[str, Comparison], rows: list[Row], samples: Mapping[str, Draws], level: float) -> None:
     """Adds the interval of every statistic to the rows of a target, as `NAME_low` and `NAME_high`.
 
+    Draws that are all equal say nothing about certainty: then it is the interval of `uncertainty.of_agreement` where
+    every pair is ordered alike, and `nan` elsewhere.
+
     Args:
+        data: the comparison of each measure with the target.
         rows: one row per measure.
         samples: the draws of each measure.
         level: of the intervals.
@@ -45,7 +50,16 @@ def add_intervals(rows: list[Row], samples: Mapping[str, Draws], level: float) -
     for row in rows:
         for statistic, values in samples[row["measure"]].items():
             low, high = uncertainty.interval(values, level=level, count=row["n"])
+            if high - low < _SPREAD:
+                low, high = _of_agreement(STATISTICS[statistic], data[row["measure"]], row[statistic], level)
             row |= {f"{statistic}_low": low, f"{statistic}_high": high}
+
+
+def _of_agreement(statistic: Statistic, data: Comparison, value: float, level: float) -> tuple[float, float]:
+    if statistic.disjoint_pairs is None or abs(value) < 1 - _SPREAD:
+        return float("nan"), float("nan")
+    bound = uncertainty.of_agreement(statistic.disjoint_pairs(data), level)
+    return (bound, 1.0) if value > 0 else (-1.0, -bound)
 
 
 def differences(
@@ -79,10 +93,14 @@ def differences(
             if statistic.terms:
                 drawn = uncertainty.rescaled(drawn, value, _variance(statistic, [data[n] for n in both], ours, theirs))
             low, high = uncertainty.interval(drawn, level=level, count=min(by_name[n]["n"] for n in both))
+            p = float("nan") if np.isnan(value) else uncertainty.two_sided(drawn)
+            if high - low < _SPREAD < abs(value):  # all draws are equal
+                low = high = p = float("nan")
             row: Row = {"measure": rival, "target": rows[0]["target"], "reference": reference, "statistic": name}
             row |= {"better_by": value, "low": low, "high": high}
-            group.append(row | {"p": float("nan") if np.isnan(value) else uncertainty.two_sided(drawn)})
-        for row, p in zip(group, uncertainty.holm(np.array([row["p"] for row in group])), strict=True):
+            group.append(row | {"p": p})
+        once = [by_name[row["measure"]]["same_as"] or row["measure"] for row in group]
+        for row, p in zip(group, uncertainty.holm(np.array([row["p"] for row in group]), once), strict=True):
             row["p_holm"] = float(p)
         result += group
     return result
@@ -122,8 +140,12 @@ def add_nulls(data: Mapping[str, Comparison], rows: list[Row], *, permutations: 
 
 
 def add_corrections(rows: list[Row]) -> None:
-    """Adds every p-value corrected for the number of measures compared (Holm), as `COLUMN_holm`."""
+    """Adds every p-value corrected for the number of measures compared (Holm), as `COLUMN_holm`.
+
+    Measures that are one, by "same_as" of their rows, count once.
+    """
+    once = [row["same_as"] or row["measure"] for row in rows]
     for column in (s.p_column for s in STATISTICS.values()):
         if column in rows[0]:
-            for row, p in zip(rows, uncertainty.holm(np.array([row[column] for row in rows])), strict=True):
+            for row, p in zip(rows, uncertainty.holm(np.array([row[column] for row in rows]), once), strict=True):
                 row[f"{column}_holm"] = float(p)

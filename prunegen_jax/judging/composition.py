@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from prunegen_jax.judging import added, baselines, certainty, context, robustness, statistics
+from prunegen_jax.judging import added, baselines, cautions, certainty, context, robustness, statistics
 from prunegen_jax.judging.case import Case, Repeats, prepare, select_names
 from prunegen_jax.judging.comparison import Comparison
 from prunegen_jax.judging.table import LARGEST_TEST, Table
@@ -78,15 +78,16 @@ def judge(
     notes = [*table.notes, *case.notes, *_remarks(case, targets, names)]
     if reference not in names:
         notes.append(f"{reference} is not among the measures: no measure is compared with it")
+    same = cautions.same_measures(case, names)
     rows: list[Row] = []
     differences: list[Row] = []
     for target in targets:
         options = {"test_size": context.test_size_of(target, table.test_size), "folds": folds, "seed": seed}
         data = {name: Comparison(case, name, target, **options) for name in names}
-        group = [_row(each) for each in data.values()]
+        group = [_row(each) | {"same_as": same.get(name, "")} for name, each in data.items()]
         if draws:
             samples = {name: certainty.bootstrap(each, draws=draws, seed=seed) for name, each in data.items()}
-            certainty.add_intervals(group, samples, level)
+            certainty.add_intervals(data, group, samples, level)
             differences += certainty.differences(data, group, samples, reference, level)
         if permutations:
             certainty.add_nulls(data, group, permutations=permutations, seed=seed)
@@ -96,14 +97,16 @@ def judge(
     options = {"folds": folds, "seed": seed}
     base = {"test_size": table.test_size, "draws": baseline_draws}
     fits = context.signature_rows(case, targets, signatures or {}, draws=draws, level=level, **options)
+    ceilings = tuple(r for t in targets for r in context.ceiling_rows(case, t, **base, seed=seed))
     return Verdict(
         rows=tuple(rows),
         differences=tuple(differences),
         baselines=tuple(r for t in targets for r in context.baseline_rows(case, t, orders=orders, **base, **options)),
-        ceilings=tuple(r for t in targets for r in context.ceiling_rows(case, t, **base, seed=seed)),
+        ceilings=ceilings,
         sensitivity=tuple(sensitivity),
         signatures=tuple(fits),
         families=tuple(families),
+        warnings=tuple(cautions.warnings(rows, ceilings)),
         matrices=matrices,
         notes=tuple(dict.fromkeys(notes)),
         left_out=table.left_out,
@@ -118,6 +121,7 @@ def _row(data: Comparison) -> Row:
     row: Row = {"measure": data.name, "target": data.target_name, "family": data.case.table.families.get(data.name, "")}
     row |= {"sign": data.sign, "n": int(data.known.sum()), "missing": int((~data.known).sum())}
     row["infinite"] = int((data.known & ~(np.isfinite(data.measure) & np.isfinite(data.target))).sum())
+    row["edge_share"], row["edge_value"] = cautions.edge(data.case.models.measures[data.name])
     row |= statistics.compute(data)
     return row | {s.p_column: s.p_value(data) for s in statistics.STATISTICS.values() if s.p_value}
 

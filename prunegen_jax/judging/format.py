@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from prunegen_jax.judging.statistics import best_first, shown_statistics
+from prunegen_jax.judging.statistics import ranked, shown_statistics
 from prunegen_jax.judging.verdict import Row, Verdict
 
 
 def format_table(verdict: Verdict, *, target: str | None = None) -> str:
     """The verdict on one target, best measure first, with what was left out and why.
+
+    A star marks a measure of which the lines below the table say something; measures that are one stand together.
 
     Measures are sorted by tau-b times their believed sign; p-values are Holm's, over the measures; K is less its bias.
 
@@ -24,19 +26,24 @@ def format_table(verdict: Verdict, *, target: str | None = None) -> str:
     target = verdict.targets[0] if target is None else target
     if target not in verdict.targets:
         raise ValueError(f"target {target!r} was not judged; the targets are {', '.join(verdict.targets)}")
-    rows = sorted((row for row in verdict.rows if row["target"] == target), key=best_first)
+    rows = ranked([row for row in verdict.rows if row["target"] == target])
     columns = [column for column in _columns() if any(column.text(row) != "-" for row in rows)]
     if len({row["n"] for row in rows}) == 1:  # the line above the table says it
         columns = [column for column in columns if column.name != "n"]
     cells = [[column.heading for column in columns], *([column.text(row) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     lines = [f"target: {target} (larger is worse), {rows[0]['n']} models"]
-    for name, *numbers in cells:
+    warned = [row for row in verdict.warnings if row["target"] == target]
+    marks = ["", *("*" if any(w["measure"] == row["measure"] for w in warned) else "" for row in rows)]
+    widths[0] += any(marks)
+    for (name, *numbers), mark in zip(cells, marks, strict=True):
+        name += mark
         padded = [name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(numbers, widths[1:], strict=True))]
         lines.append("  ".join(padded).rstrip())
     for row in verdict.ceilings:
         if row["target"] == target and not math.isnan(row["tau_b"]):
             lines.append(f"ceiling ({row['noise']}): tau-b {row['tau_b']:.3f}")
+    lines += [f"* {row['measure']}: {row['text']}" for row in warned]
     return "\n".join([*lines, *_left_out(verdict)])
 
 

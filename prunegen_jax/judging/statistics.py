@@ -7,7 +7,7 @@ statistic, add a row; its functions get a `Comparison`, or for its bootstrap a `
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class Statistic:
         details: further columns of the verdict that stand behind it, by name; all of them numbers.
         terms: the statistic as a sum over pairs of configurations, which gives a difference of two measures its
             variance; None to take the variance of the bootstrap.
+        disjoint_pairs: for a statistic that is 1 or -1 when every pair is ordered alike, how many pairs of
+            configurations stand behind it no two of which share one; None for other statistics.
         p_column: the column of its p-value, "" if it has none; "_holm" is added once corrected.
         p_value: computes the p-value; None if it comes from permuted measures.
         is_signed: whether it is negative for a measure that falls as the target grows: then comparisons and the report
@@ -52,6 +54,7 @@ class Statistic:
     bootstrap: Callable[[Resample], np.ndarray] | None = None
     details: Callable[[Comparison], dict[str, Any]] | None = None
     terms: Callable[[Comparison], kendall.Terms] | None = None
+    disjoint_pairs: Callable[[Comparison], int] | None = None
     p_column: str = ""
     p_value: Callable[[Comparison], float] | None = None
     is_signed: bool = False
@@ -89,6 +92,13 @@ def best_first(row: Mapping[str, Any]) -> tuple[bool, float]:
     return bool(np.isnan(value)), -value
 
 
+def ranked(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of one target in the order of `best_first`, with measures that are one (`same_as`) next to each other."""
+    best = sorted(rows, key=best_first)
+    groups = [row.get("same_as") or row["measure"] for row in best]
+    return [best[i] for i in sorted(range(len(best)), key=lambda i: groups.index(groups[i]))]
+
+
 def compute(data: Comparison) -> dict[str, Any]:
     """Every statistic of one measure and one target, with the columns behind it."""
     row: dict[str, Any] = {}
@@ -96,6 +106,13 @@ def compute(data: Comparison) -> dict[str, Any]:
         row[name] = statistic.value(data)
         row |= statistic.details(data) if statistic.details else {}
     return row
+
+
+def _disjoint_pairs(data: Comparison) -> int:
+    """As many pairs of configurations that do not tie as can be made without using one twice."""
+    target = data.target[data.known]
+    most = int(np.unique(target, return_counts=True)[1].max(initial=0))
+    return min(len(target) // 2, len(target) - most)
 
 
 def _psi_details(data: Comparison) -> dict[str, Any]:
@@ -139,6 +156,7 @@ STATISTICS: dict[str, Statistic] = {
         latex=r"$\tau_b$",
         explanation="Kendall's rank correlation with the target",
         bootstrap=lambda sample: sample.taus[1],
+        disjoint_pairs=_disjoint_pairs,
         p_column="tau_p",
         p_value=lambda data: kendall.p_value(data.measure, data.target),
         is_signed=True,
@@ -148,6 +166,7 @@ STATISTICS: dict[str, Statistic] = {
         label="τ-a",
         explanation="Kendall's rank correlation in which a tied pair counts as zero",
         bootstrap=lambda sample: sample.taus[0],
+        disjoint_pairs=_disjoint_pairs,
         is_signed=True,
         is_shown=False,
     ),
@@ -167,6 +186,7 @@ STATISTICS: dict[str, Statistic] = {
         bootstrap=lambda sample: sample.psi,
         details=_psi_details,
         terms=psi_terms,
+        disjoint_pairs=lambda data: int(min((c for c in data.granulated.cells if c), default=0)),  # one in each cell
         is_signed=True,
     ),
     "k": Statistic(

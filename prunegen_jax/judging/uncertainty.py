@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 import scipy.stats
 
@@ -100,11 +102,31 @@ def two_sided(draws: np.ndarray) -> float:
     return float(min(1.0, 2 * (rarer + 1) / (len(known) + 1)))
 
 
-def holm(p_values: np.ndarray) -> np.ndarray:
+def of_agreement(pairs: int, level: float) -> float:
+    """A lower limit of tau when `pairs` pairs of configurations, no two of which share one, are all ordered alike.
+
+    Of a population with tau that happens with probability ((1 + tau) / 2)^pairs, which is (1 - level) / 2 at the
+    limit 2 ((1 - level) / 2)^(1 / pairs) - 1 (Clopper and Pearson 1934). A bootstrap cannot say it: in all its draws
+    every pair is ordered alike.
+    """
+    return 2 * ((1 - level) / 2) ** (1 / pairs) - 1 if pairs else -1.0
+
+
+def holm(p_values: np.ndarray, groups: Sequence[Hashable] | None = None) -> np.ndarray:
     """p-values `[m]` adjusted for comparing m measures, so that they control the family-wise error rate (Holm 1979).
 
     Sorted ascending, the i-th becomes max_{j <= i} min(1, (m - j + 1) p_(j)). `nan` stays and counts for nothing.
+
+    Args:
+        p_values: `[m]`.
+        groups: the group of each; a group counts once, with the largest of its p-values. None if all count.
     """
+    if groups is not None:
+        of_group: dict[Hashable, float] = {}
+        for group, p in zip(groups, p_values, strict=True):
+            of_group[group] = float(np.fmax(of_group.get(group, np.nan), p))
+        once = dict(zip(of_group, holm(np.array(list(of_group.values()))), strict=True))
+        return np.where(np.isnan(p_values), np.nan, [once[group] for group in groups])
     adjusted = np.full(len(p_values), np.nan)
     order = np.argsort(p_values)
     order = order[~np.isnan(p_values[order])]

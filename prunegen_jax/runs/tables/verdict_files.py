@@ -21,9 +21,10 @@ from prunegen_jax.judging.verdict import Matrix, Row, Verdict, cell, to_lines
 from prunegen_jax.runs import files, schema
 from prunegen_jax.runs.tables.write import csv_text
 
-_TABLES = ("differences", "baselines", "ceilings", "sensitivity", "signatures", "families")
+_TABLES = ("differences", "baselines", "ceilings", "sensitivity", "signatures", "families", "warnings")
 # Fields of rows that hold text: a measure may be called "inf".
 _TEXT = {"measure", "target", "family", "k_set", "reference", "statistic", "baseline", "noise", "signature", "best"}
+_TEXT |= {"same_as", "kind", "text"}
 
 
 def write(verdict: Verdict, directory: str | os.PathLike[str]) -> list[epath.Path]:
@@ -115,6 +116,7 @@ _SCHEMA: dict[str, schema.Rule] = {
     "sensitivity": _rows_with(*_SCORES, *(f"{name}_with_left_out" for name in _SCORES[2:])),
     "signatures": _rows_with(),
     "families": _rows_with(),
+    "warnings?": _rows_with("measure", "target", "kind", "text"),
     "matrices": schema.map_of(
         {
             "rows": _names(1),
@@ -136,7 +138,7 @@ _SCHEMA: dict[str, schema.Rule] = {
 
 def _from_json(content: schema.Json) -> Verdict:
     """The verdict of checked JSON. ValueError for a matrix without a shape, OverflowError beyond all floats."""
-    tables = {name: tuple(map(_row, content[name])) for name in ("rows", *_TABLES)}
+    tables = {name: tuple(map(_row, content.get(name, ()))) for name in ("rows", *_TABLES)}
     return Verdict(
         **tables,
         matrices={name: _matrix(matrix) for name, matrix in content["matrices"].items()},
