@@ -15,22 +15,23 @@ from prunegen_jax.networks.reading.layers import Layer, linear_map
 from prunegen_jax.types import NotApplicableError
 
 METHODS = ("exact", "reshaped", "fft_layer", "fft_rgm")
-RGM_SIZE = (32, 32)  # the input size that the code of Dziugaite et al. (2020) gives to the transform of every layer
 STEPS = 32  # Lanczos steps between restarts
 RESTARTS = 50
 TOLERANCE = 1e-6  # relative change of the norm from one restart to the next
 
 
-def spectral_norm(kernel: np.ndarray, layer: Layer, method: str) -> float:
+def spectral_norm(kernel: np.ndarray, layer: Layer, method: str, *, image: tuple[int, ...]) -> float:
     """‖W‖₂ of a dense kernel [in, out] or a convolution kernel [*window, in / groups, out], by one of `METHODS`.
 
     "reshaped": the largest singular value of the matrix (out, in·window); neither the norm of the convolution nor a
     bound on it, which √(kh·kw) times it is. "fft_layer" (Sedghi et al. 2018): exact for stride 1 and circular padding,
-    at the layer's own input size; "fft_rgm": the same at 32 × 32 for every layer. "exact": of the linear map that the
-    layer computes, with its strides, padding, dilation and groups. For dense and 1×1 kernels all four are one number.
+    at the layer's own input size; "fft_rgm": the same for every layer at the size of the data set's images, `image` =
+    (H, W, C), as in the code of Dziugaite et al. (2020). "exact": of the linear map that the layer computes, with its
+    strides, padding, dilation and groups. For dense and 1×1 kernels all four are one number.
 
     Raises:
-        NotApplicableError: for a Fourier transform of a convolution with groups, dilation or not two spatial axes.
+        NotApplicableError: for a Fourier transform of a convolution with groups, dilation or not two spatial axes, and
+            for "fft_rgm" if the data set holds no images.
     """
     kernel = np.asarray(kernel, np.float64)
     matrix = all(size == 1 for size in kernel.shape[:-2]) and layer.groups == 1
@@ -44,7 +45,9 @@ def spectral_norm(kernel: np.ndarray, layer: Layer, method: str) -> float:
             f"spectral={method!r} is for plain two-dimensional convolutions; {layer.name} is not one: use "
             "spectral='exact'"
         )
-    return fourier_norm(kernel, RGM_SIZE if method == "fft_rgm" else layer.input_shape[:2])
+    if method == "fft_rgm" and len(image) != 3:
+        raise NotApplicableError(f"spectral='fft_rgm' needs images [H, W, C]; inputs have the shape {image}")
+    return fourier_norm(kernel, image[:2] if method == "fft_rgm" else layer.input_shape[:2])
 
 
 def fourier_norm(kernel: np.ndarray, size: tuple[int, ...]) -> float:

@@ -71,9 +71,11 @@ def hessian_top_eigenvalue(
 
 
 def hessian_trace(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
-    """tr H by `traces.trace`, to a standard error of `relative_error` or `budget` Hessian-vector products.
+    """tr H by `traces.trace`, to a standard error of `relative_error` or `budget` products; tr G for ReLU networks.
 
-    Options: those of `operator_trace`.
+    H − G is a sum of second derivatives of the logits. If these are piecewise linear in each layer's weights, its
+    diagonal is zero: tr H = tr G, estimates of `hessian_trace` and `gauss_newton_trace` differ by their errors alone, and
+    a verdict counts the two as one measure. Options: those of `operator_trace`.
     """
     return operator_trace(model, key, hessian.hessian, **options)
 
@@ -109,8 +111,9 @@ def hessian_weighted_trace(
 
 
 def gauss_newton_trace(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
-    """tr G, G = (1/m) Σ_i J_iᵀ (diag p_i − p_i p_iᵀ) J_i: the Gauss–Newton matrix, for the softmax the Fisher matrix.
+    """tr G, G = (1/m) Σ_i J_iᵀ (diag p_i − p_i p_iᵀ) J_i: Gauss–Newton or Fisher matrix; tr H for ReLU networks.
 
+    Equal to `hessian_trace` if the logits are piecewise linear in each layer's weights. Another form of tr G is
     (1/m) Σ_i E_{y∼p_i} ‖∇ ln p(y | x_i)‖²: labels drawn from the network's own predictions p_i. Options: those of
     `operator_trace`.
     """

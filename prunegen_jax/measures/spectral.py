@@ -128,7 +128,8 @@ def spectral_estimate(
         formula: from the norms to the estimate.
         spectral: how ‖W_l‖₂ is computed: "exact" (the default), "reshaped", "fft_layer" or "fft_rgm", see
             `convolution_norms.spectral_norm`.
-        compat: "rgm" makes "fft_rgm" the default, which the code of Dziugaite et al. (2020) calls the exact norm.
+        compat: "rgm" makes "fft_rgm" the default, the second of two sets of norms in the code of Dziugaite et al.
+            (2020), which calls it exact; the first set is "reshaped".
         fold: fold batch norm into the kernels first.
         normalize: see `estimates.normalized_estimate`.
 
@@ -160,8 +161,8 @@ def _method(spectral: str | None, compat: str | None) -> str:
 
 def _spectral_norms(network: TrainedModel, kernels: dict[Path, np.ndarray], method: str) -> NormByLayer:
     """‖W‖₂ by name of arrays in the place of the network's kernels."""
-    layers = layer_geometry(network)
-    return {"/".join(path): spectral_norm(array, layers[path], method) for path, array in kernels.items()}
+    layers, image = layer_geometry(network), network.train.inputs.shape[1:]
+    return {"/".join(path): spectral_norm(array, layers[path], method, image=image) for path, array in kernels.items()}
 
 
 def _squares(spectral: NormByLayer) -> NormByLayer:

@@ -81,9 +81,9 @@ def test_exact_norm_with_groups_and_dilation():
         columns.append(np.stack(outputs)[:, :, ::2].ravel())
     expected = np.linalg.norm(np.array(columns), 2)
     assert convolution_norms.operator_norm(kernel, layer) == pytest.approx(expected, rel=2e-6)
-    assert convolution_norms.spectral_norm(kernel, layer, "exact") == pytest.approx(expected, rel=2e-6)
+    assert convolution_norms.spectral_norm(kernel, layer, "exact", image=(8, 8, 3)) == pytest.approx(expected, rel=2e-6)
     with pytest.raises(NotApplicableError, match="kernel is not one: use spectral='exact'"):
-        convolution_norms.spectral_norm(kernel, layer, "fft_layer")
+        convolution_norms.spectral_norm(kernel, layer, "fft_layer", image=(8, 8, 3))
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,9 @@ def test_known_norms():
     for stride, norm in {1: 11.6001, 2: 7.5904}.items():
         assert operator_norm(kernel, (8, 8, 3), stride=stride) == pytest.approx(norm, abs=1e-4)
     assert convolution_norms.fourier_norm(kernel, (8, 8)) == pytest.approx(12.0437, abs=1e-4)
-    assert convolution_norms.spectral_norm(kernel, layer_of(kernel, (8, 8, 3)), "reshaped") == pytest.approx(
-        6.4106, abs=1e-4
-    )
+    assert convolution_norms.spectral_norm(
+        kernel, layer_of(kernel, (8, 8, 3)), "reshaped", image=(8, 8, 3)
+    ) == pytest.approx(6.4106, abs=1e-4)
 
 
 def test_a_spectrum_that_one_round_does_not_resolve():
@@ -145,16 +145,24 @@ def test_a_spectrum_that_one_round_does_not_resolve():
 def test_the_four_methods():
     kernel = random_kernel(seed=5)  # one whose largest frequency is not on the grid of 8 × 8
     layer = layer_of(kernel, (8, 8, 3), stride=2)
-    found = {method: convolution_norms.spectral_norm(kernel, layer, method) for method in convolution_norms.METHODS}
+    image = (28, 24, 1)  # of the data set, not of the layer
+    found = {
+        method: convolution_norms.spectral_norm(kernel, layer, method, image=image)
+        for method in convolution_norms.METHODS
+    }
     matrix = kernel.transpose(3, 2, 0, 1).reshape(4, -1)  # (out, in·kh·kw)
     assert found["reshaped"] == pytest.approx(np.linalg.svd(matrix, compute_uv=False)[0], rel=1e-12)
     assert found["fft_layer"] == pytest.approx(convolution_norms.fourier_norm(kernel, (8, 8)))
-    assert found["fft_rgm"] == pytest.approx(convolution_norms.fourier_norm(kernel, (32, 32)))
+    # as published: fft2 over the kernel's axes at the size of the images, all frequencies
+    published = np.linalg.svd(np.fft.fft2(kernel, (28, 24), axes=(0, 1)), compute_uv=False).max()
+    assert found["fft_rgm"] == pytest.approx(published, rel=1e-12)
+    with pytest.raises(NotApplicableError, match=r"needs images \[H, W, C\]; inputs have the shape \(64,\)"):
+        convolution_norms.spectral_norm(kernel, layer, "fft_rgm", image=(64,))
     expected = np.linalg.norm(explicit(kernel, (8, 8, 3), stride=2, padding=1, circular=False), 2)
     assert found["exact"] == pytest.approx(expected, rel=2e-6)
     assert found["exact"] <= 3 * found["reshaped"]  # √(kh·kw) times the reshaped norm is a bound
     pointwise, dense = random_kernel((1, 1, 3, 4)), random_kernel((3, 4))
     for method in convolution_norms.METHODS:
         for array, size, matrix in ((dense, (3,), dense), (pointwise, (8, 8, 3), pointwise[0, 0])):
-            found = convolution_norms.spectral_norm(array, layer_of(array, size, padding=0), method)
+            found = convolution_norms.spectral_norm(array, layer_of(array, size, padding=0), method, image=image)
             assert found == pytest.approx(np.linalg.norm(matrix, 2))

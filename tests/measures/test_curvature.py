@@ -72,6 +72,32 @@ def test_estimates_over_seeds(dense, name, options):
     assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(50)
 
 
+def test_the_traces_of_a_relu_network_are_one():
+    """tr H = tr G where the logits are piecewise linear in each layer's weights, far from a minimum too."""
+    with jax.enable_x64():
+        rng = np.random.default_rng(0)
+        one, two = (jnp.asarray(rng.normal(size=shape)) for shape in ((4, 6), (6, 3)))
+        inputs, labels = jnp.asarray(rng.normal(size=(9, 4))), jnp.arange(9, dtype=jnp.int32) % 3
+
+        def traces(activation):
+            def logits(w):
+                return activation(inputs @ w[:24].reshape(4, 6)) @ w[24:].reshape(6, 3)
+
+            def loss(w):
+                return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits(w)), labels[:, None], axis=1))
+
+            w = jnp.concatenate([one.ravel(), two.ravel()])
+            p, jacobian = jax.nn.softmax(logits(w)), jax.jacobian(logits)(w)
+            fisher = jax.vmap(lambda q: jnp.diag(q) - jnp.outer(q, q))(p)
+            gauss_newton = jnp.einsum("nkp,nkl,nlp->", jacobian, fisher, jacobian) / 9
+            return float(jnp.trace(jax.hessian(loss)(w))), float(gauss_newton)
+
+        hessian, gauss_newton = traces(jax.nn.relu)
+        assert hessian == pytest.approx(gauss_newton, rel=1e-12)
+        smooth, other = traces(jnp.tanh)
+        assert abs(smooth - other) > 0.01 * abs(other)
+
+
 def test_frobenius_norm_stops_at_its_error_or_its_budget(dense):
     model, reference = dense
     expected = exact("hessian_frobenius_norm", reference)

@@ -182,3 +182,13 @@ def test_unknown_options_name_the_choices():
         spectral.sum_of_spectral_norms(nin(), KEY, spectral="power")
     with pytest.raises(ValueError, match=r"compat='torch'.*rgm"):
         spectral.sum_of_spectral_norms(nin(), KEY, compat="torch")
+
+
+def test_rgm_takes_the_size_of_the_images():
+    """Its transform of every layer, strided and small ones too, is at the size of the data set's images: 8 × 8 here."""
+    model = nin(batch_norm=False)
+    norms = [
+        np.linalg.svd(np.fft.fft2(k, (8, 8), axes=(0, 1)), compute_uv=False).max() for k in kernels_of(model.params)
+    ]
+    value = spectral.product_of_spectral_norms(model, KEY, compat="rgm").value
+    assert value == pytest.approx(np.prod(np.square(norms)), rel=1e-5)
