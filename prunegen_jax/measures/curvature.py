@@ -74,8 +74,8 @@ def hessian_trace(model: TrainedModel, key: jax.Array, **options: Any) -> Estima
     """tr H by `traces.trace`, to a standard error of `relative_error` or `budget` products; tr G for ReLU networks.
 
     H − G is a sum of second derivatives of the logits. If these are piecewise linear in each layer's weights, its
-    diagonal is zero: tr H = tr G, estimates of `hessian_trace` and `gauss_newton_trace` differ by their errors alone, and
-    a verdict counts the two as one measure. Options: those of `operator_trace`.
+    diagonal is zero: tr H = tr G, estimates of `hessian_trace` and `gauss_newton_trace` differ by their errors alone,
+    and a verdict counts the two as one measure. Options: those of `operator_trace`.
     """
     return operator_trace(model, key, hessian.hessian, **options)
 
