@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--signature", action="append", default=[], metavar="NAME=PATTERNS", help="measures to fit together")
     p.add_argument("--order", action="append", default=[], metavar="AXIS=V1,V2", help="the expected order of an axis")
     p.add_argument("--environments", default="auto", help="for the sign error: 'auto', 'configurations' or 'values'")
+    p.add_argument("--bins", type=int, help="bins for the values of hyperparameters that have more, as a random search")
     for name, default, text in (
         ("draws", 1000, "bootstrap draws of the intervals"),
         ("permutations", 999, "permutations for the nulls of K and of the PGDL score"),
@@ -94,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             },
             orders={axis: values.split(",") for axis, values in _split_entries(options.order, "--order")},
             environments=options.environments,
+            bins=options.bins,
             draws=options.draws,
             permutations=options.permutations,
             added_permutations=options.added_permutations,

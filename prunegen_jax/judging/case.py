@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from prunegen_jax.judging import memory, pgdl, robustness
-from prunegen_jax.judging.grid import Grid, Pairs, average, drop_duplicates, grid_of, pairs_along
-from prunegen_jax.judging.information import Conditions, conditions
+from prunegen_jax.judging.grid import Grid, Pairs, average, binned, drop_duplicates, grid_of, pairs_along
+from prunegen_jax.judging.information import Conditions, conditions, most_groups
 from prunegen_jax.judging.table import Table
 
 Repeats = Literal["mean", "keep"]
@@ -54,6 +54,7 @@ def prepare(
     *,
     repeats: Repeats = "mean",
     environments: robustness.Environments = "auto",
+    bins: int | None = None,
     draws: int = 0,
     permutations: int = 0,
 ) -> Case:
@@ -63,6 +64,7 @@ def prepare(
         table: the table.
         repeats: "mean" averages the repeats of a configuration, "keep" keeps them.
         environments: of the sign error, see `robustness.design`.
+        bins: see `grid.binned`; None to compare models of equal values alone.
         draws: bootstrap draws that are planned, for the memory they take.
         permutations: permutations that are planned, for the memory they take.
 
@@ -87,6 +89,12 @@ def prepare(
         judged, grid, remarks = average(models, models_grid)
         grid = dataclasses.replace(grid, repeats=np.zeros_like(grid.repeats))
         notes += remarks
+    if bins is not None:
+        if bins < 2:
+            raise ValueError(f"bins is {bins}; it has to be at least 2, or None for no bins")
+        models_grid, _ = binned(models_grid, models.hyperparameters, bins)
+        grid, remarks = binned(grid, models.hyperparameters, bins)
+        notes += remarks
     memory.check(grid, models_grid, measures=len(table.measures), draws=draws, permutations=permutations)
     if grid.axes and not grid.has_every_cell:
         notes.append("the grid is incomplete: cells with one model are skipped, and there is no PGDL score")
@@ -95,18 +103,40 @@ def prepare(
             f"{len(judged)} models are too few for firm conclusions; intervals need 4, a fold of R2 at least 10"
         )
     complete = grid.is_complete and len(grid.axes) >= 2
+    pairs = tuple(pairs_along(grid))
+    given = conditions(grid.codes, most=None if grid.is_complete else most_groups(len(judged)))
+    notes += _gaps(grid, pairs, given)
     return Case(
         table=judged,
         grid=grid,
         models=models,
         models_grid=models_grid,
-        pairs=tuple(pairs_along(grid)),
-        given=conditions(grid.codes),
+        pairs=pairs,
+        given=given,
         pgdl=pgdl.pgdl_conditions(grid.codes) if complete else None,
         plan=robustness.design(models_grid, environments=environments),
         repeats=repeats,
         notes=tuple(notes),
     )
+
+
+def _gaps(grid: Grid, pairs: Sequence[Pairs], given: Conditions) -> list[str]:
+    """What cannot be said of axes with too many values, and what would help."""
+    notes = []
+    advice = "put their values into bins (bins=5, --bins=5)"
+    alone = [axis for axis, along in zip(grid.axes, pairs, strict=True) if not len(along.first)]
+    if alone:
+        which = "Psi and the sign error have no value" if len(alone) == len(grid.axes) else "they are not in Psi"
+        notes.append(
+            f"no two configurations differ in {', '.join(alone)} alone, as in a random search: {which}; to compare "
+            f"configurations that are nearly equal otherwise, {advice}"
+        )
+    rest = [axis for place, axis in enumerate(grid.axes) if (place,) not in given.sets]
+    if rest:
+        notes.append(
+            f"K is not conditioned on {', '.join(rest)}, whose values nearly tell the configurations apart; {advice}"
+        )
+    return notes
 
 
 def with_measures(case: Case, columns: Mapping[str, np.ndarray]) -> Case:

@@ -25,6 +25,7 @@ def judge(
     signatures: Mapping[str, Sequence[str]] | None = None,
     orders: Mapping[str, Sequence[str | float]] | None = None,
     environments: robustness.Environments = "auto",
+    bins: int | None = None,
     draws: int = 1000,
     permutations: int = 999,
     added_permutations: int = 19,
@@ -48,6 +49,8 @@ def judge(
         orders: the believed order of an axis' values, from the smallest to the largest target, by axis; values ascend
             where none is given.
         environments: of the sign error: "configurations", "values" or "auto", see `robustness.design`.
+        bins: put the values of every axis that has more of them into this many bins of equally many configurations, for
+            Psi, K and the sign error of a random search; None for no bins.
         draws: bootstrap draws of the intervals; 0 for none.
         permutations: permutations of the nulls of K and of the PGDL score; 0 for none.
         added_permutations: permutations of the nulls of the added information; 0 for none.
@@ -67,13 +70,17 @@ def judge(
     settings = {"draws": draws, "permutations": permutations, "added_permutations": added_permutations}
     settings |= {"baseline_draws": baseline_draws}
     _check(table.test_size, folds=folds, level=level, **settings)
+    settings |= {} if bins is None else {"bins": bins}
     settings |= {"repeats": repeats, "reference": reference, "folds": folds, "level": level, "seed": seed}
     if reference != REFERENCE:
         select_names("reference", [reference], table.measures)
     for members in (signatures or {}).values():
         select_names("measure", members, table.measures)
-    case = prepare(table, repeats=repeats, environments=environments, draws=draws, permutations=permutations)
-    sensitivity = context.sensitivity_rows(table, case, targets, names)  # before the rest: it too may take too much
+    options = {"repeats": repeats, "environments": environments, "bins": bins}
+    case = prepare(table, **options, draws=draws, permutations=permutations)
+    sensitivity = context.sensitivity_rows(
+        table, case, targets, names, bins=bins
+    )  # before the rest: it too may take too much
     baselines.canonical(case.models_grid, case.models.hyperparameters, orders=orders)  # a wrong order fails here
     notes = [*table.notes, *case.notes, *_remarks(case, targets, names)]
     if reference not in names:

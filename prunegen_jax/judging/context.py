@@ -87,11 +87,13 @@ def ceiling_rows(case: Case, target: str, *, test_size: int | None, draws: int, 
     return rows
 
 
-def sensitivity_rows(table: Table, case: Case, targets: Sequence[str], names: Sequence[str]) -> list[Row]:
+def sensitivity_rows(
+    table: Table, case: Case, targets: Sequence[str], names: Sequence[str], *, bins: int | None = None
+) -> list[Row]:
     """Each measure without and with the models left out, by every statistic that shows an interval."""
     if table.left_out_rows is None:
         return []
-    whole = prepare(table.with_left_out(), repeats=case.repeats)
+    whole = prepare(table.with_left_out(), repeats=case.repeats, bins=bins)
     rows = []
     for target in targets:
         for name in names:

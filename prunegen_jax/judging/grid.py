@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -40,12 +41,12 @@ class Grid:
     def has_every_cell(self) -> bool:
         """Whether every combination of the axes' values is there, once or more often."""
         levels = [len(np.unique(self.codes[:, a])) for a in range(len(self.axes))]
-        return int(np.prod(levels)) == len(np.unique(self.configurations))
+        return math.prod(levels) == len(np.unique(combine(self.codes)))
 
     @property
     def is_complete(self) -> bool:
         """Whether every combination of the axes' values is there exactly once."""
-        once = len(np.unique(self.configurations)) == len(self.configurations)
+        once = len(np.unique(combine(self.codes))) == len(self.codes)
         return bool(self.axes) and once and self.has_every_cell
 
 
@@ -103,6 +104,29 @@ def grid_of(table: Table) -> tuple[Grid, list[str]]:
     return Grid(tuple(axes), stacked, configurations, repeats), notes
 
 
+def binned(grid: Grid, values: Mapping[str, np.ndarray], bins: int) -> tuple[Grid, list[str]]:
+    """The grid with axes of numbers cut into `bins` intervals that hold equally many models; and notes on them.
+
+    Axes of text, and of no more than `bins` values, stay, and so do configurations and repeats. Equal values are never
+    cut apart.
+
+    Args:
+        grid: the grid.
+        values: the values of each axis.
+        bins: intervals of an axis.
+    """
+    codes, notes = grid.codes.copy(), []
+    for place, axis in enumerate(grid.axes):
+        levels, counts = np.unique(codes[:, place], return_counts=True)
+        if len(levels) <= bins or values[axis].dtype.kind != "f":
+            continue
+        middle = np.cumsum(counts) - counts / 2  # of each level, in models
+        cut = np.floor(middle * bins / len(codes)).astype(np.int64)
+        codes[:, place] = np.unique(cut, return_inverse=True)[1].reshape(-1)[np.searchsorted(levels, codes[:, place])]
+        notes.append(f"axis {axis}: its {len(levels)} values are put into {len(np.unique(cut))} bins")
+    return dataclasses.replace(grid, codes=codes), notes
+
+
 def average(table: Table, grid: Grid) -> tuple[Table, Grid, list[str]]:
     """Averages measures, targets and confounders over the repeats of a configuration that have a value.
 
@@ -155,6 +179,8 @@ def pairs_along(grid: Grid) -> Iterator[Pairs]:
         others = np.delete(grid.codes, axis, axis=1)
         cell = combine(np.concatenate([others, grid.repeats[:, None]], axis=1))
         first, second = pairs_within(cell)
+        differ = grid.codes[first, axis] != grid.codes[second, axis]  # two models may share a bin
+        first, second = first[differ], second[differ]
         yield Pairs(first, second, cell[first], int(cell.max(initial=-1)) + 1)
 
 

@@ -45,11 +45,16 @@ class Conditions:
         return np.outer(members, members).ravel()[self.cells]
 
 
-def conditions(codes: np.ndarray, *, smallest: int = 0, largest: int = 2) -> Conditions:
-    """All sets of `smallest` to `largest` of the axes whose integer codes are `codes [n, k]`, small sets first."""
+def conditions(codes: np.ndarray, *, smallest: int = 0, largest: int = 2, most: int | None = None) -> Conditions:
+    """All sets of `smallest` to `largest` of the axes whose integer codes are `codes [n, k]`, small sets first.
+
+    Sets with more than `most` combinations of values are left out, see `most_groups`; None for no limit.
+    """
     axes = range(codes.shape[1])
     sets = tuple(s for size in range(smallest, largest + 1) for s in itertools.combinations(axes, size))
     groups = [combine(codes[:, list(s)]) for s in sets]
+    few = [most is None or group.max(initial=0) < most for group in groups]
+    sets, groups = tuple(itertools.compress(sets, few)), list(itertools.compress(groups, few))
     indicators = [(g[:, None] == np.arange(g.max(initial=0) + 1)).astype(np.float32) for g in groups]
     sizes = np.array([block.shape[1] for block in indicators])
     width, starts = int(sizes.sum()), np.cumsum(sizes**2) - sizes**2
@@ -59,6 +64,16 @@ def conditions(codes: np.ndarray, *, smallest: int = 0, largest: int = 2) -> Con
         cells.append((index[:, None] * width + index).ravel())
         mirror.append(start + np.arange(size**2).reshape(size, size).T.ravel())
     return Conditions(sets, np.concatenate(indicators, axis=1), np.concatenate(cells), np.concatenate(mirror), starts)
+
+
+def most_groups(n: int) -> int:
+    """The combinations of values up to which a set of axes tells something of `n` models on an incomplete grid.
+
+    Where the combinations are more than half as many as the models, as of axes with a value of its own for nearly every
+    model (a random search), most cells hold one pair of models, whose order is then certain: there is nothing to tell.
+    Up to 64 combinations all are kept.
+    """
+    return max(64, n // 2)
 
 
 @dataclasses.dataclass(frozen=True)

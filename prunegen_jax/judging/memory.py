@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 
 from prunegen_jax.judging.grid import Grid, combine
+from prunegen_jax.judging.information import most_groups
 
 LIMIT = 4 * 2**30  # bytes
 
@@ -29,7 +30,7 @@ def check(grid: Grid, models_grid: Grid, *, measures: int, draws: int = 0, permu
         raise ValueError(
             f"judging {len(models_grid.codes)} models and {measures} measures on {len(grid.axes)} axes takes "
             f"{needed / 2**30:.1f} GB of memory or more, and the limit is {LIMIT >> 30} GB; judge fewer models, "
-            "fewer measures, or fewer hyperparameters that have many values"
+            "fewer measures, or put the values of hyperparameters that have many into bins (bins=5, --bins=5)"
         )
 
 
@@ -50,11 +51,14 @@ def estimate(grid: Grid, models_grid: Grid, *, measures: int, draws: int = 0, pe
         needed += 200.0 * _pairs(combine(np.stack([others, grid.repeats], axis=1)))
         needed += 200.0 * _pairs(combine(np.delete(models_grid.codes, axis, axis=1)))
     width, cells = 1, 1  # of the conditions' indicators and of the counts of pairs by cell
+    most = None if grid.is_complete else most_groups(n)
     for axes_of_set in sets:
         counted = needed + 16.0 * width**2 + 100.0 * cells + 40.0 * n * width
         if counted > LIMIT:
             return counted
         size = int(combine(grid.codes[:, list(axes_of_set)]).max(initial=0)) + 1
+        if most is not None and size > most:
+            continue
         width, cells = width + size, cells + size**2
     return needed + 16.0 * width**2 + 100.0 * cells + 40.0 * n * width
 
