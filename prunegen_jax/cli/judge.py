@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunegen_jax.judging import Table, format_table, judge
+from prunegen_jax.judging import Table, describe, format_table, judge
 from prunegen_jax.runs.tables import read_csv, read_pgdl
 from prunegen_jax.runs.tables.text_files import readable
 from prunegen_jax.runs.tables.verdict_files import write
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     _print("\n".join(f"note: {note}" for note in verdict.notes))
     for target in verdict.targets:
-        _print("\n" + format_table(verdict, target=target))
+        _print(f"\n{format_table(verdict, target=target)}\n\n{describe(verdict, target=target)}")
     if options.out:
         paths = write(verdict, options.out)
         print(f"\nwrote {len(paths)} files to {options.out}, verdict.csv and verdict.json first")

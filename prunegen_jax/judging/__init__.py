@@ -7,8 +7,9 @@ from prunegen_jax.judging.format import format_table
 from prunegen_jax.judging.statistics import STATISTICS, Statistic
 from prunegen_jax.judging.table import Table
 from prunegen_jax.judging.verdict import Matrix, Verdict
+from prunegen_jax.judging.words import describe
 
-__all__ = ["STATISTICS", "Matrix", "Statistic", "Table", "Verdict", "format_table", "judge", "write"]
+__all__ = ["STATISTICS", "Matrix", "Statistic", "Table", "Verdict", "describe", "format_table", "judge", "write"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from prunegen_jax.judging import added, baselines, cautions, certainty, context, robustness, statistics
+from prunegen_jax.judging import added, baselines, cautions, certainty, context, pairs, robustness, statistics
 from prunegen_jax.judging.case import Case, Repeats, prepare, select_names
 from prunegen_jax.judging.comparison import Comparison
 from prunegen_jax.judging.table import LARGEST_TEST, Table
@@ -113,6 +113,7 @@ def judge(
         sensitivity=tuple(sensitivity),
         signatures=tuple(fits),
         families=tuple(families),
+        pairs=tuple(r for t in targets for r in pairs.best_pairs(case, t, names, folds=folds, seed=seed)),
         warnings=tuple(cautions.warnings(rows, ceilings)),
         matrices=matrices,
         notes=tuple(dict.fromkeys(notes)),
@@ -129,8 +130,15 @@ def _row(data: Comparison) -> Row:
     row |= {"sign": data.sign, "n": int(data.known.sum()), "missing": int((~data.known).sum())}
     row["infinite"] = int((data.known & ~(np.isfinite(data.measure) & np.isfinite(data.target))).sum())
     row["edge_share"], row["edge_value"] = cautions.edge(data.case.models.measures[data.name])
+    row["fragility"] = _fragility(data)
     row |= statistics.compute(data)
     return row | {s.p_column: s.p_value(data) for s in statistics.STATISTICS.values() if s.p_value}
+
+
+def _fragility(data: Comparison) -> float:
+    models = data.case.models
+    error = context.test_errors(models, data.target_name)
+    return pairs.fragility(models.measures[data.name], models.targets[data.target_name], error, data.test_size)
 
 
 def _matrices(

@@ -21,6 +21,14 @@ def test_size_of(target: str, test_size: int | None) -> int | None:
     return test_size if target in ACCURACIES else None
 
 
+def test_errors(models: Table, target: str) -> np.ndarray | None:
+    """The test errors behind a target `[n]`; None if the target is no accuracy."""
+    error = models.targets.get("test_error") if target in ACCURACIES else None
+    if error is None and target == "gap":  # without training errors the gap is the test error
+        error = np.clip(models.targets["gap"], 0, 1)
+    return error
+
+
 def baseline_rows(
     case: Case,
     target: str,
@@ -72,11 +80,11 @@ def ceiling_rows(case: Case, target: str, *, test_size: int | None, draws: int, 
         draws: draws of a baseline; a ceiling takes ten times as many, and 0 leaves it out.
         seed: of the draws.
     """
-    error = case.models.targets.get("test_error") if target in ACCURACIES else None
-    if error is None and target == "gap":  # without training errors the gap is the test error
-        error = np.clip(case.models.targets["gap"], 0, 1)
     levels = baselines.noise_levels(
-        case.models.targets[target], error, case.models_grid.configurations, test_size=test_size
+        case.models.targets[target],
+        test_errors(case.models, target),
+        case.models_grid.configurations,
+        test_size=test_size,
     )
     rows = []
     for source, sd in levels.items() if draws else ():

@@ -42,6 +42,7 @@ class Verdict:
         sensitivity: statistics with the models left out put back.
         signatures: fits of several measures together.
         families: what each family of measures shares and adds.
+        pairs: the pairs of measures that predict a target best together, see `pairs.best_pairs`.
         warnings: what has to be said beside a measure's numbers, see `cautions.warnings`.
         matrices: shared and added information, by name.
         notes: what was done with the table, one sentence each.
@@ -56,6 +57,7 @@ class Verdict:
     sensitivity: tuple[Row, ...] = ()
     signatures: tuple[Row, ...] = ()
     families: tuple[Row, ...] = ()
+    pairs: tuple[Row, ...] = ()
     warnings: tuple[Row, ...] = ()
     matrices: dict[str, Matrix] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()

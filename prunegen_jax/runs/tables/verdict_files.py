@@ -21,10 +21,10 @@ from prunegen_jax.judging.verdict import Matrix, Row, Verdict, cell, to_lines
 from prunegen_jax.runs import files, schema
 from prunegen_jax.runs.tables.write import csv_text
 
-_TABLES = ("differences", "baselines", "ceilings", "sensitivity", "signatures", "families", "warnings")
+_TABLES = ("differences", "baselines", "ceilings", "sensitivity", "signatures", "families", "pairs", "warnings")
 # Fields of rows that hold text: a measure may be called "inf".
 _TEXT = {"measure", "target", "family", "k_set", "reference", "statistic", "baseline", "noise", "signature", "best"}
-_TEXT |= {"same_as", "kind", "text"}
+_TEXT |= {"same_as", "kind", "text", "first", "second", "best_single"}
 
 
 def write(verdict: Verdict, directory: str | os.PathLike[str]) -> list[epath.Path]:
@@ -116,6 +116,7 @@ _SCHEMA: dict[str, schema.Rule] = {
     "sensitivity": _rows_with(*_SCORES, *(f"{name}_with_left_out" for name in _SCORES[2:])),
     "signatures": _rows_with(),
     "families": _rows_with(),
+    "pairs?": _rows_with("target", "first", "second", "pair_r2", "best_single", "single_r2"),
     "warnings?": _rows_with("measure", "target", "kind", "text"),
     "matrices": schema.map_of(
         {
