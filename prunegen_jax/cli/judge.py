@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from prunegen_jax.judging import Table, describe, format_table, judge
 from prunegen_jax.runs.tables import read_csv, read_pgdl
 from prunegen_jax.runs.tables.text_files import readable
@@ -103,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folds=options.folds,
             level=options.level,
             seed=options.seed,
+            progress=_Bar(),
         )
     except ValueError as error:
         print(readable(str(error)), file=sys.stderr)
@@ -122,6 +125,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         title = Path(options.table or options.pgdl).name
         print(f"report: {report.write_for_table(table, verdict, options.out, title=title)}")
     return 0
+
+
+class _Bar:
+    """Shows on a terminal how far each part of the judgement is, from the first one on."""
+
+    def __init__(self) -> None:
+        self._bar = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=total, file=sys.stderr, leave=False, disable=None)
+        if done == 0:
+            self._bar.reset(total)
+            self._bar.set_description(readable(what))
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self._bar.refresh()
 
 
 def _print(text: str) -> None:

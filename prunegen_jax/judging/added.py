@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -11,16 +12,52 @@ import scipy.cluster.hierarchy
 from prunegen_jax.judging.case import Case
 from prunegen_jax.judging.information import Information, above, from_counts, information
 from prunegen_jax.judging.nulls import Null, almost_untied, null_of_information, tie_pattern
-from prunegen_jax.judging.prepared import prepare_order
+from prunegen_jax.judging.parallel import Progress, threaded
+from prunegen_jax.judging.prepared import PreparedOrder, prepare_order
 from prunegen_jax.judging.statistics import RANKED_BY
 from prunegen_jax.judging.verdict import Matrix, Row
 
-_SMALL = 2048  # models for which n^2 numbers are kept
 _EMPTY = "S empty"
 _LEAST = "least over |S| <= 2"
 
 
-def shared(case: Case, names: list[str]) -> dict[str, Matrix]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sample:
+    """The configurations that the matrices are computed on.
+
+    Attributes:
+        case: the case of these configurations alone.
+        halves: the cases of two halves of them, to estimate the error of the sample; none where it is everything.
+    """
+
+    case: Case
+    halves: tuple[Case, ...] = ()
+
+    def error(self, matrix: Callable[[Case], np.ndarray]) -> float:
+        """Standard error that the sample brings to an entry of a matrix: half the root mean square difference of the
+        matrices of the two halves.
+        """
+        one, two = (matrix(half) for half in self.halves)
+        return float(np.sqrt(np.nanmean((one - two) ** 2)) / 2) if not np.isnan(one - two).all() else float("nan")
+
+
+def sample(case: Case, *, seed: int, most: int) -> Sample:
+    """All configurations of a case, or `most` of them drawn at random: their triples of orders cost n^2."""
+    n = len(case.table)
+    if n <= most:
+        return Sample(case)
+    chosen = np.random.default_rng([seed, 6]).permutation(n)[:most]
+
+    def part(rows: np.ndarray) -> Case:
+        rows = np.sort(rows)
+        return dataclasses.replace(
+            case, table=case.table.take(rows), grid=case.grid.take(rows), given=case.given.take(rows)
+        )
+
+    return Sample(part(chosen), (part(chosen[: most // 2]), part(chosen[most // 2 :])))
+
+
+def shared(case: Case, names: list[str], *, progress: Progress | None = None) -> dict[str, Matrix]:
     """Information that every two measures share: I(V_row; V_column | U_S) / H(V_column | U_S), in [0, 1].
 
     Returns:
@@ -29,9 +66,17 @@ def shared(case: Case, names: list[str]) -> dict[str, Matrix]:
     """
     n = len(names)
     plain, least, symmetric = np.full((3, n, n), np.nan)
+
+    def row(i: int) -> list[Information]:
+        """What the measure shares with itself and with those behind it."""
+        one = case.table.measures[names[i]]
+        return [_own(one, case)] + [
+            information(one, case.table.measures[other], case.given) for other in names[i + 1 :]
+        ]
+
+    rows = threaded(row, range(n), what="shared information", progress=progress)
     for i, j in itertools.combinations_with_replacement(range(n), 2):
-        one, two = case.table.measures[names[i]], case.table.measures[names[j]]
-        both = information(one, two, case.given) if i != j else _own(one, case)
+        both = rows[i][j - i]
         for a, b, entropy in ((i, j, both.entropy_second), (j, i, both.entropy_first)):
             with np.errstate(invalid="ignore", divide="ignore"):
                 ratios = np.where(entropy > 1e-12, np.minimum(both.shared / entropy, 1.0), np.nan)
@@ -47,7 +92,9 @@ def shared(case: Case, names: list[str]) -> dict[str, Matrix]:
     }
 
 
-def added(case: Case, target: str, names: list[str], *, permutations: int, seed: int) -> dict[str, Matrix]:
+def added(
+    case: Case, target: str, names: list[str], *, permutations: int, seed: int, progress: Progress | None = None
+) -> dict[str, Matrix]:
     """What each measure adds about a target to every other measure and to the confounders.
 
     That is I(V_row; V_g | V_column, U_S) / H(V_g | V_column, U_S), with the mean of its permutation null and a p-value.
@@ -59,6 +106,7 @@ def added(case: Case, target: str, names: list[str], *, permutations: int, seed:
         names: the measures.
         permutations: draws of a null; 0 for no null.
         seed: of the permutations.
+        progress: see `parallel.threaded`.
 
     Returns:
         "added_TARGET" for the empty S and "added_least_TARGET" for the least over S; their nulls' means
@@ -67,28 +115,32 @@ def added(case: Case, target: str, names: list[str], *, permutations: int, seed:
     g = case.table.targets[target]
     columns = {name: case.table.measures[name] for name in names}
     columns |= {f"given {name}": values for name, values in case.table.confounders.items()}
-    shape = (len(names), len(columns))
-    values = {key: np.full(shape, np.nan) for key in ("", "_null", "_p", "_least", "_least_null", "_least_p")}
-    for j, (label, third) in enumerate(columns.items()):
+    keys = ("", "_null", "_p", "_least", "_least_null", "_least_p")
+
+    def column(label: str) -> np.ndarray:
+        """What every measure adds to one column, by `keys`, `[keys, measures]`."""
+        values = np.full((len(keys), len(names)), np.nan)
         nulls: dict[bytes, tuple[Null, Null]] = {}
-        compare = _against(g, third, case)
+        against = _Against(g, columns[label], case)
         for i, name in enumerate(names):
             if label == name:
                 continue
             m = case.table.measures[name]
-            both = compare(m)
-            values[""][i, j], values["_least"][i, j] = both.normalised[0], both.minimum[0]
+            both = against.information(m)
+            found = values[0, i], values[3, i] = both.normalised[0], both.minimum[0]
             if not permutations or both.pairs == 0:
                 continue
             stand_in = almost_untied(m)
             key = tie_pattern(stand_in)
             if key not in nulls:
-                nulls[key] = null_of_information(
-                    stand_in, g, case.given, third=third, permutations=permutations, seed=seed
-                )
-            for part, null in zip(("", "_least"), nulls[key], strict=True):
-                values[f"{part}_null"][i, j] = null.bias
-                values[f"{part}_p"][i, j] = null.p_value(values[part][i, j])
+                prepared, known = against.of_known(stand_in)
+                nulls[key] = null_of_information(known, prepared, permutations=permutations, seed=seed)
+            for place, value, null in zip((0, 3), found, nulls[key], strict=True):
+                values[place + 1 : place + 3, i] = null.bias, null.p_value(value)
+        return values
+
+    found = threaded(column, list(columns), what=f"information added about {target}", progress=progress)
+    values = dict(zip(keys, np.stack(found, axis=2), strict=True))
     meaning = "I(V_row; V_g | V_column, U_S) / H(V_g | V_column, U_S)"
     suffixes = {"": "", "_null": ", mean of the permutation null", "_p": ", permutation p-value"}
     return {
@@ -103,18 +155,28 @@ def added(case: Case, target: str, names: list[str], *, permutations: int, seed:
     }
 
 
-def _against(g: np.ndarray, third: np.ndarray, case: Case) -> Callable[[np.ndarray], Information]:
-    """A measure's information about `g` given `third`, with what does not depend on the measure done once."""
-    known = ~(np.isnan(g) | np.isnan(third))
-    conditions = case.given.take(known)
-    prepared = prepare_order(g[known], conditions, third=third[known]) if known.sum() <= _SMALL else None
+class _Against:
+    """A target given a third order: what does not depend on the measure is done once."""
 
-    def compare(m: np.ndarray) -> Information:
-        if prepared is None or np.isnan(m[known]).any():
-            return information(m, g, case.given, third=third)
-        return from_counts(prepared.counts(m[known]), conditions)
+    def __init__(self, g: np.ndarray, third: np.ndarray, case: Case) -> None:
+        self._g, self._third, self._case = g, third, case
+        self._known = ~(np.isnan(g) | np.isnan(third))
+        self._prepared = self._prepare(self._known)
 
-    return compare
+    def of_known(self, m: np.ndarray) -> tuple[PreparedOrder, np.ndarray]:
+        """The order prepared, and the measure, of the models that have all three values."""
+        if not np.isnan(m[self._known]).any():
+            return self._prepared, m[self._known]
+        known = self._known & ~np.isnan(m)
+        return self._prepare(known), m[known]
+
+    def information(self, m: np.ndarray) -> Information:
+        """I(V_m; V_g | V_third, U_S)."""
+        prepared, known = self.of_known(m)
+        return from_counts(prepared.counts(known), prepared.given)
+
+    def _prepare(self, known: np.ndarray) -> PreparedOrder:
+        return prepare_order(self._g[known], self._case.given.take(known), third=self._third[known])
 
 
 def _own(m: np.ndarray, case: Case) -> Information:

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from prunegen_jax.judging import memory, pgdl, robustness
+from prunegen_jax.judging import kendall, memory, pgdl, robustness
 from prunegen_jax.judging.grid import Grid, Pairs, average, binned, drop_duplicates, grid_of, pairs_along
-from prunegen_jax.judging.information import Conditions, conditions, most_groups
+from prunegen_jax.judging.information import MOST_PAIRED, Conditions, conditions, most_groups
 from prunegen_jax.judging.table import Table
 
 Repeats = Literal["mean", "keep"]
@@ -102,9 +102,15 @@ def prepare(
         notes.append(
             f"{len(judged)} models are too few for firm conclusions; intervals need 4, a fold of R2 at least 10"
         )
+    paired = _paired(judged, grid)
+    if len(paired) < len(grid.axes):
+        notes.append(
+            f"K conditions on every axis alone, and on two at once among {len(paired)} of the {len(grid.axes)}, those "
+            f"with the largest tau with a target: {', '.join(grid.axes[a] for a in paired)}"
+        )
     complete = grid.is_complete and len(grid.axes) >= 2
     pairs = tuple(pairs_along(grid))
-    given = conditions(grid.codes, most=None if grid.is_complete else most_groups(len(judged)))
+    given = conditions(grid.codes, most=None if grid.is_complete else most_groups(len(judged)), paired=paired)
     notes += _gaps(grid, pairs, given)
     return Case(
         table=judged,
@@ -137,6 +143,17 @@ def _gaps(grid: Grid, pairs: Sequence[Pairs], given: Conditions) -> list[str]:
             f"K is not conditioned on {', '.join(rest)}, whose values nearly tell the configurations apart; {advice}"
         )
     return notes
+
+
+def _paired(table: Table, grid: Grid) -> list[int]:
+    """The axes of which K conditions on two at once: all, or of many those that order a target best."""
+    axes = range(len(grid.axes))
+    if len(axes) <= MOST_PAIRED:
+        return list(axes)
+    codes = grid.codes.astype(np.float64)
+    taus = [[abs(kendall.tau(codes[:, a], g)) for g in table.targets.values()] for a in axes]
+    order = np.argsort(-np.max(np.nan_to_num(taus), axis=1), kind="stable")
+    return sorted(order[:MOST_PAIRED].tolist())
 
 
 def with_measures(case: Case, columns: Mapping[str, np.ndarray]) -> Case:

@@ -10,6 +10,7 @@ import numpy as np
 from prunegen_jax.judging import uncertainty
 from prunegen_jax.judging.comparison import Comparison, Resample, pair_variance
 from prunegen_jax.judging.nulls import Null, almost_untied, nulls_of_k_and_pgdl, tie_pattern
+from prunegen_jax.judging.parallel import Progress
 from prunegen_jax.judging.statistics import STATISTICS, Statistic
 from prunegen_jax.judging.verdict import Row
 
@@ -113,28 +114,39 @@ def _variance(statistic: Statistic, both: Sequence[Comparison], ours: int, their
     return pair_variance(both[0].case, terms)
 
 
-def add_nulls(data: Mapping[str, Comparison], rows: list[Row], *, permutations: int, seed: int) -> None:
+def add_nulls(
+    data: Mapping[str, Comparison],
+    rows: list[Row],
+    *,
+    permutations: int,
+    seed: int,
+    shared: dict[tuple, dict[str, Null]],
+    progress: Progress | None = None,
+) -> None:
     """Adds bias, 95 % limit, p-value and value less bias of K and the PGDL score, against permuted measures.
 
-    Measures with one pattern of ties share their null.
+    Measures with one pattern of ties share their null for a target, and for targets of one order. Targets of other
+    orders do not: what the hyperparameters leave uncertain about them differs.
 
     Args:
         data: the comparison of each measure with the target.
         rows: the rows of the target, one per measure.
         permutations: draws of a null.
         seed: of the permutations.
+        shared: the nulls of the targets before, to which those of this one are added.
+        progress: see `parallel.threaded`.
     """
-    nulls: dict[tuple[bytes, bool], dict[str, Null]] = {}
     for row in rows:
         each = data[row["measure"]]
         is_scored = not np.isnan(row["pgdl"])
         stand_in = almost_untied(np.where(np.isnan(each.target), np.nan, each.measure))
-        key = (tie_pattern(stand_in), is_scored)
-        if key not in nulls:
+        order = np.unique(each.target, return_inverse=True, equal_nan=True)[1]
+        key = (tie_pattern(stand_in), is_scored, order.tobytes(), np.isnan(each.target).tobytes())
+        if key not in shared:
             scored = each.case.pgdl if is_scored else None
-            options = {"permutations": permutations, "seed": seed, "pgdl": scored}
-            nulls[key] = nulls_of_k_and_pgdl(stand_in, each.target, each.case.given, **options)
-        for name, null in nulls[key].items():
+            options = {"permutations": permutations, "seed": seed, "pgdl": scored, "progress": progress}
+            shared[key] = nulls_of_k_and_pgdl(stand_in, each.target, each.case.given, **options)
+        for name, null in shared[key].items():
             row |= {f"{name}_null": null.bias, f"{name}_null_95": null.limit}
             row |= {STATISTICS[name].p_column: null.p_value(row[name]), f"{name}_corrected": null.corrected(row[name])}
 

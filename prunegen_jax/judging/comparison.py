@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import numpy as np
 
 from prunegen_jax.judging import information, kendall, robustness, uncertainty
 from prunegen_jax.judging.case import Case
+from prunegen_jax.judging.parallel import lazy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,32 +46,32 @@ class Comparison:
         """1 if a larger measure is believed to mean a larger target, -1 if a smaller one."""
         return self.case.table.signs.get(self.name, 1)
 
-    @functools.cached_property
+    @lazy
     def known(self) -> np.ndarray:
         """Which configurations `[n]` have both values."""
         return ~(np.isnan(self.measure) | np.isnan(self.target))
 
-    @functools.cached_property
+    @lazy
     def tau_b(self) -> float:
         """Kendall's tau-b."""
         return kendall.tau(self.measure, self.target)
 
-    @functools.cached_property
+    @lazy
     def granulated(self) -> kendall.Granulated:
         """Psi, its axes and its cells."""
         return kendall.granulated(self.measure, self.target, self.case.pairs)
 
-    @functools.cached_property
+    @lazy
     def pair_counts(self) -> np.ndarray:
         """`information.pair_counts` of the configurations with both values, `[2, cells]`."""
         return information.pair_counts(self.measure[self.known], self.target[self.known], self._conditions)
 
-    @functools.cached_property
+    @lazy
     def least_information(self) -> tuple[float, int]:
         """K, and the place of the set of hyperparameters that attains it (-1 for none)."""
         return information.from_counts(self.pair_counts, self._conditions).minimum
 
-    @functools.cached_property
+    @lazy
     def sign_error(self) -> robustness.SignError:
         """The robust sign error over the single models, of the measure turned by its believed sign."""
         options = {"axes": len(self.case.models_grid.axes), "test_size": self.test_size}
@@ -106,17 +106,17 @@ class Resample:
     data: Comparison
     by_configuration: np.ndarray
 
-    @functools.cached_property
+    @lazy
     def weights(self) -> np.ndarray:
         """How often each row of `data.measure` counts, `[draws, n]`."""
         return self.by_configuration[:, self.data.case.grid.configurations]
 
-    @functools.cached_property
+    @lazy
     def taus(self) -> tuple[np.ndarray, np.ndarray]:
         """tau-a and tau-b, each `[draws]`."""
         return kendall.weighted_tau(self.data.measure, self.data.target, self.weights)
 
-    @functools.cached_property
+    @lazy
     def psi(self) -> np.ndarray:
         """Psi `[draws]`, with the variance of a sum over pairs of models."""
         data = self.data
@@ -124,7 +124,7 @@ class Resample:
         variance = pair_variance(data.case, psi_terms(data))
         return np.clip(uncertainty.rescaled(draws, data.granulated.value, variance), -1, 1)
 
-    @functools.cached_property
+    @lazy
     def sign_errors(self) -> np.ndarray:
         """Mean, 90th percentile and worst sign error, `[3, draws]`."""
         return self.data.weighted_sign_errors(self.by_configuration)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from prunegen_jax.judging import added, baselines, cautions, certainty, context, pairs, robustness, statistics
 from prunegen_jax.judging.case import Case, Repeats, prepare, select_names
 from prunegen_jax.judging.comparison import Comparison
+from prunegen_jax.judging.information import MOST
+from prunegen_jax.judging.parallel import Progress, threaded
 from prunegen_jax.judging.table import LARGEST_TEST, Table
 from prunegen_jax.judging.verdict import Matrix, Row, Verdict
 
@@ -33,6 +36,7 @@ def judge(
     folds: int = 10,
     level: float = 0.95,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Judges the measures of a table against its targets (larger = generalizes worse).
 
@@ -58,6 +62,7 @@ def judge(
         folds: folds of the k-fold R2, at least 2.
         level: level of the intervals, between 0 and 1.
         seed: of everything random.
+        progress: called with the name of a part of the work, its pieces done and its pieces in all; None for none.
 
     Returns:
         Rows with every statistic, comparisons, baselines, matrices of information, and notes on what was done.
@@ -88,19 +93,28 @@ def judge(
     same = cautions.same_measures(case, names)
     rows: list[Row] = []
     differences: list[Row] = []
+    nulls: dict = {}
+    show = {"progress": progress}
     for target in targets:
         options = {"test_size": context.test_size_of(target, table.test_size), "folds": folds, "seed": seed}
         data = {name: Comparison(case, name, target, **options) for name in names}
-        group = [_row(each) | {"same_as": same.get(name, "")} for name, each in data.items()]
+        group = threaded(_row, list(data.values()), what=f"statistics of {target}", **show)
+        group = [row | {"same_as": same.get(row["measure"], "")} for row in group]
         if draws:
-            samples = {name: certainty.bootstrap(each, draws=draws, seed=seed) for name, each in data.items()}
+            drawn = functools.partial(certainty.bootstrap, draws=draws, seed=seed)
+            drawn = threaded(drawn, list(data.values()), what=f"intervals of {target}", **show)
+            samples = dict(zip(data, drawn, strict=True))
             certainty.add_intervals(data, group, samples, level)
             differences += certainty.differences(data, group, samples, reference, level)
         if permutations:
-            certainty.add_nulls(data, group, permutations=permutations, seed=seed)
+            certainty.add_nulls(data, group, permutations=permutations, seed=seed, shared=nulls, **show)
         certainty.add_corrections(group)
         rows += group
-    matrices, families = _matrices(case, rows, targets, names, permutations=added_permutations, seed=seed)
+    sample = added.sample(case, seed=seed, most=MOST)
+    options = {"permutations": added_permutations, "seed": seed, "progress": progress}
+    matrices, families = _matrices(sample.case, rows, targets, names, **options)
+    errors = _errors_of_sample(sample, targets, names)
+    notes += [_note_on_sample(sample, case, errors)] if errors else []
     options = {"folds": folds, "seed": seed}
     base = {"test_size": table.test_size, "draws": baseline_draws}
     fits = context.signature_rows(case, targets, signatures or {}, draws=draws, level=level, **options)
@@ -108,7 +122,9 @@ def judge(
     return Verdict(
         rows=tuple(rows),
         differences=tuple(differences),
-        baselines=tuple(r for t in targets for r in context.baseline_rows(case, t, orders=orders, **base, **options)),
+        baselines=tuple(
+            r for t in targets for r in context.baseline_rows(case, t, orders=orders, **base, **options, **show)
+        ),
         ceilings=ceilings,
         sensitivity=tuple(sensitivity),
         signatures=tuple(fits),
@@ -120,7 +136,8 @@ def judge(
         left_out=table.left_out,
         settings=settings
         | {"environments": case.plan.kind, "test_size": table.test_size, "axes": list(case.grid.axes)}
-        | {"models": len(table), "judged": len(case.table)},
+        | {"models": len(table), "judged": len(case.table), "in_matrices": len(sample.case.table)}
+        | {"matrix_errors": errors},
     )
 
 
@@ -142,12 +159,12 @@ def _fragility(data: Comparison) -> float:
 
 
 def _matrices(
-    case: Case, rows: list[Row], targets: Sequence[str], names: list[str], *, permutations: int, seed: int
+    case: Case, rows: list[Row], targets: Sequence[str], names: list[str], *, progress: Progress | None, **options: int
 ) -> tuple[dict[str, Matrix], list[Row]]:
     """Shared and added information, with the measures of a family next to each other; and what families share."""
-    matrices = added.shared(case, names)
+    matrices = added.shared(case, names, progress=progress)
     for target in targets:
-        matrices |= added.added(case, target, names, permutations=permutations, seed=seed)
+        matrices |= added.added(case, target, names, progress=progress, **options)
     symmetric = matrices["shared_symmetric"]
     order = [names[i] for i in added.family_order(names, case.table.families, symmetric.values)]
     matrices = {key: added.reorder(matrix, order) for key, matrix in matrices.items()}
@@ -156,6 +173,27 @@ def _matrices(
         gain, bias = matrices[f"added_{target}"], matrices.get(f"added_null_{target}")
         families += added.by_family(rows, target, case.table.families, matrices["shared_symmetric"], gain, bias)
     return matrices, families
+
+
+def _errors_of_sample(sample: added.Sample, targets: Sequence[str], names: list[str]) -> dict[str, float]:
+    """The standard error that a sample of the configurations brings to an entry of each matrix, by its name."""
+    if not sample.halves:
+        return {}
+    errors = {"shared": sample.error(lambda half: added.shared(half, names)["shared"].values)}
+    for target in targets:
+        key = f"added_{target}"
+        errors[key] = sample.error(
+            lambda half, t=target, k=key: added.added(half, t, names, permutations=0, seed=0)[k].values
+        )
+    return errors
+
+
+def _note_on_sample(sample: added.Sample, case: Case, errors: Mapping[str, float]) -> str:
+    said = ", ".join(f"{error:.2g} in {name}" for name, error in errors.items())
+    return (
+        f"the matrices are computed on {len(sample.case.table)} of {len(case.table)} configurations drawn at random; "
+        f"the standard error of an entry that this brings, estimated from two halves of them: {said}"
+    )
 
 
 def _remarks(case: Case, targets: Sequence[str], names: Sequence[str]) -> list[str]:

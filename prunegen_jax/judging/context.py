@@ -9,6 +9,7 @@ import numpy as np
 from prunegen_jax.judging import baselines, regression, uncertainty
 from prunegen_jax.judging.case import Case, prepare, select_names, with_measures
 from prunegen_jax.judging.comparison import Comparison
+from prunegen_jax.judging.parallel import Progress, threaded
 from prunegen_jax.judging.statistics import STATISTICS, compute
 from prunegen_jax.judging.table import Table
 from prunegen_jax.judging.verdict import Row
@@ -38,6 +39,7 @@ def baseline_rows(
     draws: int,
     folds: int,
     seed: int,
+    progress: Progress | None = None,
 ) -> list[Row]:
     """Medians over the draws of every statistic, for oracles, canonical orders and noise.
 
@@ -49,6 +51,7 @@ def baseline_rows(
         draws: draws of each baseline; 0 for no baseline.
         folds: folds of the k-fold R2.
         seed: of the draws.
+        progress: see `parallel.threaded`.
     """
     if not draws:
         return []
@@ -60,7 +63,8 @@ def baseline_rows(
     medians = []
     for kind, columns in kinds.items():
         drawn = with_measures(case, {f"{kind} {i}": column for i, column in enumerate(columns)})
-        rows = [compute(Comparison(drawn, name, target, **options)) for name in drawn.table.measures]
+        each = [Comparison(drawn, name, target, **options) for name in drawn.table.measures]
+        rows = threaded(compute, each, what=f"baseline {kind} of {target}", progress=progress)
         median: Row = {"baseline": kind, "target": target, "draws": len(rows)}
         for key in rows[0]:
             values = np.array([row[key] for row in rows if not isinstance(row[key], str)], dtype=np.float64)

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy.sparse
 
+from prunegen_jax.judging.dominance import dominance
 from prunegen_jax.judging.grid import combine
+from prunegen_jax.judging.parallel import lazy
+
+FEW = 1024  # models up to which a product of matrices counts pairs faster than `dominance`
+MOST = 2048  # models up to which triples of orders are counted
+MOST_PAIRED = 18  # axes of which sets of two are made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +33,7 @@ class Conditions:
         cells: the places of all cells in a flattened `[groups, groups]`, one set after the other, `[cells]`.
         mirror: for each cell the one with the two combinations swapped, `[cells]`.
         starts: the first cell of each set, `[sets]`.
+        groups: the combination of values of each model in each set, `[n, sets]`.
     """
 
     sets: tuple[tuple[int, ...], ...]
@@ -33,10 +41,38 @@ class Conditions:
     cells: np.ndarray
     mirror: np.ndarray
     starts: np.ndarray
+    groups: np.ndarray
 
     def take(self, rows: np.ndarray) -> Conditions:
         """The conditions of the models at `rows` (indices or a mask)."""
-        return dataclasses.replace(self, indicators=self.indicators[rows])
+        return dataclasses.replace(self, indicators=self.indicators[rows], groups=self.groups[rows])
+
+    def by_cell(self, sums: np.ndarray) -> np.ndarray:
+        """Adds up, over the models i of a combination, their sums over the models j of each: `[b, cells]`.
+
+        Args:
+            sums: for each model i the sums over j by the columns of `indicators`, `[n, b, groups]`.
+        """
+        n, b, _ = sums.shape
+        parts = []
+        for columns, members in self.members:  # a count is at most n^2, and exact in float32 up to 2^24
+            own = sums[:, :, columns].astype(members.dtype, copy=False).reshape(n, b * members.shape[0])
+            shape = (members.shape[0], b, members.shape[0])
+            parts.append((members @ own).reshape(shape).transpose(1, 0, 2).reshape(b, -1))
+        return np.concatenate(parts, axis=1, dtype=np.float64)
+
+    @lazy
+    def members(self) -> list[tuple[slice, scipy.sparse.csr_array]]:
+        """Per set its columns of `indicators`, and these columns as a sparse matrix `[groups of the set, n]`."""
+        n, sizes = len(self.groups), np.sqrt(np.diff(self.starts, append=len(self.cells))).round().astype(int)
+        members, low = [], 0
+        for size, group in zip(sizes, self.groups.T, strict=True):
+            starts = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=size))])
+            ones = np.ones(n, np.float32 if n <= 2**12 else np.float64)
+            entries = (ones, np.argsort(group, kind="stable"), starts)
+            members.append((slice(low, low + size), scipy.sparse.csr_array(entries, shape=(size, n))))
+            low += size
+        return members
 
     @property
     def pairs(self) -> np.ndarray:
@@ -45,13 +81,23 @@ class Conditions:
         return np.outer(members, members).ravel()[self.cells]
 
 
-def conditions(codes: np.ndarray, *, smallest: int = 0, largest: int = 2, most: int | None = None) -> Conditions:
+def conditions(
+    codes: np.ndarray,
+    *,
+    smallest: int = 0,
+    largest: int = 2,
+    most: int | None = None,
+    paired: Sequence[int] | None = None,
+) -> Conditions:
     """All sets of `smallest` to `largest` of the axes whose integer codes are `codes [n, k]`, small sets first.
 
-    Sets with more than `most` combinations of values are left out, see `most_groups`; None for no limit.
+    Sets with more than `most` combinations of values are left out, see `most_groups`; None for no limit. Sets of two
+    axes or more are of the axes `paired` alone; None for all axes.
     """
     axes = range(codes.shape[1])
-    sets = tuple(s for size in range(smallest, largest + 1) for s in itertools.combinations(axes, size))
+    some = axes if paired is None else sorted(paired)
+    sizes = range(smallest, largest + 1)
+    sets = tuple(s for size in sizes for s in itertools.combinations(axes if size < 2 else some, size))
     groups = [combine(codes[:, list(s)]) for s in sets]
     few = [most is None or group.max(initial=0) < most for group in groups]
     sets, groups = tuple(itertools.compress(sets, few)), list(itertools.compress(groups, few))
@@ -63,7 +109,8 @@ def conditions(codes: np.ndarray, *, smallest: int = 0, largest: int = 2, most: 
         index = low + np.arange(size)
         cells.append((index[:, None] * width + index).ravel())
         mirror.append(start + np.arange(size**2).reshape(size, size).T.ravel())
-    return Conditions(sets, np.concatenate(indicators, axis=1), np.concatenate(cells), np.concatenate(mirror), starts)
+    places = np.concatenate(cells), np.concatenate(mirror), starts
+    return Conditions(sets, np.concatenate(indicators, axis=1), *places, np.stack(groups, axis=1))
 
 
 def most_groups(n: int) -> int:
@@ -81,10 +128,10 @@ class Information:
     """Information in bits, per set S.
 
     Attributes:
-        shared: I(V_1; V_2 | U_S), `[sets]`.
-        entropy_first: H(V_1 | U_S), `[sets]`.
-        entropy_second: H(V_2 | U_S), `[sets]`.
-        pairs: ordered pairs of models that were counted.
+        shared: I(V_1; V_2 | U_S), `[..., sets]`.
+        entropy_first: H(V_1 | U_S), `[..., sets]`.
+        entropy_second: H(V_2 | U_S), `[..., sets]`.
+        pairs: ordered pairs of models that were counted, at most.
     """
 
     shared: np.ndarray
@@ -105,11 +152,18 @@ class Information:
             return float("nan"), -1
         return float(np.nanmin(ratios)), int(np.nanargmin(ratios))
 
+    @property
+    def minima(self) -> np.ndarray:
+        """K for each of several orders, `[...]`; `nan` if all are."""
+        return np.fmin.reduce(self.normalised, axis=-1)
+
 
 def information(
     first: np.ndarray, second: np.ndarray, given: Conditions, *, third: np.ndarray | None = None
 ) -> Information:
-    """Shared information of two orders, given each set of axes; costs O(n^2 groups), in blocks of rows.
+    """Shared information of two orders, given each set of axes.
+
+    With a third order it costs O(n^2 groups), in blocks of rows; without, far less: see `dominance`.
 
     Args:
         first: `[n]`; models with a value that is `nan` are left out.
@@ -141,6 +195,11 @@ def pair_counts(
         it puts as i > j, with (-, +) and (-, -) too. Without it these are the mirrored ones.
     """
     untied, n = len(np.unique(second)) == len(second), len(first)
+    if third is None and n > FEW:
+        pp = given.by_cell(dominance(first, second).sums(given.indicators))[0]
+        if untied:
+            return np.stack([pp, above(first, given) - pp])
+        return np.stack([pp, given.by_cell(dominance(first, -second).sums(given.indicators))[0]])
 
     def orders(rows: slice) -> tuple[np.ndarray, np.ndarray]:
         return first[rows, None] > first, second[rows, None] > second
@@ -175,46 +234,51 @@ def pair_counts(
 def count_cells(tables: Callable[[slice], np.ndarray], n: int, given: Conditions) -> np.ndarray:
     """Sums 0/1 tables over pairs of models, `tables(rows) -> [outcomes, rows, n]`, by cell: `[outcomes, cells]`."""
     z, block = given.indicators, max(1, min(256, 2**24 // max(n, 1) - 1))
-    total: np.ndarray | float = 0.0
-    for start in range(0, max(n, 1), block):
-        rows = slice(start, start + block)
-        inside = tables(rows)
-        summed = (inside.reshape(inside.shape[0] * inside.shape[1], n) @ z).reshape(*inside.shape[:2], z.shape[1])
-        # counts of ones, exact in float32 while block * n < 2^24, and summed over the blocks in float64
-        total = total + (z[rows].T @ summed).reshape(len(inside), -1)[:, given.cells].astype(np.float64)
-    return np.asarray(total)
+    parts = [tables(slice(start, start + block)) @ z for start in range(0, max(n, 1), block)]
+    return given.by_cell(np.concatenate(parts, axis=1).transpose(1, 0, 2))
 
 
 def above(values: np.ndarray, given: Conditions) -> np.ndarray:
-    """Pairs i, j with values_i > values_j by cell, `[cells]`, from running counts in the order of the values `[n]`."""
-    order, z = np.argsort(values), given.indicators
-    running = np.concatenate([np.zeros((1, z.shape[1]), np.float32), np.cumsum(z[order], axis=0)])
-    below = running[np.searchsorted(values[order], values, side="left")]
-    return (z.T.astype(np.float64) @ below).ravel()[given.cells]
+    """Pairs i, j with values_i > values_j by cell, from running counts in the order of the values.
+
+    Args:
+        values: `[n]` or `[b, n]`, without `nan`.
+        given: the sets of axes.
+
+    Returns:
+        `[cells]` or `[b, cells]`.
+    """
+    z, many = given.indicators, np.atleast_2d(values)
+    running = np.zeros((len(z) + 1, z.shape[1]), z.dtype)
+    below = np.empty((len(z), len(many), z.shape[1]), z.dtype)
+    for b, one in enumerate(many):
+        order = np.argsort(one)
+        np.cumsum(z[order], axis=0, out=running[1:])
+        below[:, b] = running[np.searchsorted(one[order], one, side="left")]
+    return given.by_cell(below).reshape(*values.shape[:-1], -1)
 
 
 def from_counts(counts: np.ndarray, given: Conditions) -> Information:
-    """The information of counts `[2 or 4, cells]` of the outcomes of `pair_counts`.
+    """The information of counts `[2 or 4, ..., cells]` of the outcomes of `pair_counts`.
 
     I = (1/n) sum_u [sum_ab f(n_abu) - sum_a f(n_au) - sum_b f(n_bu) + f(n_u)] with f(x) = x log2 x. Of two counts the
     other two are the mirrored ones, and add the same to every sum over cells.
     """
     pp, pm = counts[:2]
-    mp, mm = counts[2:] if len(counts) == 4 else (pm[given.mirror], pp[given.mirror])
+    mp, mm = counts[2:] if len(counts) == 4 else (pm[..., given.mirror], pp[..., given.mirror])
 
     def total(*parts: np.ndarray) -> np.ndarray:
         half = parts if len(counts) == 4 or len(parts) == 1 else parts[: len(parts) // 2]
-        sums = np.add.reduceat(sum(c * np.log2(np.maximum(c, 1)) for c in half), given.starts)
+        sums = np.add.reduceat(sum(c * np.log2(np.maximum(c, 1)) for c in half), given.starts, axis=-1)
         return sums * (len(parts) // len(half))
 
     everything = pp + pm + mp + mm
     cell, joint = total(everything), total(pp, pm, mp, mm)
     one, two = total(pp + pm, mp + mm), total(pp + mp, pm + mm)
-    n = float(np.add.reduceat(everything, given.starts)[0])
-    if n == 0:
-        return Information(*np.full((3, len(given.sets)), np.nan), 0)
-    shared, first, second = (np.maximum(v / n, 0) for v in (joint - one - two + cell, cell - one, cell - two))
-    return Information(shared, first, second, int(n) * (1 if len(counts) == 2 else 2))
+    n = np.add.reduceat(everything, given.starts, axis=-1)[..., :1]
+    with np.errstate(invalid="ignore", divide="ignore"):  # nan without a pair
+        parts = [np.maximum(v / n, 0) for v in (joint - one - two + cell, cell - one, cell - two)]
+    return Information(*parts, int(n.max()) * (1 if len(counts) == 2 else 2))
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import scipy.sparse
 import scipy.stats
 
+from prunegen_jax.judging.dominance import dominance
 from prunegen_jax.judging.grid import Pairs
 
 Kind = Literal["a", "b"]
@@ -73,7 +75,7 @@ def spearman(measure: np.ndarray, target: np.ndarray) -> float:
 
 
 def weighted_tau(
-    measure: np.ndarray, target: np.ndarray, weights: np.ndarray, *, block: int = 1024
+    measure: np.ndarray, target: np.ndarray, weights: np.ndarray, *, few: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
     """tau-a and tau-b of models that count w times: sum_{i != j} w_i w_j s_ij / sum_{i != j} w_i w_j.
 
@@ -81,18 +83,19 @@ def weighted_tau(
         measure: `[n]`.
         target: `[n]`.
         weights: `[draws, n]`.
-        block: rows of pairs in memory at once.
+        few: models up to which all pairs are gone through.
 
     Returns:
         tau-a and tau-b, each `[draws]`; of weights that are all one they are `tau`.
     """
     known = ~(np.isnan(measure) | np.isnan(target))
     x, y, w = measure[known], target[known], weights[:, known]
-    products = np.zeros((len(w), len(x)))
-    for start in range(0, len(x), block):  # s is n x n: in blocks of rows it needs no more than block x n
-        rows = slice(start, start + block)
-        products += w[:, rows] @ (sign(x[rows, None], x) * sign(y[rows, None], y))
-    numerator = np.einsum("bi,bi->b", products, w)
+    if len(x) <= few:
+        numerator = np.einsum("bi,bi->b", w @ (sign(x[:, None], x) * sign(y[:, None], y)), w)
+    else:  # every pair once, twice what the models below agree less what they disagree
+        columns = np.ascontiguousarray(w.T)
+        below = (dominance(x, order).sums(columns)[:, 0] for order in (y, -y))
+        numerator = 2 * np.einsum("ib,ib->b", np.subtract(*below), columns)
     total = w.sum(axis=1) ** 2
     scale = np.sqrt(np.maximum(total - _tied_weight(x, w), 0)) * np.sqrt(np.maximum(total - _tied_weight(y, w), 0))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -172,7 +175,7 @@ def _tied_weight(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def weighted_granulated(
-    measure: np.ndarray, target: np.ndarray, pairs: Sequence[Pairs], weights: np.ndarray, *, block: int = 10_000_000
+    measure: np.ndarray, target: np.ndarray, pairs: Sequence[Pairs], weights: np.ndarray, *, block: int = 4_000_000
 ) -> np.ndarray:
     """Psi `[draws]` of models that count `weights [draws, n]` times, with tau-a in the cells.
 
@@ -184,18 +187,21 @@ def weighted_granulated(
         target: `[n]`.
         pairs: the pairs of models along each axis.
         weights: `[draws, n]`.
-        block: pairs times draws in memory at once.
+        block: models times draws in memory at once.
     """
-    total, axes = np.zeros(len(weights)), 0
+    total, axes, n = np.zeros(len(weights)), 0, weights.shape[1]
+    columns = np.ascontiguousarray(weights.T)
+    step = max(1, block // max(n, 1))
     for axis in pairs:
         share, signs = _shares(measure, target, axis)
         if not share.any():
             continue
-        columns = np.stack([share * signs, share], axis=1)
-        step = max(1, block // len(share))
-        parts = [weights[i : i + step] for i in range(0, len(weights), step)]
-        sums = np.concatenate([(w[:, axis.first] * w[:, axis.second]) @ columns for w in parts])
-        total, axes = total + sums[:, 0] / sums[:, 1], axes + 1
+        sums = []
+        for values in (share * signs, share):
+            matrix = scipy.sparse.csr_array((values, (axis.first, axis.second)), shape=(n, n))
+            parts = [columns[:, i : i + step] for i in range(0, len(weights), step)]
+            sums.append(np.concatenate([np.einsum("ib,ib->b", matrix @ part, part) for part in parts]))
+        total, axes = total + sums[0] / sums[1], axes + 1
     return total / axes if axes else np.full(len(weights), np.nan)
 
 

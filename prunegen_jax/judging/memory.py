@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from prunegen_jax.judging.grid import Grid, combine
-from prunegen_jax.judging.information import most_groups
+from prunegen_jax.judging.information import MOST, MOST_PAIRED, most_groups
 
 LIMIT = 4 * 2**30  # bytes
 
@@ -40,10 +40,11 @@ def estimate(grid: Grid, models_grid: Grid, *, measures: int, draws: int = 0, pe
     The arguments are those of `check`. Once the sum passes `LIMIT` the rest is not counted.
     """
     n, axes = len(grid.codes), range(len(grid.axes))
-    sets = [s for size in (1, 2) for s in itertools.combinations(axes, size)]
+    paired = range(min(len(axes), MOST_PAIRED))  # which of many axes are paired is not known yet
+    sets = [*itertools.combinations(axes, 1), *itertools.combinations(paired, 2)]
     # an axis that varies has two values: many axes are too many whatever their values are
     needed = 16.0 * (1 + 2 * len(sets)) ** 2 + 72.0 * measures**2 + 48.0 * draws * len(models_grid.codes)
-    needed += 24.0 * n**2 if permutations else 0.0
+    needed += 24.0 * min(n, MOST) ** 2 if permutations else 0.0
     for axis in axes:  # pairs of models, as `grid.pairs_along` and `robustness.design` list them
         if needed > LIMIT:
             return needed

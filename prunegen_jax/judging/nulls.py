@@ -10,9 +10,12 @@ import dataclasses
 
 import numpy as np
 
-from prunegen_jax.judging.information import Conditions, above, from_counts
+from prunegen_jax.judging.information import FEW, Conditions, above, from_counts
+from prunegen_jax.judging.parallel import Progress, threaded
 from prunegen_jax.judging.pgdl import score_by_pair
-from prunegen_jax.judging.prepared import prepare_order
+from prunegen_jax.judging.prepared import PreparedOrder, prepare_order
+
+_AT_ONCE = 2**13  # models times permutations that are counted together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,7 @@ def nulls_of_k_and_pgdl(
     permutations: int,
     seed: int,
     pgdl: Conditions | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Null]:
     """The nulls of K = min_S I / H ("k") and of the PGDL score ("pgdl").
 
@@ -91,48 +95,52 @@ def nulls_of_k_and_pgdl(
         permutations: draws.
         seed: of the permutations.
         pgdl: the sets of axes of the PGDL score, on a complete grid; None for a null of `nan`.
+        progress: see `parallel.threaded`.
     """
     known = ~(np.isnan(measure) | np.isnan(target))
     ranks, g = representative(np.where(known, measure, np.nan))[known], target[known]
     conditions = given.take(known)
-    against, generator = prepare_order(g, conditions), np.random.default_rng([seed, 1])
-    k, scores = np.full(permutations, np.nan), np.full(permutations, np.nan)
-    for draw in range(permutations):
-        m = generator.permutation(ranks)
-        up = above(m, conditions)
-        counts = against.counts(m, above_first=up)
-        k[draw] = from_counts(counts, conditions).minimum[0]
+    against = prepare_order(g, conditions)
+
+    def of_draws(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counts = against.counts(drawn)
+        scores = np.full(len(drawn), np.nan)
         if pgdl is not None:  # its pairs of axes are the last of the sets
             last = slice(-len(pgdl.cells), None)
-            scores[draw] = score_by_pair(counts[0, last], up[last], against.more_cells[last], pgdl).min()
-    return {"k": Null(k), "pgdl": Null(scores)}
+            up = counts.sum(axis=0) if not against.is_tied else above(drawn, conditions)
+            scores = score_by_pair(counts[0][:, last], up[:, last], against.more_cells[last], pgdl).min(axis=-1)
+        return from_counts(counts, conditions).minima, scores
+
+    parts = _shuffled(ranks, permutations, [seed, 1])
+    found = threaded(of_draws, parts, what="permutations", progress=progress)
+    return {
+        name: Null(np.concatenate(draws)) for name, draws in zip(("k", "pgdl"), zip(*found, strict=True), strict=True)
+    }
 
 
 def null_of_information(
-    measure: np.ndarray,
-    other: np.ndarray,
-    given: Conditions,
-    *,
-    third: np.ndarray | None = None,
-    permutations: int,
-    seed: int,
+    measure: np.ndarray, against: PreparedOrder, *, permutations: int, seed: int
 ) -> tuple[Null, Null]:
     """The nulls of I(V_m; V_o | V_3, U_S) / H(V_o | V_3, U_S), for the empty S and for the minimum over S.
 
     Args:
-        measure: its pattern of ties matters alone, `[n]`.
-        other: what the information is about, `[n]`.
-        given: the sets S of axes.
-        third: what is known already, `[n]`; None for nothing.
+        measure: its pattern of ties matters alone, without `nan`, `[n]`.
+        against: what the information is about, and what is known already, of the same models.
         permutations: draws.
         seed: of the permutations.
     """
-    known = ~(np.isnan(measure) | np.isnan(other))
-    known &= True if third is None else ~np.isnan(third)
-    conditions, generator = given.take(known), np.random.default_rng([seed, 2])
-    against = prepare_order(other[known], conditions, third=third if third is None else third[known])
-    ranks, empty, least = representative(measure[known]), np.empty(permutations), np.empty(permutations)
-    for draw in range(permutations):
-        drawn = from_counts(against.counts(generator.permutation(ranks)), conditions)
-        empty[draw], least[draw] = drawn.normalised[0], drawn.minimum[0]
-    return Null(empty), Null(least)
+    empty, least = [], []
+    for drawn in _shuffled(representative(measure), permutations, [seed, 2]):
+        found = from_counts(against.counts(drawn), against.given)
+        empty.append(found.normalised[:, 0])
+        least.append(found.minima)
+    return Null(np.concatenate(empty)), Null(np.concatenate(least))
+
+
+def _shuffled(ranks: np.ndarray, permutations: int, seed: list[int]) -> list[np.ndarray]:
+    """The permuted ranks in parts `[b, n]` of some draws; for many models each draw alone."""
+    generator, step = np.random.default_rng(seed), max(1, _AT_ONCE // max(len(ranks), 1))
+    step = step if len(ranks) <= FEW else 1
+    dtype = np.int16 if len(ranks) < 2**15 else np.int32  # compared faster than floats
+    draws = [generator.permutation(ranks).astype(dtype) for _ in range(permutations)]
+    return [np.stack(draws[i : i + step]) for i in range(0, permutations, step)]

@@ -49,11 +49,11 @@ def pgdl_conditions(codes: np.ndarray) -> Conditions:
 
 
 def score_by_pair(both: np.ndarray, up: np.ndarray, more: np.ndarray, given: Conditions) -> np.ndarray:
-    """The ratio of each pair of axes `[sets]`, from counts of pairs of models by cell.
+    """The ratio of each pair of axes `[..., sets]`, from counts of pairs of models by cell.
 
     Args:
-        both: pairs with m_i > m_j and g_i > g_j, `[cells]`.
-        up: pairs with m_i > m_j, `[cells]`.
+        both: pairs with m_i > m_j and g_i > g_j, `[..., cells]`.
+        up: pairs with m_i > m_j, `[..., cells]`.
         more: pairs with g_i > g_j, `[cells]`.
         given: the pairs of axes.
     """
@@ -65,4 +65,6 @@ def score_by_pair(both: np.ndarray, up: np.ndarray, more: np.ndarray, given: Con
     shared = (joint * np.log2(np.where(occurs, joint, 1) / np.where(occurs, expected, 1))).sum(axis=(0, 1))
     entropy = -(gap * np.log2(gap + 1e-12)).sum(axis=0)
     # dividing sums by sums: the cells of one pair of axes have equal weight, and are as many above as below
-    return np.maximum(np.add.reduceat(shared, given.starts), 0) / np.add.reduceat(entropy, given.starts)
+    return np.maximum(np.add.reduceat(shared, given.starts, axis=-1), 0) / np.add.reduceat(
+        entropy, given.starts, axis=-1
+    )

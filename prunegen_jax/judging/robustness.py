@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 import numpy as np
+import scipy.sparse
 
 from prunegen_jax.judging.grid import Grid, combine, pairs_within
 from prunegen_jax.judging.kendall import sign
@@ -166,7 +167,7 @@ def weighted_sign_error(
     *,
     kept: np.ndarray,
     test_size: int | None = None,
-    block: int = 30_000_000,
+    block: int = 8_000_000,
 ) -> np.ndarray:
     """Mean, 90th percentile and worst sign error under weights.
 
@@ -199,13 +200,17 @@ def _of_draws(
     errors: np.ndarray, trust: np.ndarray, plan: Design, links: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """`weighted_sign_error` of some draws, over the links that are kept, in the order of their environments."""
-    products = weights[:, plan.ends[links, 0]] * weights[:, plan.ends[links, 1]]
+    columns = np.ascontiguousarray(weights.T)
+    products = columns[plan.ends[links, 0]] * columns[plan.ends[links, 1]]
     if plan.kind == "configurations":
-        mean = (products @ (errors / trust)) / products.sum(axis=1)
+        mean = ((errors / trust) @ products) / products.sum(axis=0)
         return np.stack([mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)])
-    starts = np.flatnonzero(np.diff(plan.environment[links], prepend=-1))
-    losses = np.add.reduceat(products * errors, starts, axis=1)
-    losses /= np.add.reduceat(products * trust, starts, axis=1)
+    starts = np.flatnonzero(np.diff(plan.environment[links], prepend=-1, append=-1))
+    sums = (
+        scipy.sparse.csr_array((values, np.arange(len(links)), starts), shape=(len(starts) - 1, len(links))) @ products
+        for values in (errors, trust)
+    )
+    losses = np.divide(*sums).T
     doubled = np.repeat(losses, 2, axis=1)
     return np.stack([losses.mean(axis=1), np.quantile(doubled, 0.9, axis=1), losses.max(axis=1)])
 

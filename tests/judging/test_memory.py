@@ -43,9 +43,7 @@ def grid_of_three(n):
         (20_000, values(20_000, 5000), 2, NONE),
         (60_000, values(60_000, 15_000), 2, NONE),
         (8000, values(8000, 62, 3), 2, NONE),
-        (300, every_value_once(300, 150), 2, NONE),
         (20_000, grid_of_three(20_000), 2, SOME | {"repeats": "keep"}),
-        (40_000, {"seed": np.arange(40_000.0)}, 2, SOME),
         (50, grid_of_three(50), 9000, NONE),
     ],
 )
