@@ -39,6 +39,8 @@ def same_measures(case: Case, names: Sequence[str]) -> dict[str, str]:
     firsts: dict[bytes, str] = {}
     same: dict[str, str] = {}
     for name in names:
+        if len(np.unique(case.table.measures[name])) < 2:  # a constant orders nothing
+            continue
         first = firsts.setdefault(_order(case.table.measures[name]), name)
         if first != name:
             same[name] = first

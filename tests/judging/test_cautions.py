@@ -86,6 +86,7 @@ def test_measures_that_are_one_count_once_and_stand_together():
     trace = np.exp(rng.normal(size=24))
     measures = {"hessian_trace": trace, "m": m, "turned": np.exp(-3 * m), "other": rng.random(24)}
     measures["gauss_newton_trace"] = trace * (1 + 0.02 * rng.normal(size=24))
+    measures |= {"flat": np.ones(24), "flat too": np.zeros(24)}  # these order nothing
     verdict = judge(table_of(measures, gap), reference="other", **QUICK)
     rows = {row["measure"]: row for row in verdict.rows}
     assert {name: row["same_as"] for name, row in rows.items() if row["same_as"]} == {

@@ -114,11 +114,7 @@ def explain(parts: Mapping[str, Any]) -> list[str]:
     """One line per part: which columns were taken as what."""
     lines = []
     for part in ("targets", "hyperparameters", "measures", "confounders"):
-        taken = [
-            f"1 - {c} ({name})" if part == "targets" and c in parts["turned"] and is_accuracy(c) else
-            f"{c} (larger is better)" if part == "targets" and c in parts["turned"] else
-            c if c == name else f"{c} ({name})" for name, c in parts[part].items()
-        ]  # fmt: skip
+        taken = [_words(name, c, part == "targets" and c in parts["turned"]) for name, c in parts[part].items()]
         if part == "targets" and parts["gap"]:
             taken.insert(0, " - ".join(parts["gap"]) + " (gap)")
         lines.append(f"taken as {part}: {', '.join(taken) or 'none'}")
@@ -127,6 +123,14 @@ def explain(parts: Mapping[str, Any]) -> list[str]:
     if parts["unused"]:
         lines.append(f"columns not used: {', '.join(parts['unused'])}")
     return lines
+
+
+def _words(name: str, column: str, is_turned: bool) -> str:
+    """What a column was taken as."""
+    if is_turned and not is_accuracy(column):
+        return f"{column} (larger is better)"
+    words = f"1 - {column}" if is_turned else column
+    return words if words == name else f"{words} ({name})"
 
 
 def header_of_measure(name: str, values: np.ndarray) -> str:
@@ -202,7 +206,9 @@ def _named_targets(
         if pattern == "test_error" and not has_column and accuracies[1]:
             pattern = accuracies[1]
         rest = [c for c in free if c not in columns.values()]
-        columns |= {_short(c): c for c in _matching(pattern, rest, header, "--target")}
+        for c in _matching(pattern, rest, header, "--target"):
+            error = "test_error" if "test_error" not in columns else f"1 - {c}"
+            columns[error if is_accuracy(c) else _short(c)] = c
     return columns
 
 

@@ -91,8 +91,8 @@ def _targets(
         targets["gap"] = accuracies.gap(train, test)
     for name, column in parts["targets"].items():
         if column in parts["turned"]:
-            name, values_of_errors = accuracies.as_error(column, values[column], test_size)
-            targets[name] = values_of_errors
+            turned, errors = accuracies.as_error(column, values[column], test_size)
+            targets[name if accuracies.is_accuracy(column) else turned] = errors
         else:
             targets[name] = values[column]
     return targets

@@ -29,6 +29,14 @@ def test_accuracies_are_errors_and_gaps(tmp_path, train, test):
     assert list(read_csv(tmp_path / "t.csv", target="gap").targets) == ["gap"]
 
 
+def test_two_accuracies_are_two_targets(tmp_path):
+    path = write(tmp_path / "t.csv", "m,test_acc,val_acc\n1,0.75,0.5\n2,0.5,0.25\n")
+    table = read_csv(path, target="*_acc")
+    assert list(table.targets) == ["test_error", "1 - val_acc"]
+    np.testing.assert_array_equal(table.targets["1 - val_acc"], [0.5, 0.75])
+    assert "taken as targets: 1 - test_acc (test_error), 1 - val_acc" in table.notes
+
+
 def test_per_cent_and_single_precision(tmp_path):
     """Accuracies of a test set of known size are quotients, however they were rounded: equal errors tie."""
     right = np.array([700, 701, 703, 700, 703])
