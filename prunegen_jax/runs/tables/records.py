@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from prunegen_jax.judging.grid import unite
 from prunegen_jax.judging.table import Table
 from prunegen_jax.judging.verdict import cell
+from prunegen_jax.runs.tables.accuracies import ROUNDING
 from prunegen_jax.runs.tables.cells import levels, number
 from prunegen_jax.runs.tables.columns import ALIASES
 from prunegen_jax.runs.tables.read import leave_out
@@ -45,7 +47,7 @@ def from_records(
     measures = {m: np.array([number((e.get(m) or {}).get("value")) for e in estimates]) for m in names}
     train, test = ([r.get(split) or {} for r in records] for split in ("train", "test"))
     targets = {
-        "gap": np.array([_gap(*pair) for pair in zip(train, test, strict=True)]),
+        "gap": unite(np.array([_gap(*pair) for pair in zip(train, test, strict=True)]), ROUNDING),
         "test_error": np.array([_gap({"accuracy": 1, "size": 1}, split) for split in test]),
         "test_loss": _column(test, "loss"),
     }
