@@ -29,6 +29,7 @@ EXCEPTIONS = {
 LAZY_PACKAGES = {
     "equinox": "only networks written with it need it",
     "orbax": "slow to import, and the report does without",
+    "pyarrow": "optional, and only Parquet files need it",
     "ray": "an extra",
     "sklearn": "a second of imports that only the digits need",
     "tensorflow_datasets": "slow, and only sets of TFDS need it",

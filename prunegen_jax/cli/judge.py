@@ -36,14 +36,21 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    p.add_argument("table", nargs="?", help="a CSV with a header line and one model per line")
+    p.add_argument(
+        "table",
+        nargs="?",
+        help="a CSV with a header line and one model per line (.gz too), "
+        "a Parquet file, the folder of a model zoo, or a PGDL model_configs.json",
+    )
     p.add_argument(
         "--target",
+        action="append",
         help="shell patterns, separated by commas, of the columns to predict: larger = worse; accuracies become errors",
     )
     p.add_argument("--higher-is-better", action="store_true", help="in the columns of --target larger is better")
-    p.add_argument("--hyperparameters", help="shell patterns of the columns that the sweep varied")
-    p.add_argument("--measures", help="shell patterns of the columns to judge")
+    p.add_argument("--hyperparameters", action="append", help="shell patterns of the columns that the sweep varied")
+    p.add_argument("--measures", action="append", help="shell patterns of the columns to judge")
+    p.add_argument("--step", type=int, help="the step of each training that counts (default: the last)")
     p.add_argument("--pgdl", metavar="CONFIGS", help="model_configs.json of a task, instead of a CSV")
     p.add_argument("--predictions", default="", help=".predict files of that task, separated by commas")
     p.add_argument("--out", help="directory for verdict.csv, verdict.json and the matrices")
@@ -105,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folds=options.folds,
             level=options.level,
             seed=options.seed,
-            progress=_Bar(),
+            progress=_Bar(table.notes),
         )
     except ValueError as error:
         print(readable(str(error)), file=sys.stderr)
@@ -113,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         print(f"judging needs more memory than is available ({error}); judge fewer models or measures", file=sys.stderr)
         return 2
-    _print("\n".join(f"note: {note}" for note in verdict.notes))
+    _print("\n".join(f"note: {note}" for note in verdict.notes if note not in table.notes))
     for target in verdict.targets:
         _print(f"\n{format_table(verdict, target=target)}\n\n{describe(verdict, target=target)}")
     if options.out:
@@ -128,13 +135,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Bar:
-    """Shows on a terminal how far each part of the judgement is, from the first one on."""
+    """Prints what a table was taken as, and shows on a terminal how far each part of the judgement is."""
 
-    def __init__(self) -> None:
+    def __init__(self, notes: Sequence[str]) -> None:
         self._bar = None
+        self._notes = notes
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if self._bar is None:
+        if self._bar is None:  # nothing is wrong with the input, and the work begins
+            _print("\n".join(f"note: {note}" for note in self._notes))
+            sys.stdout.flush()
             self._bar = tqdm(total=total, file=sys.stderr, leave=False, disable=None)
         if done == 0:
             self._bar.reset(total)
@@ -151,18 +161,23 @@ def _print(text: str) -> None:
 
 def _table(options: argparse.Namespace) -> Table:
     """The table that the command line names, with families and signs."""
+    if options.table is not None and options.pgdl is None and options.table.endswith("model_configs.json"):
+        options.table, options.pgdl = None, options.table
     if (options.table is None) == (options.pgdl is None):
         raise ValueError("give either a CSV or --pgdl with --predictions; see --help")
     if options.pgdl is None:
         if options.predictions:
             raise ValueError("--predictions belong to --pgdl; a CSV has its measures as columns")
-        columns = {"target": options.target, "hyperparameters": options.hyperparameters, "measures": options.measures}
+        columns = {
+            name: ",".join(patterns) if (patterns := getattr(options, name)) else None
+            for name in ("target", "hyperparameters", "measures")
+        }
         columns["higher_is_better"] = options.higher_is_better
-        table = read_csv(options.table, **columns, test_size=options.test_size)
+        table = read_csv(options.table, **columns, test_size=options.test_size, step=options.step)
     else:
         table = read_pgdl(options.pgdl, [p for p in options.predictions.split(",") if p])
         if options.target is not None:
-            names = options.target.split(",")
+            names = ",".join(options.target).split(",")
             missing = [t for t in names if t not in table.targets]
             if missing:
                 raise ValueError(

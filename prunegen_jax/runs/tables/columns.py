@@ -133,6 +133,11 @@ def _words(name: str, column: str, is_turned: bool) -> str:
     return words if words == name else f"{words} ({name})"
 
 
+def is_target(column: str) -> bool:
+    """Whether a column is a target, or an accuracy that becomes one, by its name."""
+    return _short(column) in TARGETS or is_accuracy(column)
+
+
 def header_of_measure(name: str, values: np.ndarray) -> str:
     """The CSV column of a measure: its name, prefixed where `assign` would not take it for a measure."""
     return f"measure.{name}" if _is_special(name) or np.isnan(values).all() else name

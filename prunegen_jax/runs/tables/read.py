@@ -13,8 +13,10 @@ import numpy as np
 from prunegen_jax.judging.table import PARTS, Table
 from prunegen_jax.runs.tables import accuracies
 from prunegen_jax.runs.tables.cells import has_numbers, levels, numbers
-from prunegen_jax.runs.tables.columns import assign, explain
-from prunegen_jax.runs.tables.text_files import read_json, read_prediction, read_rows
+from prunegen_jax.runs.tables.columns import assign, explain, is_target
+from prunegen_jax.runs.tables.layouts import arrange
+from prunegen_jax.runs.tables.sources import read_source
+from prunegen_jax.runs.tables.text_files import read_json, read_prediction
 
 # Statuses of models to judge: ours, flags, and those of W&B, MLflow and Optuna.
 SUCCESSES = ("converged", "ok", "true", "1", "1.0", "finished", "complete", "completed", "success", "succeeded", "done")
@@ -28,8 +30,13 @@ def read_csv(
     measures: str | None = None,
     test_size: int | None = None,
     higher_is_better: bool = False,
+    step: int | None = None,
 ) -> Table:
-    """The table in a CSV with one header line and one model per line.
+    """The table in a CSV with one header line and one model per line, or as other tools write it.
+
+    Tables of W&B, MLflow, Optuna, the Small CNN Zoo, model zoos (a folder) and robust-generalization-measures are
+    recognised by their columns, see `layouts`; the first note says which. Files may be compressed with gzip or be
+    Parquet. Of several rows of one training the last counts.
 
     Without patterns, columns are found by name: `hp.*` (or hp0, hp1, ...) are hyperparameters, `gap`, `gen.gap`,
     `test_error`, `test_loss` targets, `complexity.*` or `measure.*` measures (without any, every other column of
@@ -39,13 +46,14 @@ def read_csv(
     called `measure.*`. Empty cells and "nan" are missing values.
 
     Args:
-        path: the file.
+        path: the file, or the folder of a model zoo.
         target: shell patterns of the columns to predict, separated by commas. Larger is worse, but in what is an
             accuracy by its name.
         hyperparameters: shell patterns of the columns that the sweep varied.
         measures: shell patterns of the columns to judge.
         test_size: number of test examples behind the targets; None for the column of that name, if there is one.
         higher_is_better: whether in the columns of `target` larger is better; they are turned.
+        step: the step of each training that counts; None for the last.
 
     Returns:
         The table; its `notes` say what each column was taken as.
@@ -54,7 +62,8 @@ def read_csv(
         ValueError: if the file is not a table, a pattern matches nothing, there is no target or no measure, or a column
             that has to hold numbers holds text.
     """
-    header, rows = read_rows(path)
+    header, rows, known, notes = arrange(*read_source(path), step=step, is_target=is_target)
+    target = known if target is None else target
     columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
     numeric = [name for name, column in columns.items() if has_numbers(column)]
     options = {"target": target, "hyperparameters": hyperparameters, "measures": measures}
@@ -71,7 +80,7 @@ def read_csv(
         targets=_targets(parts, values, columns, names, test_size),
         confounders={k: values[c] for k, c in parts["confounders"].items()},
         test_size=test_size,
-        notes=tuple(explain(parts)),
+        notes=(*notes, *explain(parts)),
     )
     return leave_out(table, ["converged"] * len(rows) if status is None else columns[status])
 
@@ -105,7 +114,7 @@ def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str |
 
     Args:
         model_configs: the task's model_configs.json.
-        predictions: .predict files; a measure is named after its file.
+        predictions: .predict files; a measure is named after its file. Without any, those in the same folder.
 
     Raises:
         ValueError: if a file is not what it should be, or a prediction lacks models or is not a number.
@@ -120,9 +129,12 @@ def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str |
             f"{model_configs} is not a PGDL model_configs.json: every model needs hparams with a current_value "
             f"and metrics with train_acc and test_acc ({error!r})"
         ) from error
+    predictions = predictions or sorted(Path(model_configs).parent.glob("*.predict"))
     stems = [Path(p).stem for p in predictions]
     if not stems:
-        raise ValueError("no .predict file was given; name at least one, it holds one measure")
+        raise ValueError(
+            "no .predict file was given, and none is in the folder; name at least one, it holds one measure"
+        )
     measures = {
         stem if stems.count(stem) == 1 else str(Path(path).with_suffix("")): read_prediction(path, list(configs))
         for path, stem in zip(predictions, stems, strict=True)

@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import reprlib
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -42,6 +43,16 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]
     if len(lines) < 2:
         raise ValueError(f"{file!r} holds no models; it needs a header line and one line per model")
     header, rows = lines[0], lines[1:]
+    check_table(file, header, rows)
+    return header, rows
+
+
+def check_table(file: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Checks the names of the columns, and that every row has a cell for each.
+
+    Raises:
+        ValueError: if a name is too long or there twice, or a row is ragged.
+    """
     _check_names(header, f"the name of a column of {file!r}")
     twice = next((name for name, count in collections.Counter(header).items() if count > 1), None)
     if twice is not None:
@@ -49,7 +60,6 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]
     for i, row in enumerate(rows):
         if len(row) != len(header):
             raise ValueError(f"line {i + 2} of {file!r} has {len(row)} cells; the header has {len(header)}")
-    return header, rows
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -71,6 +81,28 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file!r} holds a {type(content).__name__}; it has to be an object, model -> value")
     return content
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The objects of a file with one JSON object a line.
+
+    Raises:
+        ValueError: if the file is missing, or a line but the last, which may be cut off, holds anything else.
+    """
+    lines, found = _text(path).splitlines(), []
+    for i, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line, object_pairs_hook=_object, parse_int=_integer)
+        except (ValueError, RecursionError) as error:
+            if i == len(lines) - 1:
+                break
+            raise ValueError(f"line {i + 1} of {os.fspath(path)!r} is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"line {i + 1} of {os.fspath(path)!r} holds no object")
+        found.append(content)
+    return found
 
 
 def readable(text: str) -> str:
@@ -101,6 +133,8 @@ def _text(path: str | os.PathLike[str], advice: str = "") -> str:
             raw = opened.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ValueError(f"{file!r} cannot be read: {error.strerror or error}") from error
+    if raw[:2] == b"\x1f\x8b":
+        raw = _decompressed(file, raw)
     if len(raw) > _MOST_BYTES:
         raise ValueError(f"{file!r} is larger than {_MOST_BYTES >> 20} MB; a table of models has to be smaller")
     try:
@@ -110,6 +144,18 @@ def _text(path: str | os.PathLike[str], advice: str = "") -> str:
     if "\0" in text:
         raise ValueError(f"{file!r} is not text in UTF-8 (byte {text.index(chr(0))}); save it in that encoding")
     return text
+
+
+def _decompressed(file: str, raw: bytes) -> bytes:
+    """The content of a gzip file, up to one byte more than a table may have."""
+    decompressor = zlib.decompressobj(wbits=31)
+    try:
+        content = decompressor.decompress(raw, _MOST_BYTES + 1)
+    except zlib.error as error:
+        raise ValueError(f"{file!r} is not a whole gzip file: {error}") from error
+    if not decompressor.eof and len(content) <= _MOST_BYTES:
+        raise ValueError(f"{file!r} is not a whole gzip file: it ends too early")
+    return content
 
 
 def _lines(file: str, text: str) -> list[list[str]]:
