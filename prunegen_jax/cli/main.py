@@ -10,6 +10,7 @@ _USAGE = """usage: prunegen COMMAND ...
 
   prunegen run --config=sweep --workdir=DIR    train, measure, judge and report a sweep; the same as run.py
   prunegen measure NETWORK.py                  measures of one network, which the file's get_model() returns
+  prunegen measure --zoo=DIR --data=NAME --csv=FILE   measures of the networks of a zoo
   prunegen judge TABLE.csv --out=DIR           judge a table; the same as python -m prunegen_jax.judging
   prunegen report WORKDIR                      write the report of a judged workdir again
 

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from prunegen_jax.cli.measure_zoo import add_options, measure_networks
 from prunegen_jax.compute.checks import check_network
 from prunegen_jax.compute.evaluation import loss_and_accuracy
 from prunegen_jax.measures import MEASURES, check_options, measure, select
@@ -51,12 +52,13 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    p.add_argument("file", help="a Python file that defines get_model() -> TrainedModel; it is run")
+    p.add_argument("file", nargs="?", help="a Python file that defines get_model() -> TrainedModel; it is run")
     p.add_argument("--measures", default="fast", help="fast, all, or names separated by commas (default fast)")
     p.add_argument(
         "--options", action="append", default=[], metavar="MEASURE.OPTION=VALUE",
         help="an option of a measure, for example prunability.beta=0.2; may be given several times",
     )  # fmt: skip
+    add_options(p)
     p.add_argument("--csv", metavar="FILE", help="write the table as CSV")
     p.add_argument("--json", metavar="FILE", help="write the table as JSON, with the details of each measure")
     p.add_argument("--seed", type=int, default=0, help="seed of the measures that sample (default 0)")
@@ -76,6 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for path in (options.csv, options.json):
             _check_output(path)
+        if options.zoo is not None:
+            return measure_networks(options, parse_options(options.options))
+        if options.file is None:
+            raise ValueError("give a Python file that defines get_model(), or --zoo=DIR; see --help")
         module = _load(options.file)
         names = select(options.measures if options.measures in {"fast", "all"} else options.measures.split(","))
         by_measure = parse_options(options.options)

@@ -106,14 +106,14 @@ def arrange(
     """
     layout = recognise(header)
     if layout is None:
-        rows, notes = _one_step(header, rows, ("name", "run_id", "trial_id", "modeldir"), step)
+        rows, notes = keep_one_step(header, rows, ("name", "run_id", "trial_id", "modeldir"), step)
         return list(header), rows, None, notes
     names = [_rename(column, layout) for column in header]
     column, meaning = layout.fallback
     target = column if column in header and not any(is_target(name) for name in names if name) else None
     if column in header and target is None:
         names[header.index(column)] = None
-    rows, steps = _one_step(header, rows, layout.label, step)
+    rows, steps = keep_one_step(header, rows, layout.label, step)
     notes = [f"the table is recognised as one of {layout.name}", *steps]
     notes += [f"taken as the target: {target}, {meaning}"] if target else []
     kept = [i for i, name in enumerate(names) if name is not None and name not in names[:i]]
@@ -141,7 +141,7 @@ def _rename(column: str, layout: Layout) -> str | None:
     return f"hp.{column}" if layout.name == "W&B" and _BARE.match(column) else column
 
 
-def _one_step(
+def keep_one_step(
     header: Sequence[str], rows: Sequence[Sequence[str]], labels: Sequence[str], step: int | None
 ) -> tuple[list[list[str]], list[str]]:
     """One row of each training, its last or that of a step, and a note where there are more."""
