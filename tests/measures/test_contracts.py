@@ -14,9 +14,11 @@ from prunegen_jax import measures
 from prunegen_jax.compute import evaluation
 from prunegen_jax.measures import MEASURES, measure
 from prunegen_jax.types import TrainedModel
+from tests.support.lowering import lower, recorded_programs
 from tests.support.registry_cases import CHANGES, answer, trained, with_params
 
 FAMILIES = {"pruning", "size", "norms", "margins", "flatness", "speed", "noise", "beyond"}
+LOWERED = set()  # kinds of calls; measures share many
 FIELDS = {field.name for field in dataclasses.fields(TrainedModel)}
 
 
@@ -35,8 +37,12 @@ def test_every_row_is_complete(name):
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_answers_and_shares_its_programs(name):
-    """A finite (or censored) value whose details are plain; a second network of equal shape compiles nothing."""
-    first = answer(name, trained(0))
+    """A finite (or censored) value whose details are plain; a second network of equal shape compiles nothing.
+
+    And the programs lower for accelerators.
+    """
+    with recorded_programs() as calls:
+        first = answer(name, trained(0))
     assert first.status == "ok", first.reason
     assert math.isfinite(first.value) or first.details.get("censored")
     assert first.sem is None or first.sem >= 0
@@ -46,6 +52,10 @@ def test_every_measure_answers_and_shares_its_programs(name):
         second = answer(name, other)
     assert second.status == "ok", second.reason
     assert compiled() == 0
+    for kind in calls.keys() - LOWERED:
+        program, args, kwargs = calls[kind]
+        lower(program, *args, **kwargs)
+        LOWERED.add(kind)
 
 
 class counting_compilations:
