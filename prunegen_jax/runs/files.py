@@ -59,9 +59,11 @@ def atomic(path: Path, *, within: Path | None = None) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):  # the first error is the one to raise
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # of a write: a full disk
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
 
 
@@ -92,6 +94,21 @@ def in_bucket(path: Path) -> bool:
 def is_link(path: Path) -> bool:
     """Whether `path` is a link to somewhere else. A bucket has none."""
     return not in_bucket(path) and os.path.islink(path)
+
+
+def time_and_size(path: Path) -> tuple[float, int]:
+    """When `path` was last written, in seconds, and its bytes: they change when the file does.
+
+    Not by epath alone, which asks for the owner's name and fails where the machine does not know the owner.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    if in_bucket(path):
+        stat_result = epath.Path(path).stat()
+        return stat_result.mtime, stat_result.length
+    stat_result = os.stat(path)
+    return stat_result.st_mtime, stat_result.st_size
 
 
 def listing(folder: epath.Path, suffix: str) -> list[epath.Path]:
@@ -214,9 +231,9 @@ def _int(text: str) -> int:
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes named arrays as an .npz archive."""
+    """Writes named arrays, sorted by name, as an .npz archive."""
     with atomic(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **dict(sorted(arrays.items())))
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:
