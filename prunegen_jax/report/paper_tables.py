@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from prunegen_jax.judging.statistics import best_first, shown_statistics
+from prunegen_jax.judging.statistics import shown_statistics
 from prunegen_jax.report.material import Material
+from prunegen_jax.report.ranking import rows_of
 from prunegen_jax.runs.schema import Json
 from prunegen_jax.runs.tables.verdict_files import file_stems
 
@@ -40,11 +41,11 @@ class _Column(NamedTuple):
         return text
 
 
-def sheets(material: Material) -> dict[str, str]:
+def paper_tables(material: Material) -> dict[str, str]:
     """File name -> content: `verdict_TARGET.md` and `.tex`, numbers as in verdict.csv, best measure first."""
     texts = {}
     for target, stem in file_stems(material.verdict.targets).items():
-        rows = sorted((row for row in material.verdict.rows if row["target"] == target), key=best_first)
+        rows = rows_of(material, target)
         columns = [column for column in _columns() if any(column.text(row) for row in rows)]
         texts[f"verdict_{stem}.md"] = _markdown(rows, columns)
         texts[f"verdict_{stem}.tex"] = _latex(rows, columns)
@@ -65,7 +66,7 @@ def _columns() -> list[_Column]:
 
 
 def _markdown(rows: Sequence[Json], columns: Sequence[_Column]) -> str:
-    lines = [["measure", "family", "belief", *(column.markdown for column in columns)]]
+    lines = [["measure", "family", "sign", *(column.markdown for column in columns)]]
     lines.append(["---", "---", "---", *("---:" for _ in columns)])
     for row in rows:
         words = [_markdown_text(row["measure"]), _markdown_text(row["family"]), "+" if row["sign"] > 0 else "−"]
@@ -74,7 +75,7 @@ def _markdown(rows: Sequence[Json], columns: Sequence[_Column]) -> str:
 
 
 def _latex(rows: Sequence[Json], columns: Sequence[_Column]) -> str:
-    lines = [["measure", "family", "belief", *(column.latex for column in columns)]]
+    lines = [["measure", "family", "sign", *(column.latex for column in columns)]]
     for row in rows:
         words = [latex_text(row["measure"]), latex_text(row["family"]), "$+$" if row["sign"] > 0 else "$-$"]
         lines.append([*words, *(column.text(row).replace("-", "$-$") for column in columns)])
