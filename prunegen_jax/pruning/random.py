@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute.options import check_at_least, check_choice
-from prunegen_jax.compute.sampling import mean_and_standard_error, standard_error
+from prunegen_jax.compute.sampling import mean_and_standard_error, skewed_standard_error
 from prunegen_jax.pruning.kernels import select_prunable
 from prunegen_jax.pruning.masks import Prunable, Scores, bernoulli_keep, bernoulli_scores, uniform_scores
 from prunegen_jax.pruning.prunability import Pruned
@@ -120,7 +120,7 @@ class _Rise(NamedTuple):
 
     @property
     def sem(self) -> float:
-        return 0.0 if self.exhaustive else standard_error(self.rises) or 0.0
+        return 0.0 if self.exhaustive else skewed_standard_error(self.rises) or 0.0
 
     def at(self, d: float, p: int, draw: str) -> _Rise:
         """From draws that drop one of p parameters on average, those that drop d < 1: weighted by their likelihood."""
