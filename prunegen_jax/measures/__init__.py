@@ -34,6 +34,7 @@ from prunegen_jax.measures import (
     spectral,
     speed,
     tails,
+    takeuchi,
 )
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
@@ -58,6 +59,7 @@ MEASURES: dict[str, Measure] = {
     **mixup.MEASURES,
     **clustering.MEASURES,
     **input_gradients.MEASURES,
+    **takeuchi.MEASURES,
     **tails.MEASURES,
 }
 
@@ -70,6 +72,7 @@ FORWARDS_OPTIONS_TO: dict[str, Callable[..., Any]] = {  # measure → the functi
     **neighbourhood.FORWARDS_OPTIONS_TO,
     **curvature.FORWARDS_OPTIONS_TO,
     **gradient_noise.FORWARDS_OPTIONS_TO,
+    **takeuchi.FORWARDS_OPTIONS_TO,
 }
 
 FAST_COST = 1.0  # passes over the training set
