@@ -96,8 +96,9 @@ def random_prunability(
     index, losses = scan.first_passing(grid, limit, masks=range(masks))
     known = {dropped[index]: losses} if index < len(dropped) else {}
     flags = tuple(leaf is not None for leaf in scan.scores.leaves)
-    first = functools.cache(lambda: first_probabilities(apply, params, data, jax.random.fold_in(key, 1), flags))
-    rise = _rise_of(scan, known, first, key, masks=masks, drops=drops, draw=draw)
+    for_first, for_subsets = jax.random.split(jax.random.fold_in(key, masks))  # the masks have those below
+    first = functools.cache(lambda: first_probabilities(apply, params, data, for_first, flags))
+    rise = _rise_of(scan, known, first, for_subsets, masks=masks, drops=drops, draw=draw)
     return _loss_of_mean(scan, rise, dropped[::-1], max(0, len(dropped) - 1 - index), limit, note, draw)
 
 

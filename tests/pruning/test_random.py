@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 
 from prunegen_jax import pruning
+from prunegen_jax.compute import trees
 from prunegen_jax.compute.evaluation import cross_entropy, loss_and_accuracy
 from prunegen_jax.pruning import masks
 from prunegen_jax.types import Dataset
-from tests.support.pruning_cases import G1, G1_WEIGHTS, X, logistic, mlp, two_layers
+from tests.support.pruning_cases import G1, G1_WEIGHTS, X, logistic, mlp, trained, two_layers
 
 
 def test_golden_random_means():
@@ -210,3 +212,42 @@ def test_dropped_counts_are_geometric_down_to_one():
     assert counts[0] == 5000
     assert counts[-1] == 1
     assert ((counts[:-1] - counts[1:] == 1) | (counts[:-1] / counts[1:] <= 1.1)).all()
+
+
+def single_drop_losses(apply, params, train):
+    """Losses `[p]` without each kernel entry of a network in turn."""
+    kernels = [path[-1] == "kernel" for path, _ in trees.named_leaves(params)]
+    leaves, structure = jax.tree.flatten(params)
+    sizes = [leaf.size if kernel else 0 for leaf, kernel in zip(leaves, kernels, strict=True)]
+    begins = np.cumsum([0, *sizes[:-1]])
+    inputs, labels = train.take(np.arange(len(train)))
+
+    @jax.jit
+    def losses(params):
+        def one(j):
+            dropped = [
+                jnp.where(jnp.arange(begin, begin + leaf.size).reshape(leaf.shape) == j, 0, leaf) if size else leaf
+                for leaf, begin, size in zip(jax.tree.leaves(params), begins, sizes, strict=True)
+            ]
+            return cross_entropy(apply(jax.tree.unflatten(structure, dropped), inputs), labels).mean()
+
+        return jax.lax.map(one, jnp.arange(sum(sizes)))
+
+    return np.asarray(losses(params), np.float64)
+
+
+@pytest.mark.parametrize("networks", [2, pytest.param(20, marks=pytest.mark.networks)])
+def test_digit_networks_differ_and_the_standard_error_covers_enumeration(networks):
+    """Width 8: less than one weight can be dropped on average; the mean over all single drops is known exactly."""
+    values = []
+    for seed in range(networks):
+        apply, params, train = trained(seed)
+        losses, dense = single_drop_losses(apply, params, train), loss_and_accuracy(apply, params, train)[0]
+        expected = 0.1 * dense / (losses.mean() - dense)
+        assert expected < 1
+        found = pruning.random_prunability(jax.random.key(seed), apply, params, train)
+        drops, sem = losses.size * (1 - found.fraction), losses.size * found.sem
+        assert 0 < sem < 0.5 * expected
+        assert abs(drops - expected) <= 3 * sem
+        values.append(found.fraction)
+    assert len(set(values)) == networks
