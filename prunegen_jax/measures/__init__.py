@@ -28,6 +28,7 @@ from prunegen_jax.measures import (
     perturbation,
     proxies,
     prunability,
+    pruning_limit,
     sam,
     sharpness,
     size,
@@ -40,6 +41,7 @@ from prunegen_jax.types import Estimate, Measure, TrainedModel
 
 MEASURES: dict[str, Measure] = {
     **prunability.MEASURES,
+    **pruning_limit.MEASURES,
     **proxies.MEASURES,
     **size.MEASURES,
     **norms.MEASURES,
