@@ -106,7 +106,7 @@ MEASURES = {
     "prunability_layerwise": _row(prunability_layerwise, 50.0, "layer_scaling"),
     "prunability_error": _row(prunability_error, 50.0),
     "prunability_folded": _row(prunability_folded, 50.0),
-    "prunability_random": _row(prunability_random, 500.0, version=2),
-    "prunability_bernoulli": _row(prunability_bernoulli, 500.0, version=2),
+    "prunability_random": _row(prunability_random, 350.0, version=2),
+    "prunability_bernoulli": _row(prunability_bernoulli, 350.0, version=2),
     "kept_parameters": _row(kept_parameters, 50.0),
 }

@@ -60,8 +60,8 @@ def random_prunability(
 
     "mean_of_mu" is the mean of each mask's own prunability in whole counts, with the standard error of a mean.
 
-    The cost is some 70 passes over the data for the nested masks, and at small d 24 for the probabilities of the
-    subsets and usually one to three times `drops`; at most about four times.
+    The cost is 20 to 70 passes over the data for the nested masks, and at small d 24 for the probabilities of the
+    subsets and as many as `drops` below one parameter, up to about four times as many above.
 
     Args:
         key: randomness of the masks.
