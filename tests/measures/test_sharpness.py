@@ -208,8 +208,8 @@ def test_average_case_covers_a_dense_computation_when_the_budget_runs_out():
         ]
     values, sems = np.array([r.value for r in runs]), np.array([r.sem for r in runs])
     assert values.mean() == pytest.approx(expected, rel=0.15)
-    assert (np.abs(values - expected) <= 2 * sems).mean() > 0.84
-    assert (np.abs(values - expected) <= 3 * sems).mean() > 0.90
+    assert (np.abs(values - expected) <= 2 * sems).mean() > 0.83
+    assert (np.abs(values - expected) <= 3 * sems).mean() > 0.88
 
 
 def line(params, images):
