@@ -288,6 +288,7 @@ class Measure:
     needs: tuple[str, ...] = ()  # optional fields of TrainedModel without which it does not apply
     invariant: tuple[str, ...] = ()  # what leaves it unchanged: "permutation", "neuron_scaling", "layer_scaling"
     stream: str = ""  # measures of one stream get the same randomness, so that they can share a search
+    version: int = 1  # of the definition: one more whenever the same network gets a number of another meaning
 
     def __call__(self, model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
         """The estimate for `model`; its status is "not_applicable" if a field that the measure needs is missing."""

@@ -29,17 +29,20 @@ from prunegen_jax.measures import (
     perturbation,
     proxies,
     prunability,
+    pruning_limit,
     sam,
     sharpness,
     size,
     spectral,
     speed,
     tails,
+    takeuchi,
 )
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
 MEASURES: dict[str, Measure] = {
     **prunability.MEASURES,
+    **pruning_limit.MEASURES,
     **proxies.MEASURES,
     **size.MEASURES,
     **norms.MEASURES,
@@ -59,6 +62,7 @@ MEASURES: dict[str, Measure] = {
     **mixup.MEASURES,
     **clustering.MEASURES,
     **input_gradients.MEASURES,
+    **takeuchi.MEASURES,
     **tails.MEASURES,
 }
 
@@ -71,6 +75,7 @@ FORWARDS_OPTIONS_TO: dict[str, Callable[..., Any]] = {  # measure → the functi
     **neighbourhood.FORWARDS_OPTIONS_TO,
     **curvature.FORWARDS_OPTIONS_TO,
     **gradient_noise.FORWARDS_OPTIONS_TO,
+    **takeuchi.FORWARDS_OPTIONS_TO,
 }
 
 FAST_COST = 1.0  # passes over the training set

@@ -64,6 +64,12 @@ def product(operator: Partial, vector: jax.Array) -> jax.Array:
     return operator(vector[None, :])[0]
 
 
+@lockstep.jit
+def products(operator: Partial, vectors: jax.Array) -> jax.Array:
+    """A v of an operator and a block of vectors `[V, p]`."""
+    return operator(vectors)
+
+
 def _gradient(objective: Objective, weights: Weights) -> Weights:
     def step(total: Weights, chunk: tuple[jax.Array, jax.Array]) -> tuple[Weights, None]:
         return jax.tree.map(jnp.add, total, jax.grad(chunk_loss, argnums=1)(objective, weights, *chunk)), None

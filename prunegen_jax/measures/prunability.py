@@ -51,7 +51,10 @@ def prunability_prefix(model: TrainedModel, key: jax.Array, *, fold: bool = Fals
 
 
 def prunability_random(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
-    """Smallest kept fraction within the tolerance under random pruning: `pruning.random_prunability`."""
+    """One minus the drop rate at which the mean loss under random pruning reaches the limit of `prunability`.
+
+    The rate may be below one weight in all. Details and options: `pruning.random_prunability`.
+    """
     network = select_network(model, fold=fold)
     return _estimate(pruning.random_prunability(key, network.apply, network.params, network.train, **options))
 
@@ -74,8 +77,8 @@ def _estimate(pruned: pruning.Pruned) -> Estimate:
     return Estimate(details.pop("fraction"), details.pop("sem"), details=details)
 
 
-def _row(function: Any, cost: float, *invariant: str, needs: tuple[str, ...] = ()) -> Measure:
-    return Measure(function, +1, "pruning", cost, SOURCE, needs, ("permutation", *invariant))
+def _row(function: Any, cost: float, *invariant: str, version: int = 1) -> Measure:
+    return Measure(function, +1, "pruning", cost, SOURCE, (), ("permutation", *invariant), version=version)
 
 
 # The functions whose options a measure takes besides its own.
@@ -103,7 +106,7 @@ MEASURES = {
     "prunability_layerwise": _row(prunability_layerwise, 50.0, "layer_scaling"),
     "prunability_error": _row(prunability_error, 50.0),
     "prunability_folded": _row(prunability_folded, 50.0),
-    "prunability_random": _row(prunability_random, 70.0),
-    "prunability_bernoulli": _row(prunability_bernoulli, 70.0),
+    "prunability_random": _row(prunability_random, 350.0, version=2),
+    "prunability_bernoulli": _row(prunability_bernoulli, 350.0, version=2),
     "kept_parameters": _row(kept_parameters, 50.0),
 }

@@ -1,4 +1,4 @@
-"""Heavy tails of the spectra of weights: WeightWatcher's alpha-hat."""
+"""Heavy tails of the spectra of weights: WeightWatcher's alpha-hat, and the Hill estimate of AlphaPruning."""
 
 from __future__ import annotations
 
@@ -60,6 +60,36 @@ def alpha_hat(model: TrainedModel, key: jax.Array, *, rescale: str = "receptive_
     return Estimate(values[rescale], details={**details, "alpha_hat": values})
 
 
+def pl_alpha_hill(model: TrainedModel, key: jax.Array, *, fold: bool = False) -> Estimate:
+    """Mean over layers of α_l = 1 + k / Σ_{i ≤ k} ln(λ_{n−i+1} / λ_{n−k}), k = ⌊n/2⌋: Hill's estimate from half the λ.
+
+    λ_1 ≤ … ≤ λ_n are the eigenvalues above 1e-5 of `alpha_hat`; a factor common to them changes nothing. Layers with
+    fewer than 10 are left out. A smaller α, a heavier tail, should predict a smaller gap. `details["layers"]` has α_l.
+
+    Args:
+        model: any; no data are used.
+        key: not used.
+        fold: fold batch norm into the kernels first.
+
+    Raises:
+        NotApplicableError: if every layer is left out.
+    """
+    kernels = standard_kernels(select_network(model, fold=fold))
+    layers = {}
+    for path, kernel in kernels.items():
+        eigenvalues = spectrum(kernel, "none")
+        eigenvalues = eigenvalues[eigenvalues > SMALLEST]
+        if eigenvalues.size >= MIN_EIGENVALUES:
+            k = eigenvalues.size // 2
+            excess = float(np.log(eigenvalues[-k:] / eigenvalues[-k - 1]).sum())
+            layers["/".join(path)] = 1.0 + k / excess if excess > 0 else math.inf
+    if not layers:
+        raise NotApplicableError(f"needs a kernel with {MIN_EIGENVALUES} non-zero eigenvalues; all are too narrow")
+    return Estimate(
+        float(np.mean(list(layers.values()))), details={"layers": layers, "folded": is_folded(model, fold=fold)}
+    )
+
+
 def _fit(kernel: np.ndarray, rescale: str) -> dict[str, Any] | None:
     """The fit of one layer; None if it has too few eigenvalues."""
     eigenvalues = spectrum(kernel, rescale)
@@ -116,6 +146,7 @@ def power_law(values: np.ndarray) -> dict[str, Any]:
 
 
 MEASURES = {
+    "pl_alpha_hill": Measure(pl_alpha_hill, +1, "beyond", 0.0, "Lu et al. 2024 (AlphaPruning)", (), ("permutation",)),
     "alpha_hat": Measure(
         alpha_hat, +1, "beyond", 0.0, "Martin, Peng & Mahoney 2021 (WeightWatcher)", (), ("permutation",)
     ),

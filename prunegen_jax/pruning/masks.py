@@ -111,6 +111,19 @@ def apply_mask(params: PyTree, leaves: tuple[jax.Array | None, ...], keep: jax.A
     return jax.tree.unflatten(structure, masked)
 
 
+def drop_positions(params: PyTree, positions: jax.Array, prunable: tuple[bool, ...]) -> PyTree:
+    """w with zeros at `positions [d]` among the entries of the `prunable` leaves, in order; those beyond do nothing."""
+    values, structure = jax.tree.flatten(params)
+    begin = 0
+    for i, w in enumerate(values):
+        if prunable[i]:
+            inside = (positions >= begin) & (positions < begin + w.size)
+            local = jnp.where(inside, positions - begin, w.size)  # negative positions would count from the end
+            values[i] = w.reshape(-1).at[local].set(0, mode="drop").reshape(w.shape)
+            begin += w.size
+    return jax.tree.unflatten(structure, values)
+
+
 def _scores_of_flat(params: PyTree, prunable: Prunable, flat: np.ndarray) -> Scores:
     """Scores from `flat [R, p]`, which runs through the prunable leaves in order."""
     leaves = _prunable_leaves(params, prunable)

@@ -32,8 +32,8 @@ class Pruned:
     """How far a network can be pruned within the tolerance.
 
     Attributes:
-        fraction: the kept fraction α, a point of the grid.
-        kept: the number of parameters kept; for Bernoulli masks the expected number.
+        fraction: the kept fraction α, a point of the grid; for random masks the expected fraction.
+        kept: the number of parameters kept; for random masks the expected number, rounded.
         prunable: the number of parameters that pruning may drop.
         of_all: the same as a fraction of all parameters, those that are never pruned counted as kept.
         loss: the criterion (mean cross-entropy in nats, or error) at `fraction`; for several masks their mean.

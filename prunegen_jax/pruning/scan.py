@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute import lockstep, trees
-from prunegen_jax.compute.evaluation import concatenate_batches, cross_entropy
+from prunegen_jax.compute.evaluation import batches, concatenate_batches, cross_entropy
 from prunegen_jax.compute.options import check_at_least, check_choice
-from prunegen_jax.pruning.masks import Scores, apply_mask
+from prunegen_jax.pruning.masks import Scores, apply_mask, drop_positions
 from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
 
 # A sum of float32 losses taken in another batching agrees to far better than this, relatively; a mask whose sum is
@@ -40,17 +40,45 @@ def _costs(
 
     def one(mask: jax.Array, keep: jax.Array) -> jax.Array:
         chosen = tuple(None if leaf is None else leaf[mask] for leaf in leaves)
-        with jax.default_matmul_precision("highest"):
-            logits = apply(apply_mask(params, chosen, keep), images).astype(jnp.float32)
-        if criterion == "error":
-            return (jnp.argmax(logits, axis=-1) != labels).astype(jnp.float32)
-        return cross_entropy(logits, labels)
+        return _example_costs(apply, apply_mask(params, chosen, keep), images, labels, criterion)
 
-    if len(masks) == 1:
-        return one(masks[0], keeps[0])[None]
+    return _map_lanes(one, masks, keeps)
+
+
+@functools.partial(lockstep.jit, static_argnames=("prunable", "criterion"))
+def _costs_without(
+    apply: Any,
+    params: PyTree,
+    dropped: jax.Array,
+    data: Dataset,
+    indices: jax.Array,
+    *,
+    prunable: tuple[bool, ...],
+    criterion: str,
+) -> jax.Array:
+    """`_costs` `[lanes, n]` without the parameters at positions `dropped [lanes, d]` of the `prunable` leaves."""
+    images, labels = data.take(indices)
+
+    def one(positions: jax.Array) -> jax.Array:
+        return _example_costs(apply, drop_positions(params, positions, prunable), images, labels, criterion)
+
+    return _map_lanes(one, dropped)
+
+
+def _example_costs(apply: Any, params: PyTree, images: jax.Array, labels: jax.Array, criterion: str) -> jax.Array:
+    with jax.default_matmul_precision("highest"):
+        logits = apply(params, images).astype(jnp.float32)
+    if criterion == "error":
+        return (jnp.argmax(logits, axis=-1) != labels).astype(jnp.float32)
+    return cross_entropy(logits, labels)
+
+
+def _map_lanes(function: Callable[..., jax.Array], *lanes: jax.Array) -> jax.Array:
+    if len(lanes[0]) == 1:
+        return function(*(lane[0] for lane in lanes))[None]
     if jax.default_backend() == "cpu":  # a core gains nothing from vmap; one call for many masks still saves time
-        return jax.lax.map(lambda lane: one(*lane), (masks, keeps))
-    return jax.vmap(one)(masks, keeps)
+        return jax.lax.map(lambda lane: function(*lane), lanes)
+    return jax.vmap(function)(*lanes)
 
 
 class Scan:
@@ -76,6 +104,13 @@ class Scan:
         self._first = int(np.clip(2 ** round(np.log2(self.size / 64)), min(4, self.size), 4096))
         self._stretch = min(8 * self._first, self.size)
         self._costs = functools.partial(_costs, as_partial(apply), params, scores.leaves, criterion=criterion)
+        self._costs_without = functools.partial(
+            _costs_without,
+            as_partial(apply),
+            params,
+            prunable=tuple(leaf is not None for leaf in scores.leaves),
+            criterion=criterion,
+        )
         self._data = data
         self._parameters = trees.count(params)
         self._dense = self._full((2**31 - 1,) * len(scores.sizes), 0)
@@ -86,13 +121,34 @@ class Scan:
         """The criterion of the network as it is."""
         return float(self._dense.sum(dtype=np.float64)) / self.size
 
-    def of_all(self, kept: int) -> float:
+    def of_all(self, kept: float) -> float:
         """The fraction of all parameters that stays when `kept` of the prunable ones do."""
         return (self._parameters - self.scores.prunable + kept) / self._parameters
 
     def exact(self, keep: Keep, mask: int) -> float:
         """The criterion over the whole set, batched just as `dense` is."""
         return float(self._full(keep, mask).sum(dtype=np.float64)) / self.size
+
+    def without(self, dropped: np.ndarray) -> np.ndarray:
+        """The criterion `[n]` over the whole set without some parameters.
+
+        Args:
+            dropped: positions `[n, d]` among the p prunable parameters, in the order of the leaves; p fills up.
+        """
+        width = 1 << (dropped.shape[1] - 1).bit_length()  # a power of two, so that few programs are compiled
+        rows = np.full((len(dropped), width), self.scores.prunable, np.int32)
+        rows[:, : dropped.shape[1]] = dropped
+        totals = []
+        for start in range(0, len(rows), self._lanes):
+            part = np.resize(rows[start : start + self._lanes], (self._lanes, width))
+            total, done = np.zeros(self._lanes), 0
+            for indices in batches(self.size):
+                costs = self._costs_without(dropped=part, data=self._data, indices=indices.astype(np.int32))
+                total += np.asarray(costs)[:, : self.size - done].sum(axis=1, dtype=np.float64)
+                done += len(indices)
+            totals.append(total[: len(rows) - start])
+            self.examples += self._lanes * done
+        return np.concatenate(totals) / self.size
 
     def first_passing(
         self, grid: Sequence[Keep], limit: float, *, masks: Sequence[int] = (0,)

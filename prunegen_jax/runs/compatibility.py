@@ -14,6 +14,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from prunegen_jax.measures import MEASURES
 from prunegen_jax.runs import files, record, snapshot, workdir
 from prunegen_jax.runs.points import Point
 from prunegen_jax.runs.record import Record
@@ -41,8 +42,8 @@ def prepare(
 
     Raises:
         ValueError: if an existing network has a point's name but other fields, or differs from all the points in a
-            field that neither sweep varies, or has a measure computed with other options, or was trained on other data
-            or with other settings of JAX.
+            field that neither sweep varies, or has a measure computed with other options or by another definition, or
+            was trained on other data or with other settings of JAX.
         OSError: if the folder cannot be written.
     """
     known = record.read_all(folder)
@@ -114,11 +115,19 @@ def _refuse_options(
 ) -> None:
     for existing in known:
         for name, entry in existing.measures.items():
+            if name not in measures or entry["status"] == "failed":
+                continue
             there, here = (files.plain(given) for given in (entry["options"], options.get(name, {})))
-            if name in measures and there != here and entry["status"] != "failed":
+            if there != here:
                 raise ValueError(
                     f"{folder} holds {name!r} of {existing.name!r} computed with options {there}, not {here}. "
                     "Choose another --workdir, or give the old options"
+                )
+            then, now = entry.get("version", 1), MEASURES[name].version
+            if then != now:
+                raise ValueError(
+                    f"{folder} holds {name!r} of {existing.name!r} by definition {then} of that measure, not {now}: a "
+                    "table must not mix them. Choose another --workdir, or leave that measure out"
                 )
 
 

@@ -131,7 +131,7 @@ def _measure(folder: epath.Path, networks: Sequence[_Network], name: str, config
     seconds = (time.monotonic() - begin) / len(networks)
 
     def write(network: _Network, answer: dict[str, Estimate]) -> None:
-        entry = dataclasses.asdict(answer[name]) | {"options": options}
+        entry = dataclasses.asdict(answer[name]) | {"options": options, "version": measures.MEASURES[name].version}
         network.record = network.record.with_measure(name, entry)
         record.write(folder, network.record)
         costs.add(folder, network.point.name, {name: seconds})

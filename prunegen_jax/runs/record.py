@@ -27,6 +27,7 @@ _MEASURE = {
     "reason?": schema.is_text,
     "details?": schema.is_object,
     "options": schema.is_object,
+    "version?": schema.is_integer,  # of the measure's definition; 1 in records of older versions
 }
 # Settings of JAX that change numbers, by its own names, in `versions`. Records of 0.3 and before are made with these.
 DEFAULT_SETTINGS = {
@@ -73,7 +74,7 @@ class Record:
         updates: optimizer updates done.
         epochs: epochs begun.
         data: the fingerprint of the data set.
-        measures: name -> value, sem, status, reason, details, and the options it was computed with.
+        measures: name -> value, sem, status, reason, details, and the options and version it was computed with.
         versions: what the numbers were made with.
     """
 

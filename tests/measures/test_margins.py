@@ -96,3 +96,33 @@ def test_signs():
     # confidence is held to be a sign of overfitting (Pereyra et al. 2017)
     assert margins.MEASURES["negative_output_entropy"].sign == 1
     assert margins.negative_output_entropy(far, KEY).value > margins.negative_output_entropy(near, KEY).value
+
+
+def test_confidence_by_hand():
+    """Softmax of two logits by the logistic function; the surest example wrong."""
+    gaps, labels = np.array([2.0, -1.0, 0.5]), [0, 0, 0]
+    model = trained(np.stack([gaps, np.zeros(3)], axis=1), labels)
+    confidence = special.expit(np.abs(gaps))
+    assert margins.training_confidence(model, KEY).value == pytest.approx(confidence.mean(), rel=1e-6)
+    estimate = margins.training_calibration_error(model, KEY, bins=10)  # .88 right, .73 wrong, .62 right: a bin each
+    expected = ((1 - confidence[0]) + confidence[1] + (1 - confidence[2])) / 3
+    assert estimate.value == pytest.approx(expected, rel=1e-6)
+    assert estimate.details["overconfidence"] == pytest.approx(confidence.mean() - 2 / 3, rel=1e-6)
+    whole = margins.training_calibration_error(model, KEY, bins=1)
+    assert whole.value == pytest.approx(abs(confidence.mean() - 2 / 3), rel=1e-6)
+    with pytest.raises(ValueError, match="bins=0 must be at least 1"):
+        margins.training_calibration_error(model, KEY, bins=0)
+
+
+def test_calibration_error_is_a_loop_over_bins():
+    logits, labels = random_case(1203)
+    p = special.softmax(3 * logits, axis=1)
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence > low) & (confidence <= low + 1 / 15)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    found = margins.training_calibration_error(trained(3 * logits, labels), KEY)
+    assert found.value == pytest.approx(expected, rel=1e-5)
+    assert margins.training_confidence(trained(3 * logits, labels), KEY).value == pytest.approx(confidence.mean())

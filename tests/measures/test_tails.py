@@ -7,8 +7,10 @@ import json
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 from prunegen_jax.measures import tails
+from prunegen_jax.types import NotApplicableError
 from tests.support.kernel_cases import kernels_alone
 
 KEY = jax.random.key(0)
@@ -130,3 +132,27 @@ def test_sign():
     assert tails.MEASURES["alpha_hat"].sign == 1
     heavy, light = model(w=diagonal(3 * pareto(2.5, 100))), model(w=diagonal(3 * pareto(2.5, 100)) * 2)
     assert tails.alpha_hat(heavy, KEY).value < tails.alpha_hat(light, KEY).value
+
+
+def test_hill_is_the_maximum_likelihood_of_the_upper_half():
+    """Against SciPy's fit of a Pareto law whose scale is the eigenvalue below the upper half; layers averaged."""
+    rng = np.random.default_rng(5)
+    spectra = [pareto(2.5, 40, seed=1), rng.lognormal(size=31)]
+    kernels = []
+    for values in spectra:
+        basis = [np.linalg.qr(rng.normal(size=(values.size, values.size)))[0] for _ in range(2)]
+        kernels.append((basis[0] * np.sqrt(values)) @ basis[1])
+    estimate = tails.pl_alpha_hill(model(first=kernels[0], second=kernels[1], narrow=np.ones((3, 3))), KEY)
+    expected = []
+    for values in map(np.sort, spectra):
+        k = values.size // 2
+        shape, _, _ = stats.pareto.fit(values[-k:], floc=0, fscale=values[-k - 1])
+        expected.append(1 + shape)
+    assert estimate.value == pytest.approx(np.mean(expected), rel=1e-3)
+    assert len(estimate.details["layers"]) == 2
+    exact = np.diag(np.sqrt(pareto(3.0, 400)))
+    assert tails.pl_alpha_hill(model(only=exact), KEY).value == pytest.approx(3.0, rel=0.02)
+    scaled = tails.pl_alpha_hill(model(only=7 * exact), KEY).value
+    assert scaled == pytest.approx(tails.pl_alpha_hill(model(only=exact), KEY).value, rel=1e-4)
+    with pytest.raises(NotApplicableError, match="needs a kernel with 10 non-zero eigenvalues"):
+        tails.pl_alpha_hill(model(narrow=np.ones((3, 3))), KEY)

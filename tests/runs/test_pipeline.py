@@ -119,6 +119,21 @@ def test_points_and_measures_extend_a_workdir(workdir):
     assert all(new["measures"][name] == old["measures"][name] for name in old["measures"])
 
 
+def test_measures_of_an_older_definition_are_not_mixed_with_new_ones(workdir):
+    """Records of older versions say no version; what does not have the measure is extended as before."""
+    config = experiments.get_config()
+    (first, *_) = sorted((workdir / "records").glob("*.json"))
+    content = json.loads(first.read_text())
+    assert content["measures"]["prunability_random"].pop("version") == 2
+    first.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="by definition 1 of that measure, not 2: a table must not mix them"):
+        pipeline.run(config, workdir, stages=["measure"])
+    del content["measures"]["prunability_random"]
+    first.write_text(json.dumps(content))
+    pipeline.run(config, workdir, stages=["measure"])
+    assert json.loads(first.read_text())["measures"]["prunability_random"]["version"] == 2
+
+
 def test_a_new_axis_reuses_the_networks_that_are_there(workdir):
     config = experiments.get_config()
     config.sweep.axes = (*config.sweep.axes, ("train.weight_decay", (0.0, 1e-3)))

@@ -24,7 +24,7 @@ SHORT = {
     **{key: {"budget": 4} for key in ("average_sharpness", "average_sharpness_adaptive")},
     **{key: {"steps": 2, "starts": 1} for key in ("worst_sharpness", "worst_sharpness_adaptive", "keskar_sharpness")},
     "pac_bayes_dropout": {"rates": (0.1,), "sigmas": (0.1,), "lambdas": (2.0,), "draws": 4},
-    **{key: {"masks": 2} for key in ("prunability_random", "prunability_bernoulli")},
+    **{key: {"masks": 2, "drops": 20} for key in ("prunability_random", "prunability_bernoulli")},
     **{key: {"draws": 2} for key in ("davies_bouldin", "davies_bouldin_mixup")},
 }
 
