@@ -166,7 +166,7 @@ class TrainedModel:
         """
         from prunegen_jax.networks import adapters  # noqa: PLC0415 - Flax, and it imports this module
 
-        return adapters.from_linen(module, variables, train, initial, first_epoch, history, call, name)
+        return adapters.build(adapters.split_linen(module, call), variables, train, initial, first_epoch, history, name)
 
     @classmethod
     def from_nnx(
@@ -188,8 +188,7 @@ class TrainedModel:
             initial: a copy from before training, `nnx.clone(model)`.
             first_epoch: a copy from after the first epoch.
             history: how it was trained.
-            call: (model, inputs) → logits, where `model.eval()` or an argument of its call does not switch evaluation
-                mode on.
+            call: (model, inputs) → logits, where `model.eval()` or an argument does not switch evaluation mode on.
             name: for messages.
 
         Raises:
@@ -197,7 +196,7 @@ class TrainedModel:
         """
         from prunegen_jax.networks import adapters  # noqa: PLC0415 - Flax, and it imports this module
 
-        return adapters.from_nnx(model, train, initial, first_epoch, history, call, name)
+        return adapters.build(adapters.split_nnx(call), model, train, initial, first_epoch, history, name)
 
     @classmethod
     def from_equinox(
@@ -229,7 +228,8 @@ class TrainedModel:
         """
         from prunegen_jax.networks import adapters  # noqa: PLC0415 - Equinox, and it imports this module
 
-        return adapters.from_equinox(model, train, state, initial, first_epoch, history, call, name)
+        split = adapters.split_equinox(call, has_state=state is not None)
+        return adapters.build(split, (model, state), train, initial, first_epoch, history, name)
 
     def __repr__(self) -> str:
         sizes = f"{trees.count(self.params)} parameters, {len(self.train)} training examples"

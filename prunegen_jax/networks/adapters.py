@@ -34,8 +34,8 @@ Call = Callable[..., jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Split:
-    """A network in parts.
+class _Parts:
+    """The parts of a network.
 
     Attributes:
         function: (bound, params, inputs) → logits.
@@ -46,6 +46,9 @@ class _Split:
     function: Callable[..., jax.Array]
     params: PyTree
     bound: PyTree
+
+
+Split = Callable[[Any, str], _Parts]  # (network as its user gives it, name of the argument) → its parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,118 +114,81 @@ class _EquinoxFunction:
         return jax.vmap(one, in_axes=(0, None))(inputs, state)
 
 
-def from_linen(
-    module: nn.Module,
-    variables: Mapping[str, PyTree],
-    train: Dataset,
-    initial: Mapping[str, PyTree] | None,
-    first_epoch: Mapping[str, PyTree] | None,
-    history: History | None,
-    call: Call | None,
-    name: str,
-) -> TrainedModel:
-    """See `TrainedModel.from_linen`."""
+def split_linen(module: nn.Module, call: Call | None) -> Split:
+    """How `TrainedModel.from_linen` takes variables of `module` apart."""
     _check_kind(module, "a Flax Linen module", "from_linen")
     mode, module = _mode(type(module).__call__), _in_evaluation_mode(module)
     function = _LinenFunction(_Static(module), mode if call is None else (), call)
 
-    def split(variables: Any, argument: str) -> _Split:
+    def split(variables: Any, argument: str) -> _Parts:
         collections = _check_variables(variables, argument)
         bound = {key: value for key, value in collections.items() if key not in _RECORDED}
-        return _Split(function, collections["params"], bound)
+        return _Parts(function, collections["params"], bound)
 
-    early = None if first_epoch is None else split(first_epoch, "first_epoch")
-    start = None if initial is None else split(initial, "initial")
-    return _trained_model(split(variables, "variables"), train, start, early, history, name)
+    return split
 
 
-def from_nnx(
-    model: nnx.Module,
-    train: Dataset,
-    initial: nnx.Module | None,
-    first_epoch: nnx.Module | None,
-    history: History | None,
-    call: Call | None,
-    name: str,
-) -> TrainedModel:
-    """See `TrainedModel.from_nnx`."""
+def split_nnx(call: Call | None) -> Split:
+    """How `TrainedModel.from_nnx` takes a model apart."""
 
-    def split(model: nnx.Module | None) -> _Split | None:
-        if model is None:
-            return None
+    def split(model: nnx.Module, argument: str) -> _Parts:
+        del argument
         _check_kind(model, "an NNX module", "from_nnx")
         mode = () if call is not None else _mode(type(model).__call__)
         copy = nnx.clone(model)
         copy.eval()
         graph, params, state = nnx.split(copy, nnx.Param, ...)
-        return _Split(_NnxFunction(graph, mode, call), _as_arrays(nnx.to_pure_dict(params)), state)
+        return _Parts(_NnxFunction(graph, mode, call), _as_arrays(nnx.to_pure_dict(params)), state)
 
-    return _trained_model(split(model), train, split(initial), split(first_epoch), history, name)
+    return split
 
 
-def from_equinox(
-    model: Any,
-    train: Dataset,
-    state: Any,
-    initial: Any,
-    first_epoch: Any,
-    history: History | None,
-    call: Call | None,
-    name: str,
-) -> TrainedModel:
-    """See `TrainedModel.from_equinox`."""
+def split_equinox(call: Call | None, *, has_state: bool) -> Split:
+    """How `TrainedModel.from_equinox` takes a model, or (model, state), apart."""
     import equinox as eqx  # noqa: PLC0415 - an extra
 
-    def split(model: Any, state: Any) -> _Split:
+    def split(given: Any, argument: str) -> _Parts:
+        del argument
+        model, state = given if isinstance(given, tuple) else (given, None)
         _check_kind(model, "an Equinox module", "from_equinox")
         mode = () if call is not None else _mode(type(model).__call__, others={"key": None})
         params, rest = eqx.partition(_as_arrays(eqx.nn.inference_mode(model)), eqx.is_inexact_array)
         arrays, static = eqx.partition(rest, eqx.is_array)
         leaves, tree = jax.tree.flatten(static)
         function = _EquinoxFunction(tree, tuple(map(_Static, leaves)), mode, call)
-        return _Split(function, params, (arrays, state))
+        return _Parts(function, params, (arrays, state) if state is not None or not has_state else None)
 
-    def pair(given: Any) -> _Split | None:
-        if given is None:
-            return None
-        if isinstance(given, tuple):
-            return split(*given)
-        return split(given, None) if state is None else dataclasses.replace(split(given, None), bound=None)
-
-    return _trained_model(split(model, state), train, pair(initial), pair(first_epoch), history, name)
+    return split
 
 
-def _trained_model(
-    final: _Split,
-    train: Dataset,
-    initial: _Split | None,
-    first_epoch: _Split | None,
-    history: History | None,
-    name: str,
+def build(
+    split: Split, final: Any, train: Dataset, initial: Any, first_epoch: Any, history: History | None, name: str
 ) -> TrainedModel:
-    """Builds the `TrainedModel` from its parts.
+    """The `TrainedModel` of a network that `split` takes apart: trained, before training and after the first epoch.
 
     Raises:
         ValueError: if `initial` or `first_epoch` is a network of another shape, or lacks statistics that it needs.
     """
-    for argument, other in (("initial", initial), ("first_epoch", first_epoch)):
-        if other is not None and other.function != final.function:
+    last = split(final, "variables")
+    start = None if initial is None else split(initial, "initial")
+    early = None if first_epoch is None else split(first_epoch, "first_epoch")
+    for argument, other in (("initial", start), ("first_epoch", early)):
+        if other is not None and other.function != last.function:
             raise ValueError(f"{argument} is not the same network: give a copy of it from before or during training")
-    start = {} if initial is None else {"init_params": initial.params}
-    if initial is not None and _same_shapes(initial.bound, final.bound):
-        start["init_apply"] = Partial(initial.function, initial.bound)
-    elif initial is not None and jax.tree.leaves(initial.bound):
+    fields: dict[str, Any] = {} if start is None else {"init_params": start.params}
+    if start is not None and _same_shapes(start.bound, last.bound):
+        fields["init_apply"] = Partial(start.function, start.bound)
+    elif start is not None and jax.tree.leaves(start.bound):
         raise ValueError("initial has statistics of other shapes than the trained network")
-    early = None
-    if first_epoch is not None:
-        if not _same_shapes(first_epoch.bound, final.bound):
-            raise ValueError("first_epoch needs its own statistics (batch_stats or state): give all of it")
-        apply = Partial(first_epoch.function, first_epoch.bound)
-        early = TrainedModel(apply, first_epoch.params, train, name=name, **start)
-    apply = Partial(final.function, final.bound)
-    model = TrainedModel(apply, final.params, train, history=history, first_epoch=early, name=name, **start)
-    check_network(model.apply, model.params, train, needs_call=True)
-    return model
+    if early is not None and not _same_shapes(early.bound, last.bound):
+        raise ValueError("first_epoch needs its own statistics (batch_stats or state): give all of it")
+
+    def model(parts: _Parts, **more: Any) -> TrainedModel:
+        return TrainedModel(Partial(parts.function, parts.bound), parts.params, train, name=name, **fields, **more)
+
+    found = model(last, history=history, first_epoch=None if early is None else model(early))
+    check_network(found.apply, found.params, train, needs_call=True)
+    return found
 
 
 def _mode(function: Callable[..., Any], others: Mapping[str, Any] | None = None) -> tuple[tuple[str, Any], ...]:

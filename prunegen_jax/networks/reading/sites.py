@@ -79,10 +79,10 @@ def read_flat(flat: Flat, parameters: Mapping[int, Path], data: int) -> Reading:
         if not visible:
             hidden[layer.path] = f"{layer.name}: it is computed inside a function with its own derivative"
             chain = Chain(start, start, (), site.axes)
-        bias = _bias(flat, facts, parameters, chain, site)
-        layers[layer.path] = dataclasses.replace(layer, bias=bias)
+        own = _added_first(flat, facts, parameters, chain, site)
+        layers[layer.path] = dataclasses.replace(layer, bias=own if len(chain.affine) == 1 else None)
         sites[layer.path], chains[layer.path] = site, chain
-        own = bias or _bias_before_norm(flat, facts, parameters, kernels, layer.path, chain, site)
+        own = own or _companion(flat, facts, parameters, kernels, layer.path, chain, site)
         if own is not None:
             biases[layer.path] = own
     free = _free_chains(flat, facts, 1 << data, chains)
@@ -148,11 +148,6 @@ def _outside(flat: Flat, value: int) -> tuple[int, bool]:
     return value, True
 
 
-def _bias(flat: Flat, facts: Sequence[Fact], parameters: Mapping[int, Path], chain: Chain, site: Site) -> Path | None:
-    """The parameter that is added, if the chain does nothing else."""
-    return _added_first(flat, facts, parameters, chain, site) if len(chain.affine) == 1 else None
-
-
 def _added_first(
     flat: Flat, facts: Sequence[Fact], parameters: Mapping[int, Path], chain: Chain, site: Site
 ) -> Path | None:
@@ -166,7 +161,7 @@ def _added_first(
     return parameters.get(view.leaf)
 
 
-def _bias_before_norm(
+def _companion(
     flat: Flat,
     facts: Sequence[Fact],
     parameters: Mapping[int, Path],
@@ -175,14 +170,13 @@ def _bias_before_norm(
     chain: Chain,
     site: Site,
 ) -> Path | None:
-    """The bias of a layer with a longer chain: what is added first, or the kernel's only companion, if it is added.
+    """The bias of a layer before a batch norm that computes its shift of its own parameters and this bias.
 
-    The latter is for a batch norm that computes its shift of its own parameters and the layer's bias. A companion is
-    in the same node of the parameters, which has no other kernel and no parameter that the chain multiplies by.
+    It is the only companion of the kernel (a parameter in the same node of the tree, which has no other kernel and no
+    parameter that the chain multiplies by), and is added.
     """
-    first = _added_first(flat, facts, parameters, chain, site)
-    if first is not None or [kernel[:-1] for kernel in kernels].count(path[:-1]) > 1:
-        return first
+    if [kernel[:-1] for kernel in kernels].count(path[:-1]) > 1:
+        return None
     added, scaling = 0, 0
     for step in chain.affine:
         depends = facts[step.other].depends if isinstance(step.other, int) else 0
