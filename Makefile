@@ -6,7 +6,7 @@ PINNED := $(VENV)/.pinned
 READY := $(VENV)/.ready
 CHECKED := $(VENV)/.checked
 BENCHMARKS := convolutions training sweep scaling report judging
-BENCHMARKS_ON_CIFAR10 := prunability curvature
+BENCHMARKS_ON_CIFAR10 := prunability curvature large
 
 .PHONY: install sweep smoke test check networks faults docs bench bench-smoke clean
 
