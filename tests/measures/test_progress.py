@@ -1,0 +1,53 @@
+"""Progress of `measure`: a line for a person who waits, and nothing otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+from prunegen_jax.measures import MEASURES, measure, progress
+from prunegen_jax.types import Estimate, Measure
+from tests.support.registry_cases import trained
+
+
+def slow(model, key):
+    time.sleep(0.5)
+    return Estimate(1.0)
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A slow measure alone, a line after 0.05 s, and stderr that says it is a terminal."""
+    monkeypatch.setitem(MEASURES, "slow", Measure(slow, 1, "size", 0.0, "no source"))
+    monkeypatch.setattr(progress, "SECONDS", 0.05)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+
+def test_a_single_slow_measure_is_named_while_it_runs(terminal, capsys):
+    found = measure(trained(0), ["slow"])
+    assert found["slow"].value == 1.0
+    shown = capsys.readouterr().err
+    assert "0/1" in shown and "slow" in shown
+    assert not shown.split("\r")[-1].strip()  # nothing is left on the line
+
+
+def test_quick_measures_and_pipes_have_no_line(terminal, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS", 60.0)
+    measure(trained(0), ["slow"])
+    monkeypatch.setattr(progress, "SECONDS", 0.05)
+    measure(trained(0), ["slow"], progress=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    measure(trained(0), ["slow"])
+    monkeypatch.setattr(sys, "stderr", None)  # closed
+    measure(trained(0), ["slow"])
+    monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
+def test_notebooks_show_it(terminal, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    measure(trained(0), ["slow"])
+    assert "slow" in capsys.readouterr().err
