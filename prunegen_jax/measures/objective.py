@@ -83,17 +83,22 @@ def weight_function(model: TrainedModel, *, fold: bool = True) -> WeightFunction
     of normalization layers left in the network stay as they are.
 
     Raises:
-        NotApplicableError: if there is no kernel, or the network cannot be folded.
+        NotApplicableError: if there is no kernel, the network cannot be folded, or its weights are of lower precision
+            than float32, which rounds small changes of them away.
     """
     network = select_network(model, fold=fold)
     program = program_of(network)
     names = {"/".join(path) for path in program.weights}
     if not names:
         raise NotApplicableError("no convolution and no product with a parameter was found in the network's program")
+    weights = _pick(network.params, names)
+    low = next((leaf.dtype for leaf in weights.values() if leaf.dtype.itemsize < 4), None)
+    if low is not None:
+        raise NotApplicableError(f"small changes of weights are rounded away in {low}: give the network in float32")
     initial = network.init_params
     return WeightFunction(
         Partial(_apply, network.apply, network.params),
-        _pick(network.params, names),
+        weights,
         None if initial is None else _pick(initial, names),
         network.train,
         is_folded(model, fold=fold),

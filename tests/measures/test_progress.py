@@ -18,7 +18,7 @@ def slow(model, key):
 
 
 @pytest.fixture
-def terminal(monkeypatch):
+def terminal(monkeypatch, capsys):
     """A slow measure alone, a line after 0.05 s, and stderr that says it is a terminal."""
     monkeypatch.setitem(MEASURES, "slow", Measure(slow, 1, "size", 0.0, "no source"))
     monkeypatch.setattr(progress, "SECONDS", 0.05)
