@@ -22,7 +22,7 @@ def with_progress(names: Sequence[str], show: bool | None) -> Iterator[str]:
         yield from names
         return
     with tqdm(total=len(names), unit="measure", file=sys.stderr, leave=False, delay=SECONDS) as bar:
-        timer = threading.Timer(SECONDS, bar.refresh)  # the first measure may be a slow one
+        timer = threading.Timer(SECONDS, _show, [bar])  # the first measure may be a slow one
         timer.daemon = True
         timer.start()
         try:
@@ -32,6 +32,11 @@ def with_progress(names: Sequence[str], show: bool | None) -> Iterator[str]:
                 bar.update()
         finally:
             timer.cancel()
+
+
+def _show(bar: tqdm) -> None:
+    bar.delay = 0  # else its end would not be cleared: only lines of its own count as shown
+    bar.refresh()
 
 
 def _is_watched() -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import time
 
+import jax.numpy as jnp
 import pytest
 
+from prunegen_jax import Dataset, TrainedModel
 from prunegen_jax.measures import MEASURES, measure, progress
 from prunegen_jax.types import Estimate, Measure
-from tests.support.registry_cases import trained
+
+MODEL = TrainedModel(lambda params, x: x @ params, jnp.ones((4, 3)), Dataset(jnp.ones((6, 4)), jnp.zeros(6, jnp.int32)))
 
 
 def slow(model, key):
@@ -19,15 +22,14 @@ def slow(model, key):
 
 @pytest.fixture
 def terminal(monkeypatch, capsys):
-    """A slow measure alone, a line after 0.05 s, and stderr that says it is a terminal."""
+    """A slow measure, a line after 0.05 s, and stderr that says it is a terminal."""
     monkeypatch.setitem(MEASURES, "slow", Measure(slow, 1, "size", 0.0, "no source"))
     monkeypatch.setattr(progress, "SECONDS", 0.05)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
 
 
 def test_a_single_slow_measure_is_named_while_it_runs(terminal, capsys):
-    found = measure(trained(0), ["slow"])
-    assert found["slow"].value == 1.0
+    assert measure(MODEL, ["slow"])["slow"].value == 1.0
     shown = capsys.readouterr().err
     assert "0/1" in shown and "slow" in shown
     assert not shown.split("\r")[-1].strip()  # nothing is left on the line
@@ -35,19 +37,18 @@ def test_a_single_slow_measure_is_named_while_it_runs(terminal, capsys):
 
 def test_quick_measures_and_pipes_have_no_line(terminal, capsys, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS", 60.0)
-    measure(trained(0), ["slow"])
+    measure(MODEL, ["slow"])
     monkeypatch.setattr(progress, "SECONDS", 0.05)
-    measure(trained(0), ["slow"], progress=False)
+    measure(MODEL, ["slow"], progress=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    measure(trained(0), ["slow"])
-    monkeypatch.setattr(sys, "stderr", None)  # closed
-    measure(trained(0), ["slow"])
-    monkeypatch.undo()
+    measure(MODEL, ["slow"])
     assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys, "stderr", None)  # closed
+    assert measure(MODEL, ["slow"])["slow"].status == "ok"
 
 
 def test_notebooks_show_it(terminal, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
-    measure(trained(0), ["slow"])
+    measure(MODEL, ["slow"])
     assert "slow" in capsys.readouterr().err
