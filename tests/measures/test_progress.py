@@ -20,35 +20,35 @@ def slow(model, key):
     return Estimate(1.0)
 
 
-@pytest.fixture
-def terminal(monkeypatch, capsys):
-    """A slow measure, a line after 0.05 s, and stderr that says it is a terminal."""
+@pytest.fixture(autouse=True)
+def slow_measure(monkeypatch):
+    """A slow measure, and a line after 0.05 s."""
     monkeypatch.setitem(MEASURES, "slow", Measure(slow, 1, "size", 0.0, "no source"))
     monkeypatch.setattr(progress, "SECONDS", 0.05)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
 
 
-def test_a_single_slow_measure_is_named_while_it_runs(terminal, capsys):
+def test_a_single_slow_measure_is_named_while_it_runs(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert measure(MODEL, ["slow"])["slow"].value == 1.0
     shown = capsys.readouterr().err
     assert "0/1" in shown and "slow" in shown
     assert not shown.split("\r")[-1].strip()  # nothing is left on the line
 
 
-def test_quick_measures_and_pipes_have_no_line(terminal, capsys, monkeypatch):
+def test_quick_measures_and_pipes_have_no_line(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(progress, "SECONDS", 60.0)
     measure(MODEL, ["slow"])
     monkeypatch.setattr(progress, "SECONDS", 0.05)
     measure(MODEL, ["slow"], progress=False)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     measure(MODEL, ["slow"])
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys, "stderr", None)  # closed
     assert measure(MODEL, ["slow"])["slow"].status == "ok"
 
 
-def test_notebooks_show_it(terminal, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+def test_notebooks_show_it(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
     measure(MODEL, ["slow"])
     assert "slow" in capsys.readouterr().err
