@@ -8,7 +8,7 @@ CHECKED := $(VENV)/.checked
 BENCHMARKS := convolutions training sweep scaling report judging
 BENCHMARKS_ON_CIFAR10 := prunability curvature large
 
-.PHONY: install sweep smoke test check networks faults docs bench bench-smoke clean
+.PHONY: install sweep smoke test check networks faults docs readme notebooks bench bench-smoke clean
 
 $(PINNED): requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
@@ -50,8 +50,18 @@ networks: $(READY)
 faults: $(CHECKED)
 	$(RUN) -m pytest -n 2 --dist load -m faults
 
-docs: $(CHECKED)
+# Installs only where the generator is missing: the pages need nothing else.
+docs:
+	$(RUN) -c "import furo, myst_parser, sphinx" 2>/dev/null || $(MAKE) $(CHECKED)
 	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build
+
+# The verdict and the picture in README.md, from a sweep; the picture needs Chromium.
+readme: sweep
+	$(RUN) docs/make_readme.py runs/sweep
+
+# Runs the notebooks and keeps their outputs, to be read on the web.
+notebooks: $(CHECKED)
+	$(RUN) docs/make_notebooks.py
 
 # The peers that the benchmarks compare with; DATA is where TFDS keeps its prepared sets.
 bench: $(CHECKED)

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
+from jax.tree_util import Partial  # noqa: F401 - the package imports it from here, beside what it is bound in
 
 from prunegen_jax.compute import trees
-from prunegen_jax.compute.checks import check_function, check_no_lists, check_params
-from prunegen_jax.compute.planes import with_convolutions
+from prunegen_jax.compute.checks import check_no_lists, check_params
+from prunegen_jax.compute.planes import as_partial
+from prunegen_jax.compute.removed import refuse
 
 PyTree = Any
 Apply = Callable[[PyTree, jax.Array], jax.Array]
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+_READ = "layers, activations and the folded network are read from the program of apply since version 0.3"
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["inputs", "labels", "mean", "std"], meta_fields=[])
+@jax.tree_util.register_dataclass
+@refuse(images="the name is inputs since version 0.3")
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Labelled examples.
+    """Labelled examples, and the loss that compares a network's outputs with the labels.
 
     Attributes:
         inputs: `[N, ...]`: images `[N, H, W, C]`, rows of a table `[N, d]`, token ids `[N, T]` (integers).
-        labels: `[N]`, integers.
+        labels: `[N]`, class numbers. With a `loss` of your own: targets `[N, ...]` of any type.
         mean: `[C]`. With `mean` and `std` the inputs are stored unchanged (images as uint8, a quarter of the memory)
             and standardised along their last axis when they are taken. Without, they are what the network gets.
         std: `[C]`.
+        loss: (outputs [n, ...], labels [n, ...]) → losses [n], not negative, for regression or one logit. None:
+            cross-entropy in nats of logits [n, K].
 
     Raises:
         ValueError: if it is made with `images=`, the name of version 0.1, or of lists.
@@ -39,11 +44,9 @@ class Dataset:
     labels: jax.Array
     mean: jax.Array | None = None
     std: jax.Array | None = None
-    images: dataclasses.InitVar[None] = None
+    loss: Loss | None = dataclasses.field(default=None, metadata={"static": True})
 
-    def __post_init__(self, images: None) -> None:
-        if images is not None:
-            raise ValueError("Dataset(images=...) is now Dataset(inputs=...)")
+    def __post_init__(self) -> None:
         check_no_lists(inputs=self.inputs, labels=self.labels)
 
     def __len__(self) -> int:
@@ -90,6 +93,7 @@ class History:
         return cls(**content | lists | numbers)
 
 
+@refuse(layers=_READ, features=_READ, folded=_READ)
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
     """A trained network and its training set: all that a measure gets. Never the test set.
@@ -121,14 +125,8 @@ class TrainedModel:
     init_apply: Apply | None = None
     first_epoch: TrainedModel | None = None
     name: str = ""
-    layers: dataclasses.InitVar[None] = None  # of version 0.1, as the next two
-    features: dataclasses.InitVar[None] = None
-    folded: dataclasses.InitVar[None] = None
 
-    def __post_init__(self, layers: None, features: None, folded: None) -> None:
-        for field, value in (("layers", layers), ("features", features), ("folded", folded)):
-            if value is not None:
-                raise ValueError(f"leave out TrainedModel({field}=...): it is read from apply since version 0.3")
+    def __post_init__(self) -> None:
         check_params(self.params, self.init_params)
         object.__setattr__(self, "apply", as_partial(self.apply))
         if self.init_apply is not None:
@@ -236,18 +234,6 @@ class TrainedModel:
         return f"TrainedModel({self.name!r}: {sizes})" if self.name else f"TrainedModel({sizes})"
 
 
-def as_partial(function: Callable[..., Any]) -> Partial:
-    """`function` as a pytree: bound arrays become traced arguments of the jitted function to which it is passed.
-
-    Its convolutions are computed in the form that is fastest on the backend, see `compute.planes`.
-    """
-    args, keywords = (), {}
-    if isinstance(function, functools.partial):  # a Partial is one
-        function, args, keywords = function.func, function.args, function.keywords
-    check_function(function)
-    return Partial(with_convolutions(function), *args, **keywords)
-
-
 class NotApplicableError(ValueError):
     """Raised by a measure's parts where the network lacks what it needs; the measure answers "not applicable"."""
 
@@ -289,13 +275,22 @@ class Measure:
     invariant: tuple[str, ...] = ()  # what leaves it unchanged: "permutation", "neuron_scaling", "layer_scaling"
     stream: str = ""  # measures of one stream get the same randomness, so that they can share a search
     version: int = 1  # of the definition: one more whenever the same network gets a number of another meaning
+    any_loss: bool = False  # whether it applies with a loss of one's own (`Dataset.loss`); else it needs classes
 
     def __call__(self, model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
-        """The estimate for `model`; its status is "not_applicable" if a field that the measure needs is missing."""
-        missing = [name for name in self.needs if getattr(model, name) is None]
+        """The estimate for `model`; its status is "not_applicable" if something that the measure needs is missing."""
+        missing = self.missing(model)
         if missing:
-            return not_applicable(f"needs {', '.join(missing)} of the model")
+            return not_applicable(missing)
         try:
             return self.function(model, key, **options)
         except NotApplicableError as error:
             return not_applicable(str(error))
+
+    def missing(self, model: TrainedModel) -> str:
+        """Why the measure cannot apply to `model`, as far as its fields tell; else ""."""
+        missing = [name for name in self.needs if getattr(model, name) is None]
+        if missing:
+            return f"needs {', '.join(missing)} of the model"
+        needs_classes = model.train.loss is not None and not self.any_loss
+        return "classification only: the training set has a loss of its own" if needs_classes else ""

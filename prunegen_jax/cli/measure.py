@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 from prunegen_jax.cli.measure_zoo import add_options, measure_networks
 from prunegen_jax.compute.checks import check_network
@@ -89,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_used(by_measure, names)
         model = _get_model(module, options.file)
         _print_estimate(model, names)
-        estimates = _measure(model, names, by_measure, options.seed)
+        estimates = measure(model, names, key=jax.random.key(options.seed), options=by_measure)
         print("\n" + readable_table(estimates))
         _write(options, model, estimates, by_measure)
     except (ValueError, OSError) as error:
@@ -186,8 +185,8 @@ def _print_estimate(model: TrainedModel, names: Sequence[str]) -> None:
     loss, accuracy = loss_and_accuracy(model.apply, model.params, model.train)
     seconds = time.perf_counter() - begin
     rows = [MEASURES[name] for name in names]
-    passes = sum(row.cost for row in rows if all(getattr(model, field) is not None for field in row.needs))
-    print(f"{model!r}: training loss {loss:.4g}, accuracy {accuracy:.2%}")
+    passes = sum(row.cost for row in rows if not row.missing(model))
+    print(f"{model!r}: training loss {loss:.4g}" + (f", accuracy {accuracy:.2%}" if accuracy >= 0 else ""))
     print(
         f"{len(names)} measures: about {passes:.0f} passes over the training set of {seconds:.2g} s each, "
         f"{_duration(passes * seconds)}, and compilation (seconds each, once)",
@@ -200,19 +199,6 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s" if seconds >= 1 else "less than a second"
-
-
-def _measure(
-    model: TrainedModel, names: Sequence[str], by_measure: Mapping[str, Mapping[str, Any]], seed: int
-) -> dict[str, Estimate]:
-    estimates: dict[str, Estimate] = {}
-    with tqdm(total=len(names), unit="measure", file=sys.stderr, leave=False, disable=None) as bar:
-        for name in names:
-            bar.set_postfix_str(name)
-            options = {name: by_measure[name]} if name in by_measure else {}
-            estimates |= measure(model, [name], key=jax.random.key(seed), options=options)
-            bar.update()
-    return estimates
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -88,8 +89,13 @@ def check_params(params: Any, init_params: Any = None) -> None:
         raise ValueError("init_params must have the structure and the shapes of params; they have others")
 
 
-def check_examples(inputs: Any, labels: Any) -> None:
+def check_examples(inputs: Any, labels: Any, *, classes: bool = True) -> None:
     """Checks that inputs and labels are arrays of one length, and the labels class numbers.
+
+    Args:
+        inputs: `[N, ...]`.
+        labels: `[N]`.
+        classes: whether labels must be class numbers; else they are targets `[N, ...]` of any type.
 
     Raises:
         ValueError: if they are not.
@@ -99,18 +105,24 @@ def check_examples(inputs: Any, labels: Any) -> None:
             raise ValueError(f"{name} are a {type(value).__name__}, not an array: give jnp.asarray({name})")
         if not isinstance(value.dtype, np.dtype):
             raise ValueError(f"{name} are a {type(value).__name__} of dtype {value.dtype}: give a NumPy or JAX array")
+    if classes:
+        _check_classes(labels)
+    if not inputs.shape or not labels.shape or inputs.shape[0] != labels.shape[0]:
+        count = labels.shape[0] if labels.shape else 0
+        raise ValueError(f"inputs have the shape {inputs.shape}, but there are {count} labels")
+
+
+def _check_classes(labels: Any) -> None:
     if len(labels.shape) == 2 and labels.shape[1] > 1:
         raise ValueError(f"labels have the shape {labels.shape}, one-hot perhaps: give class numbers, argmax(axis=1)")
     if len(labels.shape) != 1:
         raise ValueError(f"labels have the shape {labels.shape}, not [N]: one class number for each example")
     if labels.dtype.kind not in "iu":
-        advice = "regression is not supported" if labels.dtype.kind != "b" else "booleans are no class numbers"
+        advice = "for regression give a loss of your own, Dataset(inputs, targets, loss=...)"
         raise ValueError(
-            f"labels are {labels.dtype}, but measures are for classification only ({advice}): give class numbers "
-            "0 to K - 1, labels.astype(int)"
+            f"labels are {labels.dtype}, not class numbers: give class numbers 0 to K - 1, labels.astype(int); "
+            f"{'booleans are no class numbers' if labels.dtype.kind == 'b' else advice}"
         )
-    if not inputs.shape or inputs.shape[0] != labels.shape[0]:
-        raise ValueError(f"inputs have the shape {inputs.shape}, but there are {labels.shape[0]} labels")
 
 
 def check_network(apply: Any, params: Any, data: Any, *, needs_call: bool = False) -> None:
@@ -126,11 +138,12 @@ def check_network(apply: Any, params: Any, data: Any, *, needs_call: bool = Fals
 
     Raises:
         ValueError: if the data set is not one for classification, or the network does not return logits `[n, K]` with
-            K ≥ 2, or takes inputs of another type.
+            K ≥ 2, or takes inputs of another type; for a data set with a loss of its own, if the network does not
+            return one output per example, or the loss one number for each, that depends on no other example.
     """
     if not hasattr(data, "take") or not hasattr(data, "labels"):
         raise ValueError(f"the training set is a {type(data).__name__}: give Dataset(inputs, labels)")
-    check_examples(data.inputs, data.labels)
+    check_examples(data.inputs, data.labels, classes=data.loss is None)
     examples = min(2, len(data.labels))
     inputs, _ = jax.eval_shape(data.take, jax.ShapeDtypeStruct((examples,), np.int32))
     try:
@@ -144,7 +157,10 @@ def check_network(apply: Any, params: Any, data: Any, *, needs_call: bool = Fals
                 f"({type(error).__name__}: {line}); give a function that calls it, call=..."
             ) from error
         return
-    _check_logits(logits, examples, data.labels)
+    if data.loss is None:
+        _check_logits(logits, examples, data.labels)
+    else:
+        _check_loss(data.loss, logits, examples, data.labels)
 
 
 @jax.jit
@@ -178,7 +194,7 @@ def _check_logits(logits: Any, examples: int, labels: Any) -> None:
         raise ValueError(
             f"the network returns {list(logits.shape)} for {examples} examples, one logit each: measures need K ≥ 2 "
             "logits. For two classes return jnp.stack([jnp.zeros_like(z), z], axis=-1) of the logit z [n]; "
-            "regression is not supported"
+            "for regression give a loss of your own, Dataset(inputs, targets, loss=...)"
         )
     if len(logits.shape) != 2 or logits.shape[0] != examples:
         raise ValueError(f"the network returns {list(logits.shape)} for {examples} examples, not logits [n, K]")
@@ -189,4 +205,24 @@ def _check_logits(logits: Any, examples: int, labels: Any) -> None:
         raise ValueError(
             f"labels lie between {values.min()} and {values.max()}, but the network has {logits.shape[1]} logits: "
             f"give class numbers 0 to {logits.shape[1] - 1}"
+        )
+
+
+def _check_loss(loss: Any, outputs: Any, examples: int, labels: Any) -> None:
+    if not hasattr(outputs, "shape") or outputs.shape[:1] != (examples,):
+        shape = list(outputs.shape) if hasattr(outputs, "shape") else f"a {type(outputs).__name__}"
+        raise ValueError(f"the network returns {shape} for {examples} examples, not outputs [n, ...]")
+    if isinstance(labels, jax.core.Tracer) or not len(labels):
+        return
+    rows = np.asarray(labels).reshape(len(labels), -1)
+    other = np.flatnonzero((rows != rows[0]).any(axis=1))[:1]  # equal labels would hide that examples are mixed
+    chosen = np.array([*other, 0])
+    values = jnp.linspace(0.2, 0.8, len(chosen) * math.prod(outputs.shape[1:]), dtype=outputs.dtype)
+    values, targets = values.reshape(len(chosen), *outputs.shape[1:]), jnp.asarray(labels)[chosen]
+    together, alone = jnp.asarray(loss(values, targets)), jnp.asarray(loss(values[-1:], targets[-1:]))
+    if together.shape != (len(chosen),) or not np.allclose(together[-1:], alone, rtol=1e-3, equal_nan=True):
+        raise ValueError(
+            f"the loss of the data set must return one number per example, [n], that depends on no other example; of "
+            f"outputs {list(values.shape)} and labels {list(targets.shape)} it returns {list(together.shape)}: leave "
+            "out the mean over examples, and compare arrays of one shape (outputs[:, 0] with labels [n])"
         )

@@ -13,7 +13,8 @@ import numpy as np
 import optax
 
 from prunegen_jax.compute import lockstep
-from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
+from prunegen_jax.compute.planes import as_partial
+from prunegen_jax.types import Apply, Dataset, PyTree
 
 BATCH = 500  # examples evaluated at a time, at most; results do not depend on it beyond rounding
 _CPU_PIXELS = 64 * 32 * 32  # evaluated at a time on a CPU: more do not fit into its caches and take twice as long
@@ -22,6 +23,23 @@ _CPU_PIXELS = 64 * 32 * 32  # evaluated at a time on a CPU: more do not fit into
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """−ln softmax(logits)[label] in nats, `[n]`, of `logits [n, K]` and `labels [n]`."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def losses_of(data: Dataset, outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    """ℓ_i, `[n]`, of outputs `[n, ...]` and labels `[n, ...]` of `data`: its own loss, or else the cross-entropy.
+
+    Raises:
+        ValueError: if its own loss does not return one number per example.
+    """
+    if data.loss is None:
+        return cross_entropy(outputs, labels)
+    losses = data.loss(outputs, labels)
+    if jnp.shape(losses) != labels.shape[:1]:
+        raise ValueError(
+            f"the loss of the data set returns the shape {jnp.shape(losses)} for {labels.shape[0]} examples, not one "
+            "loss per example, [n]: leave out the mean over examples"
+        )
+    return losses.astype(outputs.dtype)
 
 
 def default_batch_size(data: Dataset) -> int:
@@ -61,7 +79,10 @@ def _losses(apply: Any, params: PyTree, data: Dataset, indices: jax.Array) -> tu
     with jax.default_matmul_precision("highest"):
         images, labels = data.take(indices)
         logits = apply(params, images).astype(jnp.float32)
-    return cross_entropy(logits, labels), jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels
+    losses = losses_of(data, logits, labels)
+    if data.loss is not None:
+        return losses, jnp.full_like(losses, jnp.nan)
+    return losses, jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels
 
 
 def example_losses(
@@ -76,13 +97,14 @@ def example_losses(
         batch_size: examples at a time; None for a number that suits the backend.
 
     Returns:
-        Cross-entropy in nats, float32 `[N]`, and whether the arg max is wrong, bool `[N]`.
+        Cross-entropy in nats, float32 `[N]`, and whether the arg max is wrong, bool `[N]`. For a data set with a loss
+        of its own: that loss, and NaN.
     """
     step = functools.partial(_losses, as_partial(apply), params, data)
     return concatenate_batches(step, len(data), batch_size=batch_size or default_batch_size(data))
 
 
 def loss_and_accuracy(apply: Apply, params: PyTree, data: Dataset) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy in [0, 1] over the whole set, no tail dropped."""
+    """Mean loss (nats) and accuracy in [0, 1] over the whole set, no tail dropped; NaN where `data` has no classes."""
     losses, errors = example_losses(apply, params, data)
     return float(losses.sum(dtype=np.float64)) / len(data), 1.0 - float(errors.mean(dtype=np.float64))

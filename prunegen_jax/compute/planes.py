@@ -17,6 +17,7 @@ both modes, since it only rebinds JAX's own operations. Convolutions inside loop
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.tree_util import Partial
 
+from prunegen_jax.compute.checks import check_function
 from prunegen_jax.compute.convolutions import patches_conv, planes_conv
 from prunegen_jax.compute.layouts import Axes, Broadcast, Stored, Value, as_dtype, as_written, in_order, is_plain, rank
 
@@ -98,6 +101,18 @@ def with_convolutions(function: Callable[..., Any], form: str = "auto", *, vmapp
     if isinstance(function, WithConvolutions):
         return function
     return WithConvolutions(function, chosen)
+
+
+def as_partial(function: Callable[..., Any]) -> Partial:
+    """`function` as a pytree: bound arrays become traced arguments of the jitted function to which it is passed.
+
+    Its convolutions are computed in the form that is fastest on the backend, see `with_convolutions`.
+    """
+    args, keywords = (), {}
+    if isinstance(function, functools.partial):  # a Partial is one
+        function, args, keywords = function.func, function.args, function.keywords
+    check_function(function)
+    return Partial(with_convolutions(function), *args, **keywords)
 
 
 def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Value], form: str) -> list[Value]:

@@ -15,6 +15,7 @@ from prunegen_jax.compute.checks import check_network
 from prunegen_jax.measures import (
     clustering,
     curvature,
+    fisher,
     gradient_noise,
     input_gradients,
     input_margins,
@@ -38,9 +39,10 @@ from prunegen_jax.measures import (
     tails,
     takeuchi,
 )
+from prunegen_jax.measures.progress import with_progress
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 
-MEASURES: dict[str, Measure] = {
+_ROWS: dict[str, Measure] = {
     **prunability.MEASURES,
     **pruning_limit.MEASURES,
     **proxies.MEASURES,
@@ -64,6 +66,24 @@ MEASURES: dict[str, Measure] = {
     **input_gradients.MEASURES,
     **takeuchi.MEASURES,
     **tails.MEASURES,
+}
+
+# Functions of the weights, of the history, or of the loss whatever it is. All others need classes, or a loss in nats.
+_ANY_LOSS = {
+    *prunability.MEASURES.keys() - {"prunability_error"},
+    *proxies.MEASURES,
+    "num_parameters",
+    *(name for name in {**norms.MEASURES, **spectral.MEASURES} if not name.endswith("_over_margin")),
+    *neighbourhood.MEASURES,
+    *sam.MEASURES,
+    *curvature.MEASURES.keys() - {"gauss_newton_trace", *fisher.MEASURES},
+    *gradient_noise.MEASURES,
+    *speed.MEASURES.keys() - {"updates_to_loss", "updates_between_losses"},
+    *tails.MEASURES,
+} - {"spectral_bound_from_origin", "spectral_bound_from_initialization"}  # over the margin, too
+
+MEASURES: dict[str, Measure] = {
+    name: dataclasses.replace(row, any_loss=name in _ANY_LOSS) for name, row in _ROWS.items()
 }
 
 FORWARDS_OPTIONS_TO: dict[str, Callable[..., Any]] = {  # measure → the function to which it passes further options
@@ -112,6 +132,7 @@ def measure(
     *,
     key: jax.Array | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    progress: bool | None = None,
 ) -> dict[str, Estimate]:
     """Measures of one trained network. The failure of one is stated in its status and does not affect the others.
 
@@ -121,6 +142,8 @@ def measure(
         key: randomness of the measures that sample; each folds its own name in, so its estimate does not depend on
             which other measures are computed. Default `jax.random.key(0)`.
         options: measure → keyword options of that measure.
+        progress: whether to write a line to stderr that says what is computed, once it takes longer than a few
+            seconds; None: on a terminal and in a notebook.
 
     Returns:
         The estimates, by name.
@@ -133,7 +156,8 @@ def measure(
     check_options(options or {})
     check_network(model.apply, model.params, model.train)
     key = jax.random.key(0) if key is None else key
-    return {name: _estimate(name, model, key, dict((options or {}).get(name, {}))) for name in selected}
+    given = options or {}
+    return {name: _estimate(name, model, key, dict(given.get(name, {}))) for name in with_progress(selected, progress)}
 
 
 def check_options(options: Mapping[str, Mapping[str, Any]]) -> None:

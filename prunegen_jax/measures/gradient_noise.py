@@ -6,6 +6,7 @@ is): in training mode batch norm makes the loss of one example depend on its bat
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from prunegen_jax.compute import lockstep
 from prunegen_jax.compute.sampling import standard_error
 from prunegen_jax.measures import hessian
 from prunegen_jax.measures.objective import Objective, WeightFunction, Weights, chunk_loss, chunk_size, weight_function
-from prunegen_jax.types import Dataset, Estimate, Measure, TrainedModel
+from prunegen_jax.types import Estimate, Measure, TrainedModel
 
 PER_EXAMPLE_VALUES = 20_000_000  # floats that the gradients of one chunk may take
 
@@ -117,8 +118,8 @@ def _take(network: WeightFunction, chosen: np.ndarray) -> WeightFunction:
     data = network.data
     if len(chosen) == len(data):
         return network
-    part = Dataset(jnp.take(data.inputs, chosen, axis=0), jnp.take(data.labels, chosen), data.mean, data.std)
-    return network._replace(data=part)
+    inputs, labels = (jnp.take(array, chosen, axis=0) for array in (data.inputs, data.labels))
+    return network._replace(data=dataclasses.replace(data, inputs=inputs, labels=labels))
 
 
 _SOURCE = "Jiang et al. 2020"

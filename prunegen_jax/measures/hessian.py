@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from prunegen_jax.compute import lockstep
-from prunegen_jax.compute.evaluation import cross_entropy
+from prunegen_jax.compute.evaluation import losses_of
 from prunegen_jax.measures.objective import Objective, Weights, chunk_logits, chunk_loss
 from prunegen_jax.types import Partial
 
@@ -129,7 +129,13 @@ def _weighted_products(operator: Partial, weights: jax.Array, vectors: jax.Array
 @lockstep.jit
 def slopes(objective: Objective, weights: Weights, direction: Weights) -> jax.Array:
     """⟨v, ∇ℓ_i⟩ of every example, `[chunks, B]`, with v = `direction`."""
-    return _derivatives_along(objective, weights, direction)[0]
+
+    def one(indices: jax.Array) -> jax.Array:
+        out, u, labels = _outputs_along(objective, weights, direction, indices)
+        return _slope(objective, out, u, labels)
+
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.map(one, objective.indices)
 
 
 @lockstep.jit
@@ -138,21 +144,24 @@ def rayleigh_fisher(objective: Objective, weights: Weights, direction: Weights) 
 
     Their means are vᵀ F v with F the empirical and the true Fisher matrix.
     """
-    slope, variance = _derivatives_along(objective, weights, direction)
-    return jnp.square(slope), variance
 
-
-def _derivatives_along(objective: Objective, weights: Weights, direction: Weights) -> tuple[jax.Array, jax.Array]:
     def one(indices: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def logits(w: Weights) -> jax.Array:
-            return chunk_logits(objective, w, indices)[0]
-
-        out, u = jax.jvp(logits, (weights,), (direction,))
-        labels = jnp.take(objective.data.labels, indices)
+        out, u, labels = _outputs_along(objective, weights, direction, indices)
         p = jax.nn.softmax(out, axis=-1)
-        slope = jax.jvp(lambda z: cross_entropy(z, labels), (out,), (u,))[1]
         mean = jnp.sum(p * u, axis=-1)
-        return slope, jnp.sum(p * jnp.square(u - mean[:, None]), axis=-1)
+        variance = jnp.sum(p * jnp.square(u - mean[:, None]), axis=-1)
+        return jnp.square(_slope(objective, out, u, labels)), variance
 
     with jax.default_matmul_precision("highest"):
         return jax.lax.map(one, objective.indices)
+
+
+def _outputs_along(
+    objective: Objective, weights: Weights, direction: Weights, indices: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Outputs of one chunk of examples, their derivative along `direction`, and the labels."""
+    return jax.jvp(lambda w: chunk_logits(objective, w, indices), (weights,), (direction,), has_aux=True)
+
+
+def _slope(objective: Objective, out: jax.Array, u: jax.Array, labels: jax.Array) -> jax.Array:
+    return jax.jvp(lambda z: losses_of(objective.data, z, labels), (out,), (u,))[1]

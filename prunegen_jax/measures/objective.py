@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute import lockstep, trees
-from prunegen_jax.compute.evaluation import batches, cross_entropy
+from prunegen_jax.compute.evaluation import batches, losses_of
 from prunegen_jax.compute.options import check_at_least
 from prunegen_jax.measures.structure import is_folded, program_of, select_network
 from prunegen_jax.types import Dataset, NotApplicableError, Partial, PyTree, TrainedModel
@@ -83,17 +83,22 @@ def weight_function(model: TrainedModel, *, fold: bool = True) -> WeightFunction
     of normalization layers left in the network stay as they are.
 
     Raises:
-        NotApplicableError: if there is no kernel, or the network cannot be folded.
+        NotApplicableError: if there is no kernel, the network cannot be folded, or its weights are of lower precision
+            than float32, which rounds small changes of them away.
     """
     network = select_network(model, fold=fold)
     program = program_of(network)
     names = {"/".join(path) for path in program.weights}
     if not names:
         raise NotApplicableError("no convolution and no product with a parameter was found in the network's program")
+    weights = _pick(network.params, names)
+    low = next((leaf.dtype for leaf in weights.values() if leaf.dtype.itemsize < 4), None)
+    if low is not None:
+        raise NotApplicableError(f"small changes of weights are rounded away in {low}: give the network in float32")
     initial = network.init_params
     return WeightFunction(
         Partial(_apply, network.apply, network.params),
-        _pick(network.params, names),
+        weights,
         None if initial is None else _pick(initial, names),
         network.train,
         is_folded(model, fold=fold),
@@ -110,7 +115,7 @@ def chunk_size(data: Dataset) -> int:
 def chunk_loss(objective: Objective, weights: Weights, indices: jax.Array, scale: jax.Array) -> jax.Array:
     """Σ scale_i ℓ_i(w) over one chunk of examples."""
     logits, labels = chunk_logits(objective, weights, indices)
-    return jnp.vdot(scale, cross_entropy(logits, labels))
+    return jnp.vdot(scale, losses_of(objective.data, logits, labels))
 
 
 def mean_loss(objective: Objective, weights: Weights) -> float:
@@ -122,11 +127,11 @@ def mean_loss(objective: Objective, weights: Weights) -> float:
 @lockstep.jit
 def _losses(objective: Objective, weights: Weights) -> jax.Array:
     with jax.default_matmul_precision("highest"):
-        return jax.lax.map(lambda i: cross_entropy(*chunk_logits(objective, weights, i)), objective.indices)
+        return jax.lax.map(lambda i: losses_of(objective.data, *chunk_logits(objective, weights, i)), objective.indices)
 
 
 def chunk_logits(objective: Objective, weights: Weights, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits `[B, K]` and labels `[B]` of one chunk, in the weights' own precision."""
+    """Logits `[B, K]` (of another loss: outputs `[B, ...]`) and labels of one chunk, in the weights' own precision."""
     inputs, labels = objective.data.take(indices)
     if jnp.issubdtype(inputs.dtype, jnp.floating):  # token ids stay integers
         inputs = inputs.astype(jnp.result_type(*weights.values()))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute import lockstep
-from prunegen_jax.compute.evaluation import cross_entropy
+from prunegen_jax.compute.evaluation import losses_of
 from prunegen_jax.compute.options import check_at_least
 from prunegen_jax.measures.objective import Objective, Weights, chunk_logits
 from prunegen_jax.measures.weight_noise import split_key
@@ -83,8 +83,10 @@ def loss_error_gradient(objective: Objective, weights: Weights) -> tuple[jax.Arr
 
     def loss(w: Weights, indices: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits, labels = chunk_logits(objective, w, indices)
-        wrong = (jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels) | ~jnp.all(jnp.isfinite(logits), axis=-1)
-        return jnp.vdot(scale, cross_entropy(logits, labels)), jnp.sum(wrong & (scale > 0))
+        wrong = ~jnp.all(jnp.isfinite(logits.reshape(indices.size, -1)), axis=-1)
+        if objective.data.loss is None:
+            wrong |= jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels
+        return jnp.vdot(scale, losses_of(objective.data, logits, labels)), jnp.sum(wrong & (scale > 0))
 
     def step(total: Any, chunk: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         (value, wrong), gradient = jax.value_and_grad(loss, has_aux=True)(weights, *chunk)

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 
 from prunegen_jax.compute.checks import check_network
+from prunegen_jax.compute.planes import as_partial
 from prunegen_jax.networks.reading import read
 from prunegen_jax.pruning.masks import Prunable
-from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
+from prunegen_jax.types import Apply, Dataset, PyTree
 
 
 def select_prunable(prunable: Prunable, apply: Apply, params: PyTree, data: Dataset) -> Prunable:

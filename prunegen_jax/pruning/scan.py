@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute import lockstep, trees
-from prunegen_jax.compute.evaluation import batches, concatenate_batches, cross_entropy
+from prunegen_jax.compute.evaluation import batches, concatenate_batches, losses_of
 from prunegen_jax.compute.options import check_at_least, check_choice
+from prunegen_jax.compute.planes import as_partial
 from prunegen_jax.pruning.masks import Scores, apply_mask, drop_positions
-from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
+from prunegen_jax.types import Apply, Dataset, PyTree
 
 # A sum of float32 losses taken in another batching agrees to far better than this, relatively; a mask whose sum is
 # that close to the limit is judged by an evaluation batched just as the dense one.
@@ -40,7 +41,7 @@ def _costs(
 
     def one(mask: jax.Array, keep: jax.Array) -> jax.Array:
         chosen = tuple(None if leaf is None else leaf[mask] for leaf in leaves)
-        return _example_costs(apply, apply_mask(params, chosen, keep), images, labels, criterion)
+        return _example_costs(apply, apply_mask(params, chosen, keep), data, images, labels, criterion)
 
     return _map_lanes(one, masks, keeps)
 
@@ -60,17 +61,19 @@ def _costs_without(
     images, labels = data.take(indices)
 
     def one(positions: jax.Array) -> jax.Array:
-        return _example_costs(apply, drop_positions(params, positions, prunable), images, labels, criterion)
+        return _example_costs(apply, drop_positions(params, positions, prunable), data, images, labels, criterion)
 
     return _map_lanes(one, dropped)
 
 
-def _example_costs(apply: Any, params: PyTree, images: jax.Array, labels: jax.Array, criterion: str) -> jax.Array:
+def _example_costs(
+    apply: Any, params: PyTree, data: Dataset, images: jax.Array, labels: jax.Array, criterion: str
+) -> jax.Array:
     with jax.default_matmul_precision("highest"):
         logits = apply(params, images).astype(jnp.float32)
     if criterion == "error":
         return (jnp.argmax(logits, axis=-1) != labels).astype(jnp.float32)
-    return cross_entropy(logits, labels)
+    return losses_of(data, logits, labels)
 
 
 def _map_lanes(function: Callable[..., jax.Array], *lanes: jax.Array) -> jax.Array:
@@ -92,6 +95,8 @@ class Scan:
         self, apply: Apply, params: PyTree, scores: Scores, data: Dataset, criterion: str, lanes: int | None
     ) -> None:
         check_choice("criterion", criterion, ("loss", "error"))
+        if criterion == "error" and data.loss is not None:
+            raise ValueError("criterion='error' is for classification only: the data set has a loss of its own")
         if lanes is not None:
             check_at_least(1, lanes=lanes)
         self.scores = scores
@@ -218,6 +223,11 @@ class Scan:
             which = np.resize(np.asarray(masks[part], np.int32), lanes)
             costs = self._costs(masks=which, keeps=counts, data=self._data, indices=indices.astype(np.int32))
             results.append(np.asarray(costs)[: len(keeps[part])])
+            if self._data.loss is not None and (results[-1] < 0).any():  # the scan abandons masks by partial sums
+                raise ValueError(
+                    f"the loss of the data set is {results[-1].min():g} for an example: prunability needs losses ≥ 0; "
+                    "add a constant, or take the difference to the smallest loss that is possible"
+                )
             self.examples += lanes * len(indices)
         return np.concatenate(results)
 

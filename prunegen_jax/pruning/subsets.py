@@ -21,7 +21,8 @@ import numpy as np
 
 from prunegen_jax.compute import lockstep
 from prunegen_jax.compute.evaluation import batches, default_batch_size
-from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
+from prunegen_jax.compute.planes import as_partial
+from prunegen_jax.types import Apply, Dataset, PyTree
 
 PROBES = 8  # random directions of the logits, a gradient each
 

@@ -125,7 +125,8 @@ def _measure(folder: epath.Path, networks: Sequence[_Network], name: str, config
     """Computes one measure of networks of equal shape and data, together if `lanes` is not 1."""
     begin = time.monotonic()
     options = config.measures.options.get(name, ConfigDict()).to_dict()
-    calls = [functools.partial(measures.measure, n.model, [name], key=n.key, options={name: options}) for n in networks]
+    one = functools.partial(measures.measure, names=[name], options={name: options}, progress=False)
+    calls = [functools.partial(one, n.model, key=n.key) for n in networks]
     devices = jax.local_devices() if lanes > 1 else ()
     answers = lockstep.run(calls, lanes=lanes, common=networks[0].model.train, devices=devices)
     seconds = (time.monotonic() - begin) / len(networks)

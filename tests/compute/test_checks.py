@@ -51,7 +51,7 @@ def test_what_is_no_function():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"labels": np.zeros(12)}, "labels are float64, but measures are for classification only .*regression"),
+    [({"labels": np.zeros(12)}, "labels are float64, not class numbers: .*for regression give a loss of your own"),
      ({"labels": np.zeros(12, bool)}, "labels are bool.*booleans are no class numbers"),
      ({"labels": np.eye(12, dtype=int)}, r"shape \(12, 12\), one-hot perhaps: .*argmax"),
      ({"labels": np.zeros((12, 1), int)}, r"shape \(12, 1\), not \[N\]"),

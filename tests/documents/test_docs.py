@@ -7,10 +7,11 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
-from docs import make_measures, make_pictures
+from docs import make_measures, make_pictures, make_readme
 from prunegen_jax import MEASURES, get_config
 from prunegen_jax.runs import pipeline
 from tests.support import documents, installed
@@ -19,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = str(ROOT / "tests" / "support" / "documents.py")
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 IN_A_CHECKOUT = {"README.md", "quickstart.md"}  # they run `pip install .` or `make`
-LACKING = re.compile(r"needs (an? |the )?(NVIDIA GPU|GPU|TPU|Slurm|Kubernetes|cluster|cloud|network|hour)")
+LACKING = re.compile(r"needs (an? |the )?(NVIDIA GPU|GPU|TPU|PyTorch|Slurm|Kubernetes|cluster|cloud|network|hour)")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,30 @@ def test_the_pages_build_without_a_warning(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert 'src="_images/prunability.svg"' in (tmp_path / "concepts.html").read_text()
+
+
+@pytest.mark.document
+def test_make_docs_installs_nothing_that_is_there(tmp_path):
+    """In an environment that `make` did not make, and from which nothing can be downloaded."""
+    folder = installed.checkout(tmp_path / "checkout")
+    variables = installed.environment(folder / ".venv") | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+    done = subprocess.run(["make", "docs"], cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "pip" not in done.stdout and (folder / "docs" / "_build" / "index.html").exists()
+
+
+def test_the_verdict_of_the_readme_can_be_rewritten(tmp_path, monkeypatch):
+    table = "target: gap (larger is worse), 3 models\nmeasure  tau-b\n"
+    monkeypatch.setattr(make_readme.material, "from_workdir", lambda folder: types.SimpleNamespace(verdict=None))
+    monkeypatch.setattr(make_readme, "format_table", lambda verdict, target: table)
+    text = (ROOT / "README.md").read_text()
+    made = make_readme.with_verdict(text, tmp_path)
+    assert f"```text\n{table}report: runs/sweep/report/index.html\n```\n" in made
+    assert make_readme.with_verdict(made, tmp_path) == made
+    old = re.search(r"```text\n(target: .*?)```", text, re.DOTALL)[1]
+    assert made.replace(table, old.partition("report:")[0]) == text  # nothing else is changed
+    with pytest.raises(ValueError, match="one block of text"):
+        make_readme.with_verdict("# nothing", tmp_path)
 
 
 @pytest.mark.document

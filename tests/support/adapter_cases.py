@@ -44,18 +44,19 @@ def linen_variables(seed):
 
 
 class NnxNet(nnx.Module):
-    def __init__(self, rngs, width=4):
-        self.conv = nnx.Conv(2, width, (3, 3), use_bias=False, rngs=rngs)
-        self.norm = nnx.BatchNorm(width, rngs=rngs)
+    def __init__(self, rngs, width=4, dtype=jnp.float32):
+        types = {"dtype": dtype, "param_dtype": dtype, "rngs": rngs}
+        self.conv = nnx.Conv(2, width, (3, 3), use_bias=False, **types)
+        self.norm = nnx.BatchNorm(width, **types)
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
-        self.heads = nnx.List([nnx.Linear(width, 3, rngs=rngs)])
+        self.heads = nnx.List([nnx.Linear(width, 3, **types)])
 
     def __call__(self, x):
         return self.heads[0](self.dropout(nnx.relu(self.norm(self.conv(x)))).mean((1, 2)))
 
 
-def nnx_net(seed):
-    net = NnxNet(nnx.Rngs(seed))
+def nnx_net(seed, dtype=jnp.float32):
+    net = NnxNet(nnx.Rngs(seed), dtype=dtype)
     net.norm.mean[...] = randomize(net.norm.mean[...], seed)
     net.norm.var[...] = randomize(net.norm.var[...], seed, positive=True)
     return net

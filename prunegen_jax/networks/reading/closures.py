@@ -15,8 +15,7 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from prunegen_jax.compute.planes import WithConvolutions
-from prunegen_jax.types import as_partial
+from prunegen_jax.compute.planes import WithConvolutions, as_partial
 
 
 @dataclasses.dataclass(frozen=True)
