@@ -46,7 +46,7 @@ def write(
     Raises:
         ValueError: if the workdir was never judged, or a file would be written outside of it through a link.
     """
-    folder = epath.Path(workdir)
+    folder = layout.locate(workdir)
     layout.check_report_links(folder)
     material.require_verdict(folder)  # before the work starts
     reasons = curves.make(folder, data_dir=data_dir, cache_dir=cache_dir) if make_curves else {}

@@ -24,6 +24,8 @@ _TRACED = {
     "train.max_updates", "data.label_noise", "data.seed",
 }  # fmt: skip
 
+_MOST_NAME = 250  # bytes of a name: 255 of a file's, less its suffix
+
 Value = int | float | str | bool | None
 Assignment = tuple[tuple[str, Value], ...]
 
@@ -56,8 +58,9 @@ def points(config: ConfigDict) -> list[Point]:
     """The points of `config.sweep`, neighbours of equal shape.
 
     Raises:
-        ValueError: for an unknown mode or field, an empty axis, a repeated axis, value or point, a value whose type
-            is not the field's, a random sample larger than the grid.
+        ValueError: for an unknown mode or field, an empty axis, a repeated axis, value or point, a point that is not
+            made of pairs or gives a field twice, a value whose type is not the field's, a random sample larger than
+            the grid.
     """
     base = number_fields(config)
     for axis in config.sweep.axes:
@@ -118,7 +121,7 @@ def _assignments(sweep: ConfigDict, base: dict[str, Value]) -> list[Assignment]:
     if sweep.mode == "list":
         if not sweep.points:
             raise ValueError("sweep.points is empty; sweep.mode='list' needs at least one point")
-        return [tuple((field, _value(field, value, base)) for field, value in point) for point in sweep.points]
+        return [_assignment(point, base) for point in sweep.points]
     if sweep.mode not in {"grid", "random"}:
         raise ValueError(f"sweep.mode={sweep.mode!r} is unknown; choose among grid, random, list")
     axes = [_axis(field, values, base) for field, values in sweep.axes]
@@ -132,6 +135,16 @@ def _assignments(sweep: ConfigDict, base: dict[str, Value]) -> list[Assignment]:
     if not 1 <= sweep.count <= total:
         raise ValueError(f"sweep.count={sweep.count} must lie between 1 and {total}, the size of the grid")
     return [_nth(columns, i) for i in sorted(random.Random(sweep.seed).sample(range(total), sweep.count))]
+
+
+def _assignment(point: Any, base: dict[str, Value]) -> Assignment:
+    """One entry of `sweep.points`, checked."""
+    if not isinstance(point, tuple | list) or not all(isinstance(p, tuple | list) and len(p) == 2 for p in point):
+        raise ValueError(f"sweep.points holds {point!r}; each point must hold pairs of a field and its value")
+    for field, count in _counts(field for field, _ in point):
+        if count > 1:
+            raise ValueError(f"the point {point!r} of sweep.points gives {field!r} {count} times; it must do so once")
+    return tuple((field, _value(field, value, base)) for field, value in point)
 
 
 def _nth(columns: list[list[tuple[str, Value]]], index: int) -> Assignment:
@@ -169,12 +182,19 @@ def _value(field: str, value: Any, base: dict[str, Value]) -> Value:
 
 
 def _name(fields: dict[str, Value], axes: tuple[str, ...]) -> str:
-    """`depth=2,learning_rate=0.01,seed=0`: each swept field by its last word, or whole where that is ambiguous."""
+    """`depth=2,learning_rate=0.01,seed=0`: each swept field by its last word, or whole where that is ambiguous.
+
+    A name too long for a file is cut, and ends in a hash of the whole.
+    """
     shown = axes or ("seed",)
     last = [field.rpartition(".")[2] for field in shown]
     labels = [short if last.count(short) == 1 else field for short, field in zip(last, shown, strict=True)]
     text = ",".join(f"{label}={fields[field]}" for label, field in zip(labels, shown, strict=True))
-    return re.sub(r"[^A-Za-z0-9_.,=+-]", "_", text)
+    name = re.sub(r"[^A-Za-z0-9_.,=+-]", "_", text)
+    if len(name) <= _MOST_NAME:
+        return name
+    ending = f"-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return name[: _MOST_NAME - len(ending)] + ending
 
 
 def _counts(values: Iterable[Any]) -> list[tuple[Any, int]]:

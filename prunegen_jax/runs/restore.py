@@ -11,7 +11,7 @@ from prunegen_jax import data
 from prunegen_jax.networks import as_trained_model
 from prunegen_jax.runs import checkpoint, files, record, snapshot, task
 from prunegen_jax.runs.record import Record
-from prunegen_jax.runs.workdir import safe_names
+from prunegen_jax.runs.workdir import locate, safe_names
 from prunegen_jax.types import History, TrainedModel
 
 
@@ -33,7 +33,7 @@ def load_model(
         DamagedError: if its checkpoint is not whole.
         FileNotFoundError: if its data set is not there.
     """
-    folder = epath.Path(workdir)
+    folder = locate(workdir)
     known = record.read(folder, name)
     if known is None:
         names = ", ".join(safe_names(folder, "records")) or "none"

@@ -38,8 +38,13 @@ def locate(place: str | os.PathLike[str]) -> epath.Path:
     """The workdir at `place`, a folder or a bucket.
 
     Raises:
-        ValueError: if it is in a bucket that no installed package can read.
+        ValueError: if it is no path, a link to nowhere, or in a bucket that no installed package can read.
     """
+    text = os.fspath(place)
+    if not text or "\0" in text:
+        raise ValueError(f"the workdir {text!r} is not a path; give a folder, which a run makes if it does not exist")
+    if files.is_link(text) and not os.path.exists(text):
+        raise ValueError(f"--workdir={text} is a link to {os.readlink(text)!r}, which does not exist")
     try:
         folder = epath.Path(place)
         folder.exists()

@@ -106,12 +106,31 @@ def test_every_variant_of_the_newcomers_sweep():
         ({"mode": "all"}, "sweep.mode='all' is unknown; choose among grid, random, list"),
         ({"mode": "list"}, "sweep.points is empty"),
         ({"mode": "list", "points": ((("seed", 1),), (("seed", 1),))}, "has the point 'seed=1' more than once"),
+        ({"mode": "list", "points": (("seed", 1),)}, "holds .'seed', 1.; each point must hold pairs of a field and"),
+        ({"mode": "list", "points": ((("seed", 1, 2),),)}, "each point must hold pairs of a field and its value"),
+        ({"mode": "list", "points": (3,)}, "sweep.points holds 3; each point must hold pairs"),
+        ({"mode": "list", "points": ((("seed", 1), ("seed", 2)),)}, "of sweep.points gives 'seed' 2 times"),
         ({"mode": "random", "count": 13}, "sweep.count=13 must lie between 1 and 12"),
     ],
 )
 def test_clear_errors(changes, message):
     with pytest.raises(ValueError, match=message):
         sweeps.points(config_with(**changes))
+
+
+def test_a_name_fits_into_a_file_name_and_stays_unique():
+    """250 bytes and a suffix are what a file's name may have; below that, names stay as they are."""
+    given = [((("train.optimizer", f"{'m' * 230}{end}"), ("seed", 1)),) for end in ("", "mmm", "x", "y")]
+    names = [sweeps.points(config_with(mode="list", points=point))[0].name for point in given]
+    assert names[0] == f"optimizer={'m' * 230},seed=1"
+    assert names[1] == f"optimizer={'m' * 233},seed=1"
+    assert len(names[1]) == 250
+    long = sweeps.points(config_with(mode="list", points=tuple(p[0] for p in [
+        ((("train.optimizer", f"{'m' * 240}{end}"), ("seed", 1)),) for end in "xy"
+    ])))  # fmt: skip
+    assert [len(point.name) for point in long] == [250, 250]
+    assert len({point.name for point in long}) == 2
+    assert all(point.name.startswith(f"optimizer={'m' * 200}") for point in long)
 
 
 @pytest.mark.parametrize("text", ["3/3", "1", "a/b", "-1/2", "0/0"])
