@@ -24,6 +24,7 @@ from prunegen_jax.measures import (
     mixup,
     neighbourhood,
     norms,
+    option_values,
     pac_bayes,
     pac_bayes_dropout,
     perturbation,
@@ -161,15 +162,17 @@ def check_options(options: Mapping[str, Mapping[str, Any]]) -> None:
         options: measure → its options.
 
     Raises:
-        ValueError: for an unknown measure or option.
+        ValueError: for an unknown measure or option, or a value that it cannot have.
     """
     for name in select(list(options)):
         known = options_of(name)
         if not isinstance(options[name], Mapping):
             raise ValueError(f"the options of {name} are {options[name]!r}; they must map names to values")
-        for option in options[name]:
+        functions = [MEASURES[name].function, *([FORWARDS_OPTIONS_TO[name]] if name in FORWARDS_OPTIONS_TO else [])]
+        for option, value in options[name].items():
             if option not in known:
                 raise ValueError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+            option_values.check_value(name, option, value, functions)
 
 
 def options_of(name: str) -> list[str]:
