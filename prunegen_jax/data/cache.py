@@ -13,7 +13,19 @@ import numpy as np
 
 from prunegen_jax.data.sets import Raw, check
 
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "prunegen_jax"
+
+def folder() -> pathlib.Path | None:
+    """The cache folder of this package; None for a user without a home, as in some containers.
+
+    A folder that all users share is no substitute: programs of the compilation cache are run.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    if not base:
+        try:
+            base = pathlib.Path.home() / ".cache"
+        except RuntimeError:
+            return None
+    return pathlib.Path(base) / "prunegen_jax"
 
 
 def write(path: pathlib.Path, raw: Raw) -> None:

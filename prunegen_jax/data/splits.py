@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from prunegen_jax.compute.options import check_at_least
 from prunegen_jax.data.sets import Raw
 from prunegen_jax.types import Dataset
 
@@ -35,7 +36,7 @@ def split(raw: Raw, *, train_size: int | None = None, label_noise: float = 0.0, 
         seed: of the subset and the noise.
 
     Raises:
-        ValueError: if the size or the fraction is out of range.
+        ValueError: if the size, the fraction or the seed is out of range.
     """
     available = len(raw.train_labels)
     size = available if train_size is None else train_size
@@ -43,6 +44,7 @@ def split(raw: Raw, *, train_size: int | None = None, label_noise: float = 0.0, 
         raise ValueError(f"data.train_size={train_size} must lie between 1 and {available}, the size of the set")
     if not 0.0 <= label_noise <= 1.0:
         raise ValueError(f"data.label_noise={label_noise} must lie between 0 and 1")
+    check_at_least(0, **{"data.seed": seed})
     order = np.random.default_rng((seed, 0)).permutation(available)[:size]
     images, labels = raw.train_images[order], raw.train_labels[order].copy()
     noise = np.random.default_rng((seed, 1))

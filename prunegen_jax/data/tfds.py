@@ -39,7 +39,10 @@ def load(name: str, dir: str | None, cache_dir: str | None, *, download: bool, o
         rule = "use small letters, digits and _, perhaps with /CONFIG"
         raise ValueError(f"data.name={name!r} is not the name of a data set: {rule}")
     builder = _builder(name, dir, download=download, others=others)
-    path = pathlib.Path(cache_dir or cache.CACHE) / f"{name.replace('/', '-')}-{_source_hash(builder)}.npz"
+    place = cache_dir or cache.folder()
+    if place is None:
+        return _decode(name, builder)
+    path = pathlib.Path(place) / f"{name.replace('/', '-')}-{_source_hash(builder)}.npz"
     raw = cache.read(path)
     if raw is None:
         raw = _decode(name, builder)

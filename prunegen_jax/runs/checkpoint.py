@@ -119,7 +119,7 @@ def progress(folder: epath.Path, network: str) -> int | None:
 def written(folder: epath.Path, network: str) -> float | None:
     """When the latest checkpoint of `network` was written, in seconds; None if it has none."""
     try:
-        return (workdir.path(folder, "checkpoints", network) / _STATE).stat().mtime
+        return files.time_and_size(workdir.path(folder, "checkpoints", network) / _STATE)[0]
     except OSError:
         return None
 
@@ -202,7 +202,7 @@ def _clean(place: epath.Path, name: str, before: str | None) -> None:
 def _is_stale(path: epath.Path) -> bool:
     """Whether a folder is so old that the process that wrote it is gone. In a bucket, which does not say, none is."""
     try:
-        return 0 < path.stat().mtime < time.time() - _STALE_SECONDS
+        return 0 < files.time_and_size(path)[0] < time.time() - _STALE_SECONDS
     except (OSError, AttributeError, TypeError):
         return False
 

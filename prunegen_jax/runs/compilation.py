@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
+from jax._src import compilation_cache, lru_cache  # the only places where JAX lets a cache be replaced
 
 from prunegen_jax.data import cache
+from prunegen_jax.runs import files
 
 _COMPILING = "/jax/core/compile/backend_compile_duration"  # loading from the cache included
 _here = threading.local()  # seconds of compiling by this thread so far
 _LEAST = 0.2  # seconds of compiling that are worth a file
+_MAGIC = b"prunegen_jax program 1\n"  # what each of our entries begins with
 
 
 def use_cache(folder: str) -> None:
@@ -26,10 +30,55 @@ def use_cache(folder: str) -> None:
     """
     if folder == "off" or jax.config.jax_compilation_cache_dir:
         return
-    target = str(cache.CACHE / "xla") if folder == "auto" else folder
+    own = cache.folder()
+    if folder == "auto" and own is None:
+        return
+    target = str(own / "xla") if folder == "auto" else folder
     jax.config.update("jax_compilation_cache_dir", target)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST)
+    _check_entries_of(target)
     compilation_cache.reset_cache()  # an earlier compilation may have decided that there is none
+
+
+class _CheckedCache(lru_cache.LRUCache):
+    """JAX's cache of programs with a checksum of each entry and its key.
+
+    JAX by itself never replaces an entry that it cannot read, and calls a program that lies under the name of another.
+    """
+
+    def get(self, key: str) -> bytes | None:
+        entry = super().get(key)
+        if entry is None:
+            return None
+        begin = len(_MAGIC) + hashlib.sha256().digest_size
+        content = entry[begin:]
+        if entry[:begin] == _MAGIC + _checksum(key, content):
+            return content
+        path = self.path / f"{key}-cache"
+        if entry.startswith(_MAGIC):  # else another version wrote it
+            print(f"{path} is damaged: removed; its program is compiled again", file=sys.stderr)
+        path.unlink(missing_ok=True)
+        return None
+
+    def put(self, key: str, value: bytes) -> None:
+        path = self.path / f"{key}-cache"
+        if not path.exists():
+            with files.atomic(path) as file:  # JAX's own may be read half written
+                file.write(_MAGIC + _checksum(key, value) + value)
+
+
+def _checksum(key: str, content: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + b"\n" + content).digest()
+
+
+def _check_entries_of(folder: str) -> None:
+    """Has JAX use a `_CheckedCache` for `folder`, and its own cache for any other."""
+    others = compilation_cache.get_file_cache
+
+    def get_file_cache(path: str) -> tuple[lru_cache.LRUCache, str] | None:
+        return (_CheckedCache(path, max_size=-1), path) if path == folder else others(path)
+
+    compilation_cache.get_file_cache = get_file_cache
 
 
 class Watch:

@@ -94,6 +94,21 @@ def is_link(path: Path) -> bool:
     return not in_bucket(path) and os.path.islink(path)
 
 
+def time_and_size(path: Path) -> tuple[float, int]:
+    """When `path` was last written, in seconds, and its bytes: they change when the file does.
+
+    Not by epath alone, which asks for the owner's name and fails where the machine does not know the owner.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    if in_bucket(path):
+        stat_result = epath.Path(path).stat()
+        return stat_result.mtime, stat_result.length
+    stat_result = os.stat(path)
+    return stat_result.st_mtime, stat_result.st_size
+
+
 def listing(folder: epath.Path, suffix: str) -> list[epath.Path]:
     """The files of `folder` whose names end in `suffix`, by name; none if there is no such folder."""
     try:
@@ -214,9 +229,9 @@ def _int(text: str) -> int:
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes named arrays as an .npz archive."""
+    """Writes named arrays, sorted by name, as an .npz archive."""
     with atomic(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **dict(sorted(arrays.items())))
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:
