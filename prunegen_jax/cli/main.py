@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from prunegen_jax.runs import processes
+
 _USAGE = """usage: prunegen COMMAND ...
 
   prunegen run --config=sweep --workdir=DIR    train, measure, judge and report a sweep; the same as run.py
@@ -26,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    processes.open_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (given[0], given[1:]) if given else ("", [])
     commands = {"run": _run, "measure": _measure, "judge": _judge, "report": _report}

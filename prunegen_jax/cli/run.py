@@ -9,6 +9,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from prunegen_jax.runs import configs as shipped
+from prunegen_jax.runs import processes
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "An experiment: a file such as configs/sweep.py, or the name of a shipped one.", lock_config=True
@@ -29,6 +30,7 @@ def main() -> None:
     The status is 2 for a wrong command or files that cannot be reached, 1 if some networks failed, 143 if SIGTERM and
     130 if Ctrl-C stopped it.
     """
+    processes.open_streams()
     app.run(_run, flags_parser=_parse)
 
 
@@ -71,7 +73,7 @@ def _with_shipped(argv: list[str]) -> list[str]:
 def _run(argv: list[str]) -> None:
     import jax  # noqa: PLC0415 - a wrong flag is reported before JAX is loaded
 
-    from prunegen_jax.runs import driver, pipeline, processes  # noqa: PLC0415
+    from prunegen_jax.runs import driver, pipeline  # noqa: PLC0415
     from prunegen_jax.runs import points as sweeps  # noqa: PLC0415
 
     del argv
@@ -98,7 +100,7 @@ def _run(argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         _fail(str(error))
     except driver.FailedError as error:
-        _fail(f"{error}. The same command tries them again; --stage=judge,report judges the others", status=1)
+        _fail(f"{error}. The same command tries them again", status=1)
     except processes.StoppedError as error:
         _fail(f"{error}; the same command continues from there", status=processes.TERMINATED)
     except KeyboardInterrupt:

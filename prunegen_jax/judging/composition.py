@@ -74,7 +74,7 @@ def judge(
     names = select_names("measure", measures, table.measures)
     settings = {"draws": draws, "permutations": permutations, "added_permutations": added_permutations}
     settings |= {"baseline_draws": baseline_draws}
-    _check(table.test_size, folds=folds, level=level, **settings)
+    check_numbers(table.test_size, folds=folds, level=level, seed=seed, **settings)
     settings |= {} if bins is None else {"bins": bins}
     settings |= {"repeats": repeats, "reference": reference, "folds": folds, "level": level, "seed": seed}
     if reference != REFERENCE:
@@ -225,8 +225,14 @@ def _remarks(case: Case, targets: Sequence[str], names: Sequence[str]) -> list[s
     return remarks
 
 
-def _check(test_size: int | None, *, folds: int, level: float, **counts: int) -> None:
-    """ValueError for a number out of its range."""
+def check_numbers(test_size: int | None = None, *, folds: int = 2, level: float, seed: int, **counts: int) -> None:
+    """Checks the numbers among the options of `judge`, and the size of the test set.
+
+    Raises:
+        ValueError: for one out of its range.
+    """
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; it has to be 0 or more")
     if test_size is not None and not 1 <= test_size <= LARGEST_TEST:
         raise ValueError(f"test_size is {test_size}; it has to be a positive finite number of examples")
     for name, value in counts.items():

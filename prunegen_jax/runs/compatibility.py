@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from prunegen_jax.runs import files, record, workdir
+from prunegen_jax.runs import files, record, snapshot, workdir
 from prunegen_jax.runs.points import Point
 from prunegen_jax.runs.record import Record
 
@@ -40,12 +41,14 @@ def prepare(
 
     Raises:
         ValueError: if an existing network has a point's name but other fields, or differs from all the points in a
-            field that neither sweep varies, or has a measure computed with other options, or was trained on other data.
+            field that neither sweep varies, or has a measure computed with other options, or was trained on other data
+            or with other settings of JAX.
         OSError: if the folder cannot be written.
     """
     known = record.read_all(folder)
     _refuse_changes(folder, known, points)
     _refuse_options(folder, known, measures, config.measures.options.to_dict())
+    _refuse_other_settings(folder, known)
     _refuse_other_data(known, points, fingerprint)
     _try_writing(folder)
     content = json.loads(resolve_paths(config).to_json_best_effort())
@@ -57,6 +60,18 @@ def prepare(
     if not unchanged:
         files.write_json(target, content)
     return {existing.hash: existing.name for existing in known}
+
+
+def check_paths(config: ConfigDict) -> None:
+    """Checks the folders of a config.
+
+    Raises:
+        ValueError: if one holds a character that no path may have.
+    """
+    for field in ("data.dir", "data.cache_dir", "run.compilation_cache"):
+        section, _, key = field.partition(".")
+        if "\0" in (config[section][key] or ""):
+            raise ValueError(f"{field}={config[section][key]!r} is not a path: it has a character of code 0")
 
 
 def resolve_paths(config: ConfigDict) -> ConfigDict:
@@ -99,12 +114,28 @@ def _refuse_options(
 ) -> None:
     for existing in known:
         for name, entry in existing.measures.items():
-            there, here = entry["options"], json.loads(json.dumps(options.get(name, {})))
-            if name in measures and there != here:
+            there, here = (files.plain(given) for given in (entry["options"], options.get(name, {})))
+            if name in measures and there != here and entry["status"] != "failed":
                 raise ValueError(
                     f"{folder} holds {name!r} of {existing.name!r} computed with options {there}, not {here}. "
                     "Choose another --workdir, or give the old options"
                 )
+
+
+def _refuse_other_settings(folder: epath.Path, known: Iterable[Record]) -> None:
+    """ValueError if JAX is set otherwise than for a network of the workdir; a warning if only rounding differs."""
+    ours, warned = snapshot.settings(), set()
+    for existing in known:
+        theirs = record.DEFAULT_SETTINGS | existing.versions
+        for name, here in ours.items():
+            if theirs[name] == here:
+                continue
+            sentence = f"{folder} holds {existing.name!r} made with {name}={theirs[name]!r}, not {here!r}"
+            if name not in record.ROUNDING_SETTINGS:
+                raise ValueError(f"{sentence}. Choose another --workdir, or set it as it was")
+            if name not in warned:
+                print(f"{sentence}: the last digits of new numbers may differ", file=sys.stderr)
+            warned.add(name)
 
 
 def _refuse_other_data(known: Iterable[Record], points: Sequence[Point], fingerprint: Callable[[Point], str]) -> None:

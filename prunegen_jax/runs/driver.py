@@ -61,7 +61,8 @@ def drive(
         raise FailedError(f"{titles} wrote no records to {folder}: do the workers use the same folder?")
     if failed:
         reasons = "; ".join(f"{title}: {reason}" for title, reason in failed.items())
-        raise FailedError(f"{len(failed)} of {len(units)} groups failed: {reasons}")
+        others = "--stage=judge,report judges the others"
+        raise FailedError(f"{len(failed)} of {len(units)} groups failed: {reasons}; {others}")
 
 
 def _run_pass(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,10 +12,24 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from prunegen_jax import judging
+from prunegen_jax.compute.backend import check_backend
 from prunegen_jax.judging import Verdict
+from prunegen_jax.judging.composition import check_numbers
 from prunegen_jax.judging.table import Table
 from prunegen_jax.measures import MEASURES, check_options, select
-from prunegen_jax.runs import compatibility, costs, driver, executors, record, slots, tables, task, workdir
+from prunegen_jax.runs import (
+    compatibility,
+    costs,
+    driver,
+    executors,
+    files,
+    record,
+    slots,
+    snapshot,
+    tables,
+    task,
+    workdir,
+)
 from prunegen_jax.runs import points as sweeps
 from prunegen_jax.runs.executors.base import RunContext, Unit, data_fingerprint
 from prunegen_jax.runs.points import Point
@@ -50,7 +65,8 @@ def run(
     Raises:
         ValueError: for a config or a workdir that does not fit, before any work is spent.
         OSError: if the data are not there or the workdir cannot be read or written.
-        FailedError: if some networks could not be trained or measured; the others are.
+        FailedError: if some networks could not be trained or measured; the others are. If only some measures failed, it
+            is raised when all stages are done.
         StoppedError: if SIGTERM arrived; what was reached is saved.
     """
     for stage in stages:
@@ -58,16 +74,33 @@ def run(
             raise ValueError(f"--stage={stage!r} is unknown; choose among {', '.join(STAGES)}")
     execute = executors.find(executor, config, address=address)
     target = workdir.locate(folder)
+    compatibility.check_paths(config)
+    if "judge" in stages:
+        check_numbers(level=config.judge.level, seed=config.judge.seed, draws=config.judge.draws)
     names = _measure_names(config)
     points = sweeps.points(config)
-    groups = sweeps.shard(sweeps.groups(points, size=slots.group_size(config.run.group)), shard)
     work = tuple(stage for stage in _WORK if stage in stages)
+    if work:
+        check_backend()
+    groups = sweeps.shard(sweeps.groups(points, size=slots.group_size(config.run.group)), shard)
     if work:
         units = _units(target, config, points, groups, names, work)
         context = RunContext(workdir.absolute(folder), compatibility.resolve_paths(config), source, address)
         driver.drive(context, units, execute, refresh=_refresher(target, report_every, len(points)))
+        if "train" in work:
+            _restore_weights(target, units)
         if "train" in work and (sentence := costs.summary(target, [point for unit in units for point in unit.points])):
             print(sentence, file=sys.stderr)
+    verdict = _judge_and_report(target, config, stages, points, shard)
+    if "measure" in work:
+        _check_measures(target, units, names)
+    return verdict
+
+
+def _judge_and_report(
+    target: epath.Path, config: ConfigDict, stages: Sequence[str], points: Sequence[Point], shard: str
+) -> Verdict | None:
+    """The stages after the work, as far as they are asked for; returns the verdict if it judged."""
     if not {"judge", "report"} & set(stages):
         return None
     waiting = {point.hash for point in points} - {existing.hash for existing in record.read_all(target)}
@@ -80,6 +113,33 @@ def run(
 
         print(f"report: {report.write(target, data_dir=config.data.dir, cache_dir=config.data.cache_dir)}")
     return verdict
+
+
+def _restore_weights(folder: epath.Path, units: Sequence[Unit]) -> None:
+    """Writes again what is gone of `weights/`, from the checkpoints; with a warning where that cannot be."""
+    there = set(workdir.names(folder, "weights"))
+    gone = [point.name for unit in units for point in unit.points if point.name not in there]
+    lost = [name for name in gone if not snapshot.restore_weights(folder, name)]
+    if len(gone) > len(lost):
+        print(f"weights of {len(gone) - len(lost)} networks were gone: written again", file=sys.stderr)
+    if lost:
+        advice = f"to train them again, delete their files in {folder / 'records'}"
+        which = f"{len(lost)} networks, such as {lost[0]}"
+        print(f"weights and checkpoints of {which}, are gone or damaged; {advice}", file=sys.stderr)
+
+
+def _check_measures(folder: epath.Path, units: Sequence[Unit], names: Sequence[str]) -> None:
+    """FailedError if measures of the networks of `units` failed; the first reason of each stands for all."""
+    points = {point.name for unit in units for point in unit.points}
+    known = [existing for existing in record.read_all(folder) if existing.name in points]
+    reasons = []
+    for name in names:
+        failed = [(r.name, r.measures[name].get("reason", "")) for r in known if r.is_failed(name)]
+        if failed:
+            network, reason = failed[0]
+            reasons.append(f"{name} of {len(failed)} of {len(known)} networks, such as {network}: {reason}")
+    if reasons:
+        raise driver.FailedError(f"measures failed: {'; '.join(reasons)}")
 
 
 def read_table(folder: epath.Path) -> Table:
@@ -150,7 +210,12 @@ def _refresher(folder: epath.Path, seconds: float, total: int) -> Callable[[], o
 
 
 def _measure_names(config: ConfigDict) -> list[str]:
-    """The measures of the config, groups written out, each once. ValueError for an unknown name or option."""
+    """The measures of the config, groups written out, each once. ValueError for an unknown name or a wrong option."""
     groups = [select(name if name in {"fast", "all"} else [name]) for name in config.measures.names]
-    check_options(config.measures.options.to_dict())
+    options = config.measures.options.to_dict()
+    check_options(options)
+    try:
+        json.dumps(files.plain(options))
+    except TypeError as error:
+        raise ValueError(f"measures.options cannot be written into records: {error}") from None
     return list(dict.fromkeys(name for group in groups for name in group))

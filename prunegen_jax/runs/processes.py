@@ -19,6 +19,9 @@ TERMINATED = 143  # the exit status of a process that SIGTERM ended
 _GRACE = 10.0  # seconds between SIGTERM and the end, whatever the process does; at many sites SIGKILL follows after 30
 _QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
 _LEVEL = "--xla_backend_optimization_level"
+# Flags of XLA that say where it writes, how it reports and how it spreads work, or that `environment` sets.
+_HARMLESS = (f"{_LEVEL}=2", "--xla_dump", "--xla_force_host_platform_device_count", "--xla_gpu_cuda_data_dir",
+             "--xla_gpu_force_compilation_parallelism", "--xla_hlo_profile")  # fmt: skip
 _stop = threading.Event()
 
 
@@ -59,6 +62,12 @@ def environment(threads: int, *, accelerator: bool = False) -> dict[str, str]:
     if not accelerator and _LEVEL not in flags:
         flags = f"{flags} {_LEVEL}=2".strip()
     return dict.fromkeys(names, str(threads)) | ({"XLA_FLAGS": flags} if flags else {})
+
+
+def numeric_flags() -> str:
+    """The flags in XLA_FLAGS that may change numbers: all but those known not to, sorted."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    return " ".join(sorted({flag for flag in flags if not flag.startswith(_HARMLESS)}))
 
 
 def stopping() -> bool:
@@ -112,6 +121,24 @@ def _watch(reader: int, over: threading.Event, grace: float, signals: tuple[int,
             stop()
             if not over.wait(grace):
                 leave(f"stopped after {grace:.0f} s in the middle of a step")
+
+
+def open_streams() -> None:
+    """Opens the standard streams that were closed when this process began, to nowhere.
+
+    Else the next file that is opened takes the number of stderr, and libraries write their messages into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)  # taken by another file by now
+        except OSError:
+            place = os.open(os.devnull, os.O_RDWR)
+            if place != number:
+                os.dup2(place, number)
+                os.close(place)
+        setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115 - until the process ends
 
 
 def leave(sentence: str) -> None:

@@ -28,7 +28,7 @@ class Progress:
     def __init__(self, total: int, what: str, *, done: int = 0) -> None:
         self._what, self.total, self.done = what, total, done
         self._begin, self._shown, self._first = time.monotonic(), 0.0, done
-        self._bar = tqdm(total=total, initial=done, desc=what, leave=False) if sys.stderr.isatty() else None
+        self._bar = tqdm(total=total, initial=done, desc=what, leave=False) if _is_terminal() else None
 
     def note(self, text: str) -> None:
         """Shows what the present piece is at, its loss for instance."""
@@ -60,6 +60,10 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()  # None: the process began with a closed one
 
 
 class SweepProgress:

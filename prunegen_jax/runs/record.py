@@ -28,6 +28,16 @@ _MEASURE = {
     "details?": schema.is_object,
     "options": schema.is_object,
 }
+# Settings of JAX that change numbers, by its own names, in `versions`. Records of 0.3 and before are made with these.
+DEFAULT_SETTINGS = {
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": "True",
+    "jax_enable_x64": "False",
+    "jax_default_matmul_precision": "None",
+    "XLA_FLAGS": "",
+}
+ROUNDING_SETTINGS = ("jax_default_matmul_precision", "XLA_FLAGS")  # those of which only the last digits depend
+
 _RECORD = {
     "name": schema.is_text,
     "hash": schema.is_text,
@@ -102,6 +112,10 @@ class Record:
     def with_measure(self, name: str, entry: Json) -> Record:
         """The record with one more measure, or another value of it."""
         return dataclasses.replace(self, measures=self.measures | {name: entry})
+
+    def is_failed(self, measure: str) -> bool:
+        """Whether a measure was tried and failed."""
+        return measure in self.measures and _is_failed(self.measures[measure])
 
     def check_data(self, fingerprint: str) -> None:
         """Checks that a data set of this fingerprint is the one that the network was trained on.
@@ -202,8 +216,7 @@ def stamps(folder: epath.Path, names: Container[str]) -> dict[str, tuple[float, 
     for file in files.listing(folder / "records", ".json"):
         if file.stem in names:
             with contextlib.suppress(FileNotFoundError):
-                stat = file.stat()
-                times[file.stem] = (stat.mtime, stat.length)
+                times[file.stem] = files.time_and_size(file)
     return times
 
 
@@ -223,13 +236,18 @@ def write(folder: epath.Path, record: Record) -> None:
                 f"{folder} holds {record.name!r} made with another config: its hash is {existing.hash} there and "
                 f"{record.hash} here. Choose another --workdir, or give the old values"
             )
-        if content | {"measures": {}} == old | {"measures": {}}:
+        if _training(content) == _training(old):
             better = {k: v for k, v in content["measures"].items() if k not in existing.measures or not _is_failed(v)}
             content["measures"] = existing.measures | better
         elif record.measures:
             raise ValueError(f"{record.name} was trained again while it was measured; run the same command again")
     if content != old:
         files.write_json(workdir.path(folder, "records", record.name), content)
+
+
+def _training(content: Json) -> Json:
+    """What a record says apart from its measures, settings of JAX written out."""
+    return content | {"measures": {}, "versions": DEFAULT_SETTINGS | content["versions"]}
 
 
 def _is_failed(entry: Json) -> bool:

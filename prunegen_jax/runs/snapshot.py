@@ -35,6 +35,7 @@ def resume(folder: epath.Path, task: Task) -> tuple[Arrays, Snapshot]:
             return init, begin
         arrays, meta = loaded
         theirs, ours = ({key: m[key] for key in ("hash", "data", "versions")} for m in (meta, _meta(task, begin)))
+        theirs["versions"] = record.DEFAULT_SETTINGS | theirs["versions"]
         if theirs != ours:
             place = workdir.path(folder, "checkpoints", name)
             raise files.DamagedError(
@@ -62,13 +63,42 @@ def finish(folder: epath.Path, task: Task, init: Arrays, snapshot: Snapshot) -> 
     return result
 
 
+def restore_weights(folder: epath.Path, name: str) -> bool:
+    """Writes the weights of a network whose training has ended again, from its checkpoint.
+
+    Returns:
+        False if it has no checkpoint of the end that is whole.
+    """
+    try:
+        loaded = checkpoint.load(folder, name)
+    except files.DamagedError:
+        return False
+    if loaded is None or loaded[1]["status"] == "training":
+        return False
+    files.write_npz(workdir.path(folder, "weights", name), loaded[0])
+    return True
+
+
 def versions(task: Task) -> dict[str, str]:
-    """What the numbers were made with: packages, backend, device, threads, networks at once, form of convolutions."""
+    """What the numbers were made with: packages, backend, device, threads, networks at once, form of convolutions,
+    settings of JAX."""
     packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     device = jax.devices()[0].device_kind
     machine = {"backend": jax.default_backend(), "device": device, "threads": str(processes.threads())}
     form = choose_form(task.convolutions, vmapped=task.slots > 1)
-    return packages | machine | {"slots": str(task.slots), "convolutions": form}
+    return packages | machine | {"slots": str(task.slots), "convolutions": form} | settings()
+
+
+def settings() -> dict[str, str]:
+    """The settings of JAX in this process that change numbers; see `record.DEFAULT_SETTINGS`."""
+    precision = jax.config.jax_default_matmul_precision
+    return {
+        "jax_default_prng_impl": str(jax.config.jax_default_prng_impl),
+        "jax_threefry_partitionable": str(jax.config.jax_threefry_partitionable),
+        "jax_enable_x64": str(jax.config.jax_enable_x64),
+        "jax_default_matmul_precision": str(None if precision == "default" else precision),
+        "XLA_FLAGS": processes.numeric_flags(),
+    }
 
 
 def flatten(prefix: str, tree: Any) -> Arrays:

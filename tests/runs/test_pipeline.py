@@ -14,7 +14,8 @@ import pytest
 from prunegen_jax import load_model, measures
 from prunegen_jax.compute.evaluation import loss_and_accuracy
 from prunegen_jax.measures.structure import folded_network
-from prunegen_jax.runs import files, pipeline, record
+from prunegen_jax.runs import driver, files, pipeline, record
+from prunegen_jax.types import Measure
 from tests.support import experiments
 
 NUMBERS = ("train", "measure", "judge")  # all but the report, which has tests of its own
@@ -179,6 +180,35 @@ def test_the_last_shard_judges(tmp_path, capsys):
     assert pipeline.run(config, tmp_path, shard="1/2", stages=NUMBERS) is None
     assert "2 of 4 networks of the sweep have no record yet" in capsys.readouterr().err
     assert pipeline.run(config, tmp_path, shard="0/2", stages=NUMBERS) is not None
+
+
+def test_measures_that_fail_are_told_when_all_is_done(workdir, monkeypatch):
+    """The table is judged without them, and the run does not count as a success."""
+    monkeypatch.setitem(measures.MEASURES, "breaks", Measure(lambda model, key: 1 / 0, 1, "size", 0.0, "this test"))
+    config = experiments.get_config()
+    config.measures.names = ("parameter_norm", "breaks")
+    (workdir / "verdict.csv").unlink()
+    sentence = "measures failed: breaks of 4 of 4 networks, such as .*seed=0: ZeroDivisionError: division by zero"
+    for stages in (NUMBERS, ("measure",)):
+        with pytest.raises(driver.FailedError, match=sentence):
+            pipeline.run(config, workdir, stages=stages)
+    assert (workdir / "verdict.csv").exists()
+
+
+def test_weights_that_were_deleted_come_back(finished, workdir, capsys):
+    """From the checkpoints, byte for byte; a network without either is named."""
+    for file in (workdir / "weights").iterdir():
+        file.unlink()
+    shutil.rmtree(workdir / "checkpoints" / "learning_rate=0.1,seed=1")
+    before = {file.name: file.read_bytes() for file in (finished / "weights").iterdir()}
+    del before["learning_rate=0.1,seed=1.npz"]
+    pipeline.run(experiments.get_config(), workdir, stages=["train"])
+    assert {file.name: file.read_bytes() for file in (workdir / "weights").iterdir()} == before
+    told = capsys.readouterr().err
+    assert "weights of 3 networks were gone: written again" in told
+    assert (
+        "checkpoints of 1 networks, such as learning_rate=0.1,seed=1, are gone or damaged; to train them again" in told
+    )
 
 
 def test_when_no_network_reaches_the_target(tmp_path):
