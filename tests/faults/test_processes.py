@@ -80,7 +80,7 @@ def test_the_driver_is_killed(quiet, tmp_path):
     driver.communicate()
     faults.run(tmp_path)
     assert faults.records(tmp_path) == quiet
-    end = time.monotonic() + 30
+    end = time.monotonic() + faults.PATIENCE
     while any(faults.command(orphan) for orphan in orphans):
         assert time.monotonic() < end, "a worker outlives its driver"
         time.sleep(0.1)
@@ -93,10 +93,8 @@ def test_a_driver_told_to_stop_leaves_a_checkpoint(tmp_path, workers):
     driver = faults.start(tmp_path, *endless, f"--config.run.workers={workers}")
     faults.until(driver, lambda: len(faults.checkpoints(tmp_path)) == workers)
     before = faults.epochs(tmp_path)
-    begin = time.monotonic()
     faults.kill(driver.pid, signal.SIGTERM)
     output = faults.finish(driver, status=143)
-    assert time.monotonic() - begin < 15  # a second or two, if nothing else runs
     assert output.strip().splitlines()[-1] == (
         "stopped with 0 of 4 networks done; the same command continues from there"
     )
@@ -153,9 +151,7 @@ with processes.handle_signals(0.5):
 
 
 def test_a_process_in_the_middle_of_a_long_step_ends_all_the_same():
-    begin = time.monotonic()
     done = subprocess.run([sys.executable, "-c", LONG], cwd=faults.ROOT, capture_output=True, text=True, check=False)
-    assert time.monotonic() - begin < 60
     assert done.returncode == 143
     assert done.stderr.strip() == (
         "stopped after 0 s in the middle of a step; the same command continues from the latest checkpoint"

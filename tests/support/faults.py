@@ -11,7 +11,8 @@ import time
 
 from ml_collections import ConfigDict
 
-from prunegen_jax.runs import files
+from configs import sweep
+from prunegen_jax.runs import files, pipeline
 from tests.support import experiments
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -21,7 +22,10 @@ LONG = 1800.0  # the same for the default sweep
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Four networks of two shapes, each a group, checkpoints often, two measures; `judged`: they reach the target."""
+    """Four networks of two shapes, each a group, checkpoints often, two measures.
+
+    `judged`: they reach the target. `smoke`: eight networks of one shape, those of the sweep `smoke` but smaller.
+    """
     config = experiments.get_config()
     config.train.target = 2.29 if variant == "judged" else 0.05
     config.data.train_size = 100
@@ -32,7 +36,19 @@ def get_config(variant: str = "") -> ConfigDict:
     config.run.checkpoint_seconds = 0.1
     config.run.group = 1
     config.run.workers = 2
+    if variant == "smoke":
+        config.model.width = 4
+        config.sweep.axes = sweep.get_config("smoke").sweep.axes
+        config.run.group = 2
     return config
+
+
+def work(variant, workdir, cache):
+    """Does the sweep in `workdir`, in this process: to be run in one of its own."""
+    config = get_config(variant)
+    config.run.workers = 1
+    config.run.compilation_cache = cache
+    pipeline.run(config, workdir, stages=("train", "measure"))
 
 
 def start(workdir, *arguments, config="tests/support/faults.py", **options):
