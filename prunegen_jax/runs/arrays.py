@@ -6,6 +6,7 @@ import contextlib
 import errno
 import math
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def write(target: epath.Path, arrays: dict[str, np.ndarray]) -> dict[str, str]:
     """
     import orbax.checkpoint as ocp  # noqa: PLC0415 - slow to import, and the report does without
 
-    _require_room(target.parent, 2 * sum(array.nbytes for array in arrays.values()) + _SLACK)
+    _require_room(target.parent, sum(array.nbytes for array in arrays.values()))
     with _local_folder(target) as local:
         try:
             with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:  # the asynchronous one may hang
@@ -123,9 +124,17 @@ def _check_shapes(described: dict[str, Any], expected: dict[str, jax.ShapeDtypeS
 
 
 def _require_room(place: epath.Path, size: int) -> None:
-    """OSError if the disk has less than `size` bytes left. TensorStore says so too, but in a hundred lines."""
+    """OSError if arrays of `size` bytes do not fit on the disk, or into a file of this process (`ulimit -f`).
+
+    Orbax and TensorStore say so too, but in a hundred lines.
+    """
     if files.in_bucket(place):
         return
     place.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(place).free < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(place))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    for number, full in (
+        (errno.ENOSPC, shutil.disk_usage(place).free < 2 * size + _SLACK),
+        (errno.EFBIG, limit != resource.RLIM_INFINITY and limit < size + _SLACK),
+    ):
+        if full:
+            raise OSError(number, os.strerror(number), os.fspath(place))

@@ -62,9 +62,18 @@ class _CheckedCache(lru_cache.LRUCache):
 
     def put(self, key: str, value: bytes) -> None:
         path = self.path / f"{key}-cache"
-        if not path.exists():
+        if path.exists():
+            return
+        try:
             with files.atomic(path) as file:  # JAX's own may be read half written
                 file.write(_MAGIC + _checksum(key, value) + value)
+        except OSError as error:  # a full disk, say; the program is compiled again next time
+            _warn_once(f"compiled programs are not kept in {self.path}: {error.strerror}")
+
+
+@functools.cache
+def _warn_once(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 def _checksum(key: str, content: bytes) -> bytes:

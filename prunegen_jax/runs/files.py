@@ -59,9 +59,11 @@ def atomic(path: Path, *, within: Path | None = None) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):  # the first error is the one to raise
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # of a write: a full disk
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +85,19 @@ def test_entries_that_are_not_those_written_are_made_again(folder, how, capfd):
     assert all(path.read_bytes() != broken[path] for path in paths.values())
     run_both()
     assert not capfd.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_is_told_once(folder, capfd):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        run_both()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    told = capfd.readouterr().err
+    assert told.count("compiled programs are not kept in") == 1
+    assert "File too large" in told
+    assert not list(folder.glob("*"))
 
 
 def test_other_caches_stay_as_they_are(folder, tmp_path):

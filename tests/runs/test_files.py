@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 
 import numpy as np
 import pytest
 from etils import epath
 
-from prunegen_jax.runs import files
+from prunegen_jax.runs import arrays, files
 
 CONTENT = {"b": [1, 2.5, None, True], "a": {"x": math.inf, "y": -math.inf, "z": math.nan, "pi": math.pi}, "ü": "<&>"}
 
@@ -27,6 +28,22 @@ def test_json_round_trip(tmp_path):
     first = path.read_bytes()
     files.write_json(path, dict(reversed(CONTENT.items())))
     assert path.read_bytes() == first
+
+
+def test_a_limit_on_the_size_of_files_is_told_like_a_full_disk(tmp_path, capfd):
+    """`ulimit -f`: one sentence that names the file, for a file of ours and for arrays, and nothing is left."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*x\.json'"):
+            files.write_json(tmp_path / "x.json", {"a": "b" * 10000})
+        with pytest.raises(OSError, match=r"File too large: '.*/arrays'"):
+            arrays.write(epath.Path(tmp_path / "arrays" / "x"), {"a": np.zeros(3000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "arrays").iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["arrays"]
+    assert not capfd.readouterr().err
 
 
 def test_numpy_values_become_plain_ones(tmp_path):

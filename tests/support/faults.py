@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 
+import jax
 from ml_collections import ConfigDict
 
 from configs import sweep
-from prunegen_jax.runs import files, pipeline
+from prunegen_jax.runs import compilation, files, pipeline
 from tests.support import experiments
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -47,7 +48,8 @@ def work(variant, workdir, cache):
     """Does the sweep in `workdir`, in this process: to be run in one of its own."""
     config = get_config(variant)
     config.run.workers = 1
-    config.run.compilation_cache = cache
+    compilation.use_cache(cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # the smallest programs as well
     pipeline.run(config, workdir, stages=("train", "measure"))
 
 
