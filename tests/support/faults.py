@@ -44,12 +44,14 @@ def get_config(variant: str = "") -> ConfigDict:
     return config
 
 
-def work(variant, workdir, cache):
-    """Does the sweep in `workdir`, in this process: to be run in one of its own."""
+def work(variant, workdir, cache, begun):
+    """Does the sweep in `workdir`, in this process: to be run in one of its own. Sets `begun` when it begins."""
     config = get_config(variant)
     config.run.workers = 1
     compilation.use_cache(cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # the smallest programs as well
+    jax.devices()
+    begun.set()
     pipeline.run(config, workdir, stages=("train", "measure"))
 
 
