@@ -1,7 +1,7 @@
 """The report: one page that opens offline, figures as PNG and SVG, tables as Markdown and LaTeX.
 
-The page is made with Bokeh: of the maintained plotting libraries, it is the only one with sortable tables, tooltips and
-linked controls in one bundle of 2 MB that is embedded in the page, so that this code needs few lines of JavaScript.
+The page is made with Bokeh: of the maintained plotting libraries, it is the only one with tooltips and linked
+controls in one bundle of 2 MB that is embedded in the page, so that this code needs few lines of JavaScript.
 
     workdir/report/index.html    the page
     workdir/report/figures/      PNG and SVG
@@ -18,7 +18,7 @@ from etils import epath
 
 from prunegen_jax.judging import Verdict
 from prunegen_jax.judging.table import Table
-from prunegen_jax.report import material, page, sheets, stills
+from prunegen_jax.report import figures, material, page, paper_tables
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.running import Refresher
 from prunegen_jax.runs import curves, files
@@ -50,12 +50,12 @@ def write(
     layout.check_report_links(folder)
     material.require_verdict(folder)  # before the work starts
     reasons = curves.make(folder, data_dir=data_dir, cache_dir=cache_dir) if make_curves else {}
-    found = material.from_workdir(folder)
+    content = material.from_workdir(folder)
     if reasons:
         name, reason = next(iter(reasons.items()))
-        told = f"{len(reasons)} networks have none; the first is {name}: {reason}"
-        found = dataclasses.replace(found, missing=found.missing | {"pruning curves": told})
-    return write_material(found, layout.report_path(folder))
+        words = f"{len(reasons)} networks have none; the first is {name}: {reason}"
+        content = dataclasses.replace(content, missing=content.missing | {"pruning curves": words})
+    return write_material(content, layout.report_path(folder))
 
 
 def write_for_table(
@@ -65,13 +65,13 @@ def write_for_table(
     return write_material(material.from_table(table, verdict, title=title), epath.Path(directory) / "report")
 
 
-def write_material(found: Material, folder: epath.Path) -> epath.Path:
+def write_material(content: Material, folder: epath.Path) -> epath.Path:
     """Writes the page, the tables and the figures into `folder`, each file atomically; returns the page's path."""
-    _put(folder / "index.html", page.html(found).encode())
-    for name, text in sheets.sheets(found).items():
+    _put(folder / "index.html", page.html(content).encode())
+    for name, text in paper_tables.paper_tables(content).items():
         _put(folder / "tables" / name, text.encode())
-    for name, content in stills.stills(found):
-        _put(folder / "figures" / name, content)
+    for name, image in figures.figures(content):
+        _put(folder / "figures" / name, image)
     return folder / "index.html"
 
 

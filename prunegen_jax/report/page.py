@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import jinja2
 from bokeh.embed import components
@@ -12,7 +11,7 @@ from bokeh.resources import Resources
 from markupsafe import Markup
 
 from prunegen_jax.judging.statistics import shown_statistics
-from prunegen_jax.report import colours, judgement, lines, points, ranking, rival, sharing, views
+from prunegen_jax.report import colours, comparison, information, lines, matrices, points, ranking, sentences, views
 from prunegen_jax.report.colours import Colouring
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.views import View
@@ -20,8 +19,9 @@ from prunegen_jax.report.views import View
 
 def html(material: Material) -> str:
     """The page as HTML. All names that come from files are escaped."""
-    target, colour = views.target_choice(material.verdict.targets), views.colour_choice(_colourings(material))
-    shown = _views(material, target, colour)
+    targets, colourings = material.verdict.targets, _colourings(material)
+    target, colour = views.target_choice(targets), views.colour_choice(colourings)
+    shown = _views(material, colourings, target, colour)
     views.follow_target(target, list(shown.values()))
     roots = {name: view.root for name, view in shown.items()} | {"target": target, "colour": colour}
     script, places = components(roots)
@@ -30,11 +30,15 @@ def html(material: Material) -> str:
         places={name: Markup(place) for name, place in places.items()},
         script=Markup(script),
         library=Markup(_library()),
+        summaries=[sentences.summary(material, each) for each in targets],
+        rankings=[ranking.ranking(material, each) for each in targets],
+        psi=[ranking.psi_table(material, each) for each in targets],
+        legends={name: _legend(each) for name, each in colourings.items()},
         families=_families(material),
+        first_other=material.measures[comparison.first_other(material)] if comparison.is_there(material) else "",
+        palette={"reference": comparison.REFERENCE_COLOUR, "other": comparison.OTHER_COLOUR, "band": information.BAND},
         costs=costs(material),
         left_out=_by_reason(material),
-        names=views.text,
-        statistics=shown_statistics(),
         correlations=shown_statistics(signed=True),
     )
 
@@ -49,22 +53,22 @@ def costs(material: Material) -> list[tuple[str, float, float]]:
     return sorted(found, key=lambda row: -row[1])
 
 
-def _views(material: Material, target: Select, colour: Select) -> dict[str, View]:
-    """The interactive parts that have data, by section."""
-    colourings = _colourings(material)
-    makers: dict[str, tuple[bool, Callable[[], View]]] = {
-        "summary": (True, lambda: ranking.summary(material)),
-        "ranking": (True, lambda: ranking.table(material)),
-        "scatter": (True, lambda: points.scatter(material, colourings, target, colour)),
-        "psi": (bool(material.verdict.settings.get("axes")), lambda: judgement.psi(material)),
-        "information": (any("k" in row for row in material.verdict.rows), lambda: judgement.information(material)),
-        "rival": (rival.is_there(material), lambda: rival.against(material, target)),
-        "shared": ("shared_symmetric" in material.verdict.matrices, lambda: sharing.shared(material)),
-        "added": (any(k.startswith("added_") for k in material.verdict.matrices), lambda: sharing.added(material)),
-        "pruning": (bool(material.curves), lambda: lines.pruning(material, colourings, colour)),
-        "training": (bool(material.histories), lambda: lines.training(material, colourings, colour)),
-    }
-    return {name: make() for name, (there, make) in makers.items() if there}
+def _views(material: Material, colourings: dict[str, Colouring], target: Select, colour: Select) -> dict[str, View]:
+    """The interactive parts that have data, by their place on the page."""
+    found = points.scatter(material, colourings, target, colour)
+    if any("k" in row for row in material.verdict.rows):
+        found["information"] = information.information(material)
+    if comparison.is_there(material):
+        found |= comparison.against(material, target)
+    if "shared_symmetric" in material.verdict.matrices:
+        found |= matrices.shared(material, target)
+    if any(name.startswith("added_") for name in material.verdict.matrices):
+        found |= matrices.added(material, target)
+    if material.curves:
+        found["pruning"] = lines.pruning(material, colourings, colour)
+    if material.histories:
+        found["training"] = lines.training(material, colourings, colour)
+    return found
 
 
 def _colourings(material: Material) -> dict[str, Colouring]:
@@ -72,6 +76,12 @@ def _colourings(material: Material) -> dict[str, Colouring]:
     found = {name: colours.of_axis(everyone.hyperparameters[name]) for name in material.axes}
     plain = Colouring((colours.OKABE_ITO[1],) * len(everyone), ("every network",) * len(everyone), ("every network",))
     return found or {"nothing: no hyperparameter varies": plain}
+
+
+def _legend(colouring: Colouring) -> list[tuple[str, str]]:
+    """The labels of a colouring with their colours."""
+    colour = dict(zip(colouring.labels, colouring.colours, strict=True))
+    return [(name, colour[name]) for name in colouring.order if name in colour]
 
 
 def _families(material: Material) -> list[tuple[str, str]]:
@@ -89,7 +99,7 @@ def _by_reason(material: Material) -> list[tuple[str, list[tuple[str, str]]]]:
 
 @functools.cache
 def _library() -> str:
-    resources = Resources(mode="inline", components=["bokeh", "bokeh-widgets", "bokeh-tables"], log_level="warn")
+    resources = Resources(mode="inline", components=["bokeh", "bokeh-widgets"], log_level="warn")
     return resources.render()
 
 

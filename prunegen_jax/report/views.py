@@ -6,7 +6,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bokeh.models import ColumnDataSource, CustomJS, HoverTool, LegendItem, Model, PlainText, Select, UIElement
+import numpy as np
+from bokeh.models import (
+    ColumnDataSource,
+    CustomJS,
+    HoverTool,
+    InlineStyleSheet,
+    Model,
+    PlainText,
+    Plot,
+    Select,
+    UIElement,
+)
 from bokeh.plotting import figure
 
 from prunegen_jax.report.colours import INK, Colouring
@@ -18,21 +29,43 @@ TARGETS = {
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 Data = dict[str, Sequence[Any]]
+_LETTERS = 40  # of a name beside an axis
+_LARGEST = 1e300  # an axis around larger numbers overflows
+# A figure is drawn in light colours; a dark page inverts the lightness and keeps the hue. White becomes #141414, the
+# background of the dark page.
+DARK = "@media (prefers-color-scheme: dark) { :host { filter: invert(.92) hue-rotate(180deg); } }"
+_CONTROL = """
+:host { max-width: 100%; font-family: inherit; }
+label { color: var(--soft); }
+.bk-input, .bk-input:focus { color: var(--ink); background-color: var(--paper); border-color: var(--line); }
+.bk-input { max-width: 100%; }
+option { color: var(--ink); background: var(--paper); }
+"""
 
-# Each source shows the data, and each model says the words, of the chosen target.
+# Shows the parts of the page, the data of each source and the properties of each model for the chosen target.
 _SWITCH = """
+for (const part of document.querySelectorAll('[data-target]')) part.hidden = part.dataset.target != cb_obj.value
 for (const [source, views] of sources) source.data = {...source.data, ...views[cb_obj.value]}
-for (const [model, property, texts] of labels) model[property] = texts[cb_obj.value]
+for (const [model, property, texts] of properties) model[property] = texts[cb_obj.value]
+"""
+_SHOW_LEGEND = """
+for (const part of document.querySelectorAll('[data-colour]')) part.hidden = part.dataset.colour != cb_obj.value
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A part of the page; columns of `sources` and properties in `texts` change with the target, given by its place."""
+    """A part of the page that changes with the target, which is given by its index.
+
+    Attributes:
+        root: what is shown.
+        sources: data sources with their columns for each target.
+        properties: models with a property and its value for each target.
+    """
 
     root: UIElement
     sources: list[tuple[ColumnDataSource, dict[str, Data]]] = dataclasses.field(default_factory=list)
-    texts: list[tuple[Model, str, dict[str, Any]]] = dataclasses.field(default_factory=list)
+    properties: list[tuple[Model, str, dict[str, Any]]] = dataclasses.field(default_factory=list)
 
 
 def text(name: str) -> str:
@@ -40,35 +73,55 @@ def text(name: str) -> str:
     return name.replace("$$", "$\u200b$").replace("\\(", "\\\u200b(").replace("\\[", "\\\u200b[")
 
 
+def axis_names(names: Sequence[str]) -> list[str]:
+    """Names as labels beside an axis: shortened if long, and still different from each other."""
+    shown: list[str] = []
+    for name in map(text, names):
+        short = name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
+        count = 2
+        while short in shown:
+            short, count = f"{name[: _LETTERS - 6]}… ({count})", count + 1
+        shown.append(short)
+    return shown
+
+
 def target_name(name: str) -> str:
     """A target with its description, if it is a known one."""
     return TARGETS.get(name, text(name))
 
 
+def choice(title: str, options: Sequence[str], name: str, *, width: int, value: int = 0) -> Select:
+    """A control that chooses one of `options`, by its index."""
+    entries = [(str(i), text(option)) for i, option in enumerate(options)]
+    style = InlineStyleSheet(css=_CONTROL)
+    return Select(title=title, value=str(value), options=entries, width=width, name=name, stylesheets=[style])
+
+
 def target_choice(targets: Sequence[str]) -> Select:
-    """The choice of the target, by its place."""
-    options = [(str(place), text(name)) for place, name in enumerate(targets)]
-    return Select(title="target", value="0", options=options, width=220, name="target")
+    """The choice of the target."""
+    return choice("target", targets, "target", width=160)
 
 
-def follow_target(choice: Select, views: Sequence[View]) -> None:
-    """Makes all `views` show the chosen target."""
+def follow_target(control: Select, views: Sequence[View]) -> None:
+    """Makes the page and all `views` show the chosen target."""
     sources = [[source, data] for view in views for source, data in view.sources]
-    labels = [list(entry) for view in views for entry in view.texts]
-    choice.js_on_change("value", CustomJS(args={"sources": sources, "labels": labels}, code=_SWITCH))
+    properties = [list(entry) for view in views for entry in view.properties]
+    control.js_on_change("value", CustomJS(args={"sources": sources, "properties": properties}, code=_SWITCH))
 
 
 def colour_choice(colourings: Mapping[str, Colouring]) -> Select:
-    """The choice of the axis that colours networks, by its place."""
-    options = [(str(place), text(name)) for place, name in enumerate(colourings)]
-    return Select(title="colour networks by", value="0", options=options, width=220, name="colour")
+    """The choice of the hyperparameter that colours networks; the page's legends follow it."""
+    control = choice("color networks by", list(colourings), "colour", width=160)
+    control.js_on_change("value", CustomJS(code=_SHOW_LEGEND))
+    return control
 
 
-def plot(**options: Any) -> figure:
-    """An empty figure in the style of the page."""
-    tools = "pan,box_zoom,wheel_zoom,reset,save"
+def plot(description: str, **options: Any) -> figure:
+    """An empty figure in the style of the page; screen readers read the description."""
     options = {"sizing_mode": "stretch_width"} | options
-    shown = figure(tools=tools, active_scroll=None, **options)
+    shown = figure(tools="pan,box_zoom,wheel_zoom,reset,save", active_scroll=None, **options)
+    shown.html_attributes = alternative(description)
+    shown.stylesheets = [InlineStyleSheet(css=DARK)]
     shown.toolbar.logo = None
     shown.toolbar.autohide = True
     shown.background_fill_color = shown.border_fill_color = "white"
@@ -84,6 +137,16 @@ def plot(**options: Any) -> figure:
     return shown
 
 
+def alternative(description: str) -> dict[str, str]:
+    """The attributes of an element that is an image with a description."""
+    return {"role": "img", "aria-label": description}
+
+
+def alternatives(shown: Plot, descriptions: Sequence[str]) -> tuple[Model, str, dict[str, Any]]:
+    """The entry of `View.properties` that gives a figure its description for each target."""
+    return shown, "html_attributes", {str(i): alternative(words) for i, words in enumerate(descriptions)}
+
+
 def label(words: str) -> PlainText:
     """An axis label that is never taken for a formula."""
     return PlainText(text=words)
@@ -94,11 +157,6 @@ def hover(rows: Sequence[tuple[str, str]], **options: Any) -> HoverTool:
     return HoverTool(tooltips=[(text(word), value) for word, value in rows], **options)
 
 
-def legend_items(colouring: Colouring, renderer: Any, indices: Sequence[int]) -> list[LegendItem]:
-    """One entry per label, drawn as the first model that has it; `indices` are the models that `renderer` draws."""
-    labels = [colouring.labels[i] for i in indices]
-    return [
-        LegendItem(label={"value": text(name)}, renderers=[renderer], index=labels.index(name))
-        for name in colouring.order
-        if name in labels
-    ]
+def drawable(values: np.ndarray) -> np.ndarray:
+    """The values `[n]` that an axis can show; `nan` for the infinite and for those too large to compute a range."""
+    return np.where(np.abs(values) <= _LARGEST, values, np.nan)

@@ -40,7 +40,7 @@ class _Column(NamedTuple):
         return text
 
 
-def sheets(material: Material) -> dict[str, str]:
+def paper_tables(material: Material) -> dict[str, str]:
     """File name -> content: `verdict_TARGET.md` and `.tex`, numbers as in verdict.csv, best measure first."""
     texts = {}
     for target, stem in file_stems(material.verdict.targets).items():
@@ -65,7 +65,7 @@ def _columns() -> list[_Column]:
 
 
 def _markdown(rows: Sequence[Json], columns: Sequence[_Column]) -> str:
-    lines = [["measure", "family", "belief", *(column.markdown for column in columns)]]
+    lines = [["measure", "family", "sign", *(column.markdown for column in columns)]]
     lines.append(["---", "---", "---", *("---:" for _ in columns)])
     for row in rows:
         words = [_markdown_text(row["measure"]), _markdown_text(row["family"]), "+" if row["sign"] > 0 else "−"]
@@ -74,7 +74,7 @@ def _markdown(rows: Sequence[Json], columns: Sequence[_Column]) -> str:
 
 
 def _latex(rows: Sequence[Json], columns: Sequence[_Column]) -> str:
-    lines = [["measure", "family", "belief", *(column.latex for column in columns)]]
+    lines = [["measure", "family", "sign", *(column.latex for column in columns)]]
     for row in rows:
         words = [latex_text(row["measure"]), latex_text(row["family"]), "$+$" if row["sign"] > 0 else "$-$"]
         lines.append([*words, *(column.text(row).replace("-", "$-$") for column in columns)])

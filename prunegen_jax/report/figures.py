@@ -11,13 +11,14 @@ import matplotlib as mpl
 import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS, best_first
-from prunegen_jax.report import colours, lines, rival
+from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS
+from prunegen_jax.report import colours, comparison, lines, matrices
 from prunegen_jax.report.colours import GREY, INK, OKABE_ITO
 from prunegen_jax.report.material import Material
-from prunegen_jax.report.ranking import believed
-from prunegen_jax.report.views import target_name
+from prunegen_jax.report.ranking import directed, rows_of
+from prunegen_jax.report.views import drawable, target_name
 from prunegen_jax.runs.schema import Json
 from prunegen_jax.runs.tables.verdict_files import file_stems
 
@@ -30,12 +31,14 @@ _LABEL = STATISTICS[RANKED_BY].label
 _PSI, _K = STATISTICS["psi"].label, STATISTICS["k"].label
 _COLUMNS = 4  # of the scatters
 _PANELS = 100  # of the scatters
+_ENTRIES = 20  # of a legend
+_LEGEND = {"frameon": False, "fontsize": 7, "title_fontsize": 7}
 _TITLE = 36  # letters of a scatter's title
 _LETTERS = 60  # of any other name: a level may be a whole page
 _SIDE, _AREA = 12_000, 30_000_000  # pixels of a PNG at most
 
 
-def stills(material: Material) -> Iterator[tuple[str, bytes]]:
+def figures(material: Material) -> Iterator[tuple[str, bytes]]:
     """File name and content of every figure, one after another."""
     with mpl.rc_context(_STYLE):
         for name, draw in _figures(material).items():
@@ -55,24 +58,25 @@ def _dpi(figure: Figure) -> float:
 def _figures(material: Material) -> dict[str, Callable[[], Figure]]:
     found: dict[str, Callable[[], Figure]] = {}
     for target, stem in file_stems(material.verdict.targets).items():
-        rows = sorted((row for row in material.verdict.rows if row["target"] == target), key=best_first)
+        rows = rows_of(material, target)
         found[f"intervals_{stem}"] = lambda rows=rows, target=target: _intervals(rows, target)
         found[f"scatters_{stem}"] = lambda rows=rows, target=target: _scatters(material, rows, target)
         if material.verdict.settings.get("axes"):
             found[f"psi_{stem}"] = lambda rows=rows: _psi(rows, material.verdict.settings["axes"])
-        if rival.is_there(material):
-            found[f"rival_{stem}"] = lambda rows=rows, target=target: _rival(material, rows, target)
+        if comparison.is_there(material):
+            found[f"comparison_{stem}"] = lambda rows=rows, target=target: _comparison(material, rows, target)
         if any("k" in row for row in rows):
             found[f"information_{stem}"] = lambda rows=rows, target=target: _information(rows, target)
-    for name in ("shared_symmetric", *(f"added_{target}" for target in material.verdict.targets)):
-        if name in material.verdict.matrices:
+    titles = {"shared_symmetric": "information shared by two measures"}
+    titles |= {f"added_{t}": f"information about {_short(t)} added by the row" for t in material.verdict.targets}
+    for name, title in titles.items():
+        if name in material.verdict.matrices and len(matrices.filled([material.verdict.matrices[name]])[0]):
             stem = next(iter(file_stems([name]).values()))
-            found[stem] = lambda name=name: _matrix(material, name)
+            found[stem] = lambda name=name, title=title: _matrix(material, name, title)
     if material.curves:
         found["pruning_curves"] = lambda: _pruning(material)
     if material.histories:
-        histories = {name: lines.thinned(history) for name, history in material.histories.items()}
-        found["training_curves"] = lambda: _lines(material, histories, "updates", "training loss (nats)")
+        found["training_curves"] = lambda: _training(material)
     return found
 
 
@@ -80,11 +84,11 @@ def _intervals(rows: list[Json], target: str) -> Figure:
     figure, axes = _empty(7.5, 0.9 + 0.21 * len(rows))
     family = colours.of_families(row["family"] for row in rows)
     for place, row in enumerate(rows):
-        value, low, high = believed(row, RANKED_BY)
+        value, low, high = directed(row, RANKED_BY)
         axes.plot([low, high], [place, place], color=family[row["family"]], linewidth=1.6)
         axes.plot([value], [place], "o", color=family[row["family"]], markersize=4.5)
     axes.axvline(0, color=GREY, linewidth=0.7)
-    axes.set(xlim=(-1.02, 1.02), xlabel=f"{_LABEL} in the believed direction, {_short(target_name(target))}")
+    axes.set(xlim=(-1.02, 1.02), xlabel=f"{_LABEL} in the expected direction, {_short(target_name(target))}")
     for name in dict.fromkeys(row["family"] for row in rows if row["family"]):
         axes.plot([], [], "o-", color=family[name], label=_short(name))
     if any(row["family"] for row in rows):
@@ -100,7 +104,7 @@ def _information(rows: list[Json], target: str) -> Figure:
             axes.barh(place, high - low, left=low, height=0.7, color="#d9dee6")
         fill = OKABE_ITO[1] if row["sign"] * row[RANKED_BY] >= 0 else "white"
         axes.plot([row.get("k", math.nan)], [place], "o", color=OKABE_ITO[1], markerfacecolor=fill, markersize=4.5)
-    axes.set(xlabel=f"{_K}, {_short(target_name(target))}; grey: null, mean to 95 %; open: against the belief")
+    axes.set(xlabel=f"{_K}, {_short(target_name(target))}; grey: null, mean to 95 %; open: opposite direction")
     return _named_rows(figure, axes, rows)
 
 
@@ -118,13 +122,13 @@ def _psi(rows: list[Json], axes_names: list[str]) -> Figure:
     return _named_rows(figure, axes, rows, margin=0.5)
 
 
-def _rival(material: Material, rows: list[Json], target: str) -> Figure:
+def _comparison(material: Material, rows: list[Json], target: str) -> Figure:
     """The reference against the best other measure: both ranks, coloured by the target, and both correlations."""
     first = next(row["measure"] for row in rows if row["measure"] != material.reference)
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    ranks, (labels, ours, theirs) = rival.ranks(material), rival.compared(material, first, target)
-    values = material.table.targets[target]
+    ranks, (labels, ours, theirs) = comparison.ranks(material), comparison.correlations(material, first, target)
+    values = drawable(material.table.targets[target])
     drawn = left.scatter(ranks[material.reference], ranks[first], c=values, s=16, cmap="viridis")
     figure.colorbar(drawn, ax=left).set_label(_short(target_name(target)))
     left.set(xlabel=f"{_short(material.reference)} (rank)", ylabel=f"{_short(first)} (rank)")
@@ -134,58 +138,70 @@ def _rival(material: Material, rows: list[Json], target: str) -> Figure:
         right.plot(numbers, range(len(labels)), "o", color=colour, markersize=5, label=_short(name))
     right.axvline(0, color=GREY, linewidth=0.7)
     right.set_yticks(range(len(labels)), [*map(_short, labels)])
-    right.set(xlim=(-1.04, 1.04), ylim=(len(labels) - 0.5, -0.5), xlabel="correlation in the believed direction")
+    right.set(xlim=(-1.04, 1.04), ylim=(len(labels) - 0.5, -0.5), xlabel="correlation in the expected direction")
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 
-def _matrix(material: Material, name: str) -> Figure:
-    matrix = material.verdict.matrices[name]
+def _matrix(material: Material, name: str, title: str) -> Figure:
+    """The rows and columns of a matrix that have a value."""
+    found = material.verdict.matrices[name]
+    rows, columns = matrices.filled([found])
     null = (
-        material.verdict.matrices.get(name.replace("added_", "added_null_", 1)) if name != "shared_symmetric" else None
+        material.verdict.matrices.get(name.replace("added_", "added_null_", 1)) if name.startswith("added_") else None
     )
-    values = matrix.values - (0 if null is None else null.values)
-    side = 1.8 + 0.16 * len(matrix.rows)
-    figure, axes = _empty(side + 0.6, side)
-    image = axes.imshow(values, vmin=0, vmax=1 if name == "shared_symmetric" else None, cmap="viridis")
-    axes.set_xticks(range(len(matrix.columns)), [*map(_short, matrix.columns)], rotation=90, fontsize=6)
-    axes.set_yticks(range(len(matrix.rows)), [*map(_short, matrix.rows)], fontsize=6)
+    values = (found.values - (0 if null is None else null.values))[np.ix_(rows, columns)]
+    width, height = 1.8 + 0.16 * len(columns), 1.8 + 0.16 * len(rows)
+    figure, axes = _empty(width + 0.6, height)
+    image = axes.imshow(values, vmin=0, vmax=None if name.startswith("added_") else 1, cmap="viridis")
+    axes.set_xticks(range(len(columns)), [_short(found.columns[i]) for i in columns], rotation=90, fontsize=6)
+    axes.set_yticks(range(len(rows)), [_short(found.rows[i]) for i in rows], fontsize=6)
     figure.colorbar(image, ax=axes, shrink=0.6)
-    axes.set_title(matrix.meaning + ("" if null is None else ", less the null's mean"), fontsize=8)
+    axes.set_title(title, fontsize=8)
     return figure
 
 
 def _scatters(material: Material, rows: list[Json], target: str) -> Figure:
     colouring = colours.of_axis(material.table.hyperparameters[material.axes[0]]) if material.axes else None
     height = math.ceil(min(len(rows), _PANELS) / _COLUMNS)
-    figure = Figure(figsize=(2.4 * _COLUMNS, 2.0 * height), layout="constrained")
+    figure = Figure(figsize=(2.4 * _COLUMNS, 2.0 * height + 0.4), layout="constrained")
     for place, row in enumerate(rows[:_PANELS]):
         axes = figure.add_subplot(height, _COLUMNS, place + 1)
-        values = material.table.measures[row["measure"]]
-        finite = np.where(np.isfinite(values), values, np.nan)
-        axes.scatter(finite, material.table.targets[target], s=9, c=colouring.colours if colouring else OKABE_ITO[1])
+        values, targets = drawable(material.table.measures[row["measure"]]), drawable(material.table.targets[target])
+        axes.scatter(values, targets, s=9, c=colouring.colours if colouring else OKABE_ITO[1])
         axes.set_title(f"{_short(row['measure'], _TITLE)}\n{_LABEL} {row[RANKED_BY]:.2f}", fontsize=7)
         axes.tick_params(labelsize=6)
         axes.ticklabel_format(axis="x", scilimits=(-3, 4))
         axes.xaxis.get_offset_text().set_fontsize(6)
-    words = f", coloured by {_short(material.axes[0])}" if material.axes else ""
     figure.supylabel(_short(target_name(target)), fontsize=8)
     which = "every measure" if len(rows) <= _PANELS else f"the best {_PANELS} of {len(rows)} measures"
-    figure.suptitle(f"{which} against the target{words}", fontsize=8)
+    figure.suptitle(f"{which} against the target", fontsize=8)
+    if colouring:
+        figure.legend(*_legend_entries(colouring), title=_short(material.axes[0]), loc="outside right upper", **_LEGEND)
     return figure
 
 
 def _pruning(material: Material) -> Figure:
     curves = {name: lines.relative(curve) for name, curve in material.curves.items()}
     figure = _lines(material, curves, "fraction of the parameters kept", "training loss ÷ that of the whole network")
-    axes = figure.axes[0]
-    points = [
-        point for name, found in material.crossings.items() if name in curves and (point := lines.crossing(found))
-    ]
-    axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o", color=INK, markersize=2.5, label="prunability")
-    for limit in lines.levels(limit for _, _, limit in points):
+    axes, points = figure.axes[0], lines.crossings(material, curves)
+    xs, ys = [x for x, _, _ in points.values()], [y for _, y, _ in points.values()]
+    axes.plot(xs, ys, "o", color=INK, markersize=2.5, clip_on=False)
+    for limit in lines.levels(limit for _, _, limit in points.values()):
         axes.axhline(limit, color=INK, linewidth=0.7, linestyle="dashed")
-    axes.set(ylim=(lines.BOTTOM, lines.TOP))
+    bottom, top = lines.loss_range(curves, points)
+    axes.set(xlim=(0, 1.01), ylim=(bottom, top))
+    axes.set_yticks([tick for tick in lines.TICKS if bottom <= tick <= top])
+    return figure
+
+
+def _training(material: Material) -> Figure:
+    histories = {name: lines.thinned(history) for name, history in material.histories.items()}
+    figure = _lines(material, histories, "updates", "training loss (nats)")
+    for loss in lines.levels(lines.stopping_losses(material)):
+        figure.axes[0].axhline(loss, color=INK, linewidth=0.7, linestyle="dashed")
+        figure.axes[0].text(0.01, loss, f"training stops at {loss:g}", fontsize=7, va="bottom",
+                            transform=figure.axes[0].get_yaxis_transform())  # fmt: skip
     return figure
 
 
@@ -197,14 +213,20 @@ def _lines(material: Material, curves: dict[str, Any], x: str, y: str) -> Figure
     for name, (across, up) in curves.items():
         known = colouring is not None and name in place
         axes.plot(across, up, color=colouring.colours[place[name]] if known else GREY, linewidth=0.8, alpha=0.7)
-    for word in colouring.order[:_PANELS] if colouring else ():
-        axes.plot([], [], color=colouring.colours[colouring.labels.index(word)], label=_short(word))
     if axis:
-        axes.legend(title=_short(axis), frameon=False, fontsize=7, title_fontsize=7)
+        axes.legend(*_legend_entries(colouring), title=_short(axis), loc="upper left", bbox_to_anchor=(1, 1), **_LEGEND)
     axes.set(yscale="log", xlabel=x, ylabel=y)
     axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes formulas, which are off
-    axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
     return figure
+
+
+def _legend_entries(colouring: colours.Colouring) -> tuple[list[Line2D], list[str]]:
+    """The handles and the labels of a legend of the colours, the first few."""
+    colour = dict(zip(colouring.labels, colouring.colours, strict=True))
+    names = [name for name in colouring.order if name in colour][:_ENTRIES]
+    handles = [Line2D([], [], marker="o", linestyle="", color=colour[name], markersize=4) for name in names]
+    return handles, [_short(name) for name in names]
 
 
 def _short(name: str, letters: int = _LETTERS) -> str:
