@@ -20,8 +20,8 @@ import time
 from prunegen_jax.report import page
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))  # the tests' pages and their browser
-from tests.report.test_browser import chromium, opened
 from tests.support import report_cases
+from tests.support.browser import chromium, opened
 
 
 def opening(path):

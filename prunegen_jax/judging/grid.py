@@ -14,6 +14,8 @@ from prunegen_jax.judging.table import Table
 # difference of two mean accuracies, one over the product of the sizes of training and test set and the repeats.
 ROUNDING = 1e-11
 
+_LARGE = 1e280  # sums of larger numbers overflow
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -210,6 +212,15 @@ def _mean(values: np.ndarray, rows: np.ndarray, n: int) -> tuple[np.ndarray, int
         mean = np.where(count > 0, total / count, np.nan)
     largest = np.zeros(n)
     np.maximum.at(largest, rows[known], np.abs(values[known]))
+    mean = np.full(n, np.nan)
+    finite = np.abs(values[np.isfinite(values)])
+    unit = 2.0**64 if finite.max(initial=0.0) > _LARGE else 1.0  # a power of two changes no digit
+    with np.errstate(invalid="ignore", divide="ignore"):  # inf - inf is nan, and so is 0 / 0
+        total = np.bincount(rows[known], weights=values[known] / unit, minlength=n)
+        mean = np.where(count > 0, total / count * unit, np.nan)
+    scale = np.abs(mean[np.isfinite(mean)]).max(initial=0.0)
+    if scale > 0:
+        mean = np.round(mean / scale, 13) * scale
     partial = (count > 0) & (count < np.bincount(rows, minlength=n))
     return unite(mean, ROUNDING * largest), int(partial.sum())
 

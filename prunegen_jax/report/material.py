@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from prunegen_jax.judging import Table, Verdict
-from prunegen_jax.judging.statistics import best_first
+from prunegen_jax.judging.statistics import ranked
 from prunegen_jax.runs import checkpoint, costs, curves, files, record, tables, workdir
 from prunegen_jax.runs.record import Record
 from prunegen_jax.runs.schema import Json, is_number
@@ -69,7 +69,7 @@ class Material:
         """The judged measures, best first on the first target."""
         first = self.verdict.targets[0]
         rows = [row for row in self.verdict.rows if row["target"] == first]
-        return tuple(row["measure"] for row in sorted(rows, key=best_first))
+        return tuple(row["measure"] for row in ranked(rows))
 
 
 def from_table(table: Table, verdict: Verdict, *, title: str) -> Material:

@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from prunegen_jax.judging.statistics import best_first, shown_statistics
+from prunegen_jax.judging.statistics import shown_statistics
 from prunegen_jax.report.material import Material
+from prunegen_jax.report.ranking import rows_of
 from prunegen_jax.runs.schema import Json
 from prunegen_jax.runs.tables.verdict_files import file_stems
 
@@ -44,7 +45,7 @@ def paper_tables(material: Material) -> dict[str, str]:
     """File name -> content: `verdict_TARGET.md` and `.tex`, numbers as in verdict.csv, best measure first."""
     texts = {}
     for target, stem in file_stems(material.verdict.targets).items():
-        rows = sorted((row for row in material.verdict.rows if row["target"] == target), key=best_first)
+        rows = rows_of(material, target)
         columns = [column for column in _columns() if any(column.text(row) for row in rows)]
         texts[f"verdict_{stem}.md"] = _markdown(rows, columns)
         texts[f"verdict_{stem}.tex"] = _latex(rows, columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from prunegen_jax.judging.statistics import STATISTICS, Statistic, best_first, shown_statistics
+from prunegen_jax.judging.statistics import STATISTICS, Statistic, ranked, shown_statistics
 from prunegen_jax.report import colours
 from prunegen_jax.report.material import Material
 from prunegen_jax.runs.schema import Json
@@ -32,12 +32,13 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row: the measure's name, whether it is the reference, the colour of its family, and its cells."""
+    """A row: the measure's name, whether it is the reference, the colour of its family, its cells, its warnings."""
 
     name: str
     is_reference: bool
     colour: str
     cells: tuple[Cell, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class Ranking(NamedTuple):
@@ -73,7 +74,9 @@ def ranking(material: Material, target: str) -> Ranking:
                 columns.append([p_value(value) for value in p_values])
                 shows_p_value = True
     lines = [
-        Row(row["measure"], row["measure"] == material.reference, colour[row["family"]], cells)
+        Row(
+            row["measure"], row["measure"] == material.reference, colour[row["family"]], cells, _warnings(material, row)
+        )
         for row, cells in zip(rows, zip(*columns, strict=True), strict=True)
     ]
     return Ranking(tuple(headings), tuple(lines), tuple(explained), shows_p_value)
@@ -94,7 +97,7 @@ def psi_table(material: Material, target: str) -> Ranking:
 
 def rows_of(material: Material, target: str) -> list[Json]:
     """The verdict's rows on a target, best first."""
-    return sorted((row for row in material.verdict.rows if row["target"] == target), key=best_first)
+    return ranked([row for row in material.verdict.rows if row["target"] == target])
 
 
 def directed(row: Json, statistic: str) -> tuple[float, float, float]:
@@ -134,6 +137,11 @@ def _interval(value: float, low: float, high: float) -> Cell:
     percent = tuple(round(50 + 48 * max(-1.0, min(1.0, x)), 1) for x in (value, *ends))
     words = "" if math.isnan(low) or math.isnan(high) else f"{number(low, 2).text} … {number(high, 2).text}"
     return cell._replace(interval=words, percent=percent)
+
+
+def _warnings(material: Material, row: Json) -> tuple[str, ...]:
+    about = (row["measure"], row["target"])
+    return tuple(each["text"] for each in material.verdict.warnings if (each["measure"], each["target"]) == about)
 
 
 def _shade(value: float) -> str:

@@ -75,7 +75,7 @@ class Refresher:
         remark = f"The sweep is running: {known} of {self._total} networks are trained. Intervals and nulls come last."
         if not table.measures:
             table = dataclasses.replace(table, measures=table.confounders)
-            remark += " No measure is computed yet: plain facts stand in for them."
+            remark += " No measure is computed yet: the table shows facts of the training instead."
         verdict = quick_verdict(table)
         content = material.from_workdir(self._folder, verdict=verdict, table=table, remark=remark)
         with files.atomic(workdir.report_path(self._folder) / "index.html", within=self._folder) as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from markupsafe import Markup
 
 from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS, shown_statistics
@@ -14,7 +13,7 @@ from prunegen_jax.report.views import target_name
 from prunegen_jax.runs.schema import Json
 
 _LABEL = STATISTICS[RANKED_BY].label
-_TIED = 0.1  # share of networks with the smallest or largest value from which a measure is not called the best
+_RESERVATIONS = ("edge", "ceiling")  # warnings on a measure that is then not called the best
 _FEW = 10  # configurations below which an order says little
 _NOISE = {"both": "test set and seeds"}
 
@@ -45,28 +44,9 @@ def summary(material: Material, target: str) -> Markup:
 
 def reservations(material: Material, row: Json) -> list[str]:
     """Why a measure is not called the best though its tau-b may be the highest."""
-    found = []
-    share = edge_share(material.table.measures[row["measure"]])
-    if share > _TIED:
-        found.append(f"{100 * share:.0f} % of the networks are tied at the smallest or largest value of the measure")
-    least = ceiling(material, row["target"])
-    if least and directed(row, RANKED_BY)[0] > least["high"]:
-        found.append(f"its {_LABEL} is higher than the noise of the target lets a measure reach")
-    return found
-
-
-def edge_share(values: np.ndarray) -> float:
-    """The share of networks with the smallest or the largest value, if far more are tied there than elsewhere, else 0.
-
-    A measure that counts, such as the number of parameters, has ties everywhere; one that has reached the end of its
-    range has them there.
-    """
-    known = values[~np.isnan(values)]
-    counts = np.unique(known, return_counts=True)[1]
-    if len(counts) < 2:
-        return 0.0
-    edge = [int(count) for count in (counts[0], counts[-1]) if count > 3 * np.median(counts)]
-    return sum(edge) / len(known)
+    about = (row["measure"], row["target"])
+    warnings = material.verdict.warnings
+    return [w["text"] for w in warnings if (w["measure"], w["target"]) == about and w["kind"] in _RESERVATIONS]
 
 
 def ceiling(material: Material, target: str) -> Json | None:
@@ -93,8 +73,8 @@ def _lead(material: Material, judged: list[Json], best: Json | None) -> list[Mar
     first = judged[0]
     target, count = target_name(first["target"]), len(judged)
     if best is not first:
-        words = "On <b>{}</b>, <b>{}</b> has the highest {} of {} measures, {}, but {}."
-        reasons = Markup(", and ").join(reservations(material, first))
+        words = "On <b>{}</b>, <b>{}</b> has the highest {} of {} measures, {}, but is not called the best: {}."
+        reasons = Markup("; ").join(reservations(material, first))
         lines = [Markup(words).format(target, first["measure"], _LABEL, count, _value(first), reasons)]
         if best is None:
             return [*lines, Markup("The same holds for every other measure: none is called the best.")]

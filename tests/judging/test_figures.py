@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from prunegen_jax.judging import judge
 from prunegen_jax.judging.table import Table
-from prunegen_jax.report import material, stills
+from prunegen_jax.report import figures, material
 
 
 def drawn(names, *, axis="a", target="gap", level="x"):
@@ -21,7 +21,7 @@ def drawn(names, *, axis="a", target="gap", level="x"):
         families=dict.fromkeys(names, names[0]),
     )
     verdict = judge(table, reference=names[0], draws=0, permutations=0, added_permutations=0, baseline_draws=0)
-    return dict(stills.stills(material.from_table(table, verdict, title="t")))
+    return dict(figures.figures(material.from_table(table, verdict, title="t")))
 
 
 def test_names_are_shortened_in_every_figure():
@@ -36,14 +36,14 @@ def test_names_are_shortened_in_every_figure():
 
 
 def test_many_measures_are_drawn_as_far_as_one_can_see_them(monkeypatch):
-    monkeypatch.setattr(stills, "_PANELS", 2)
+    monkeypatch.setattr(figures, "_PANELS", 2)
     words = drawn(["one", "two", "three"])["scatters_gap.svg"].decode()
     assert "the best 2 of 3 measures against the target" in words
-    monkeypatch.setattr(stills, "_PANELS", 3)
+    monkeypatch.setattr(figures, "_PANELS", 3)
     assert "every measure against the target" in drawn(["one", "two", "three"])["scatters_gap.svg"].decode()
 
 
 @pytest.mark.parametrize(("size", "dpi"), [((10, 10), 200), ((7, 600), 20), ((100, 100), 54.77)])
 def test_no_figure_has_too_many_pixels(size, dpi):
     """The library refuses a side of 65536 pixels, and a square of half of that takes 4 GB."""
-    assert stills._dpi(Figure(figsize=size)) == pytest.approx(dpi, rel=1e-3)
+    assert figures._dpi(Figure(figsize=size)) == pytest.approx(dpi, rel=1e-3)

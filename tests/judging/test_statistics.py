@@ -10,7 +10,7 @@ import scipy.stats
 from prunegen_jax.judging import STATISTICS, Statistic, format_table, judge, write
 from prunegen_jax.judging.case import prepare
 from prunegen_jax.judging.comparison import Comparison, Resample
-from prunegen_jax.report import material, page, sheets
+from prunegen_jax.report import material, page, paper_tables
 from prunegen_jax.runs.tables.verdict_files import read_verdict
 from tests.support.pages import model, source
 from tests.support.sweeps import QUICK, make_table
@@ -126,5 +126,5 @@ def test_a_new_statistic_is_in_the_report(verdict):
     assert "rho" in source(text, "compared")["row"] and "rho +" in model(text, "Div", "difference")["text"].replace(
         "−", "+"
     )
-    tables = sheets.sheets(shown)
+    tables = paper_tables.paper_tables(shown)
     assert "| rho |" in tables["verdict_gap.md"].splitlines()[0] and "& rho" in tables["verdict_gap.tex"]

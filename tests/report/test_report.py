@@ -18,11 +18,10 @@ from PIL import Image
 
 from prunegen_jax import judging, report
 from prunegen_jax.judging.statistics import best_first
-from prunegen_jax.report import colours, lines, material, page, ranking, rival
+from prunegen_jax.report import colours, comparison, figures, lines, material, page
 from prunegen_jax.runs import files, tables
 from prunegen_jax.runs.tables.verdict_files import file_stems, read_verdict
-from tests.support import checkpoints, report_cases
-from tests.support.pages import model, source
+from tests.support import checkpoints, pages, report_cases
 
 QUICK = {"draws": 60, "permutations": 19, "added_permutations": 3, "baseline_draws": 2}
 
@@ -56,22 +55,51 @@ def written(workdir) -> pathlib.Path:
 
 
 def test_table_says_what_verdict_csv_says(written, workdir):
-    shown = source((written / "index.html").read_text(), "verdict")
+    shown = pages.table((written / "index.html").read_text(), "The verdict, gap")
     with (workdir / "verdict.csv").open(newline="") as file:
         rows = {row["measure"]: row for row in csv.DictReader(file) if row["target"] == "gap"}
-    assert sorted(shown["measure"]) == sorted(rows) and len(rows) == 5
-    for place, name in enumerate(shown["measure"]):
-        sign = float(rows[name]["sign"])
-        assert shown["sign"][place] == {1: "rises", -1: "falls"}[sign]
-        assert shown["tau_b"][place] == sign * float(rows[name]["tau_b"])
-        low, high = float(rows[name]["tau_b_low"]), float(rows[name]["tau_b_high"])
-        assert (shown["tau_b_low"][place], shown["tau_b_high"][place]) == ((low, high) if sign > 0 else (-high, -low))
-        assert shown["adjusted_r2"][place] == float(rows[name]["adjusted_r2"])
-        assert shown["marked"][place] == (name == "prunability")
-    assert shown["tau_b"] == sorted(shown["tau_b"], reverse=True)
+    assert sorted(row["measure"].removesuffix(" ◆") for row in shown) == sorted(rows) and len(rows) == 5
+    taus = []
+    for cells in shown:
+        row = rows[cells["measure"].removesuffix(" ◆")]
+        sign = float(row["sign"])
+        assert cells["expected to"] == {1: "rise", -1: "fall"}[sign]
+        value, _, interval = cells["τ-b, interval"].replace("−", "-").partition(" ")
+        taus.append(float(value))
+        assert taus[-1] == pytest.approx(sign * float(row["tau_b"]), abs=5.1e-3)
+        ends = sorted(sign * float(row[end]) for end in ("tau_b_low", "tau_b_high"))
+        assert [float(end) for end in interval.split(" … ")] == pytest.approx(ends, abs=5.1e-3)
+        assert float(cells["adj. R²"].replace("−", "-")) == pytest.approx(float(row["adjusted_r2"]), abs=5.1e-3)
+        assert cells["measure"].endswith(" ◆") == (row["measure"] == "prunability")
+    assert taus == sorted(taus, reverse=True)
 
 
-def test_sheets_say_what_the_verdict_says(written, judged):
+def test_psi_of_each_hyperparameter_is_that_of_verdict_csv(written, judged):
+    verdict = judged[1]
+    for cells in pages.table((written / "index.html").read_text(), "Psi along each hyperparameter, gap"):
+        row = verdict.row(cells.pop("measure").removesuffix(" ◆"), "gap")
+        del cells["#"]
+        assert list(cells) == [*verdict.settings["axes"], "Ψ"]
+        for axis, shown in cells.items():
+            value = row["sign"] * row["psi" if axis == "Ψ" else f"psi.{axis}"]
+            assert (
+                shown == "–"
+                if math.isnan(value)
+                else float(shown.replace("−", "-")) == pytest.approx(value, abs=5.1e-3)
+            )
+
+
+def test_columns_without_values_are_neither_shown_nor_explained():
+    table = report_cases.table(12, 3)  # no complete grid: there is no PGDL score
+    text = page.html(material.from_table(table, judging.judge(table, **QUICK), title="t"))
+    assert all(
+        any(row[name] != "–" for row in pages.table(text, "The verdict"))
+        for name in pages.table(text, "The verdict")[0]
+    )
+    assert "PGDL" not in pages.table(text, "The verdict")[0] and "<dt>PGDL</dt>" not in text
+
+
+def test_paper_tables_say_what_the_verdict_says(written, judged):
     lines_of = (written / "tables" / "verdict_gap.md").read_text().splitlines()
     header = [cell.strip() for cell in lines_of[0].strip("|").split("|")]
     for line in lines_of[2:]:
@@ -83,34 +111,31 @@ def test_sheets_say_what_the_verdict_says(written, judged):
     assert latex.count(r"\\") == 6 and r"measure\_01" in latex
 
 
-def test_the_rival_is_the_best_other_measure_and_stands_beside_the_reference(written, judged):
+def test_the_reference_is_compared_with_the_best_other_measure(written, judged):
     table, verdict = judged
     text = (written / "index.html").read_text()
     rows = sorted((row for row in verdict.rows if row["target"] == "gap"), key=best_first)
     best = next(row for row in rows if row["measure"] != "prunability")
-    shown, axes = source(text, "compared"), verdict.settings["axes"]
+    shown, axes = pages.source(text, "compared"), verdict.settings["axes"]
     assert shown["row"] == ["τ-b", "Ψ", *(f"ψ, {axis}" for axis in axes)]
-    for column, row in (("ours", verdict.row("prunability", "gap")), ("theirs", best)):
+    for column, row in (("reference", verdict.row("prunability", "gap")), ("other", best)):
         expected = [row["sign"] * row[key] for key in ("tau_b", "psi", *(f"psi.{axis}" for axis in axes))]
         assert shown[column] == pytest.approx(expected, nan_ok=True)
-    found = material.from_table(table, verdict, title="x")
+    content = material.from_table(table, verdict, title="x")
     falling = next(row["measure"] for row in rows if row["sign"] < 0)
-    assert np.argmax(rival.ranks(found)[falling]) == np.argmin(table.measures[falling])
-    assert rival.compared(found, falling, "gap")[2][0] == -verdict.row(falling, "gap")["tau_b"]
-    told = next(
-        d for d in verdict.differences if (d["measure"], d["target"], d["statistic"]) == (best["measure"], "gap", "psi")
-    )
-    words = model(text, "Div", "difference")["text"]
-    assert f"Ψ {told['better_by']:+.2f}".replace("-", "−") in words and words.count("Ψ") == 1
+    assert np.argmax(comparison.ranks(content)[falling]) == np.argmin(table.measures[falling])
+    assert comparison.correlations(content, falling, "gap")[2][0] == -verdict.row(falling, "gap")["tau_b"]
+    words = pages.model(text, "Div", "difference")["text"]
+    assert best["measure"] in words and words.count("Ψ") == 1
 
 
-def test_no_rival_without_the_reference_or_without_another(judged):
+def test_no_comparison_without_the_reference_or_without_another(judged):
     table, _ = judged
     others = dataclasses.replace(table, measures={k: v for k, v in table.measures.items() if k != "prunability"})
     alone = dataclasses.replace(table, measures={"prunability": table.measures["prunability"]})
     for each in (others, alone):
         found = material.from_table(each, judging.judge(each, draws=0, permutations=0), title="x")
-        assert 'id="rival"' not in page.html(found)
+        assert 'id="comparison"' not in page.html(found)
     bare = material.from_table(table, judging.judge(table, draws=0, permutations=0), title="x")
     assert "the verdict has no paired intervals" in page.html(bare)
 
@@ -118,7 +143,7 @@ def test_no_rival_without_the_reference_or_without_another(judged):
 def test_figures_are_there_in_both_formats(written):
     names = {path.stem for path in (written / "figures").iterdir()}
     wanted = {"intervals_gap", "psi_gap", "information_gap", "scatters_gap", "shared_symmetric", "added_gap"}
-    assert wanted | {"training_curves", "intervals_test_loss", "rival_gap", "rival_test_loss"} <= names
+    assert wanted | {"training_curves", "intervals_test_loss", "comparison_gap", "comparison_test_loss"} <= names
     for name in names:
         drawing = written / "figures" / f"{name}.svg"
         xml.dom.minidom.parse(str(drawing))
@@ -165,8 +190,8 @@ def test_left_out_networks_are_told():
     table = dataclasses.replace(whole.take(np.arange(16)), left_out=out, left_out_rows=whole.take(np.arange(16, 20)))
     text = page.html(material.from_table(table, judging.judge(table, **QUICK), title="some left out"))
     assert "4 not_converged" in text and "cross-entropy 0.2 after 5 epochs" in text
-    assert "The verdict with those networks put back" in text
-    markers = source(text, "points")["marker"]
+    assert "The verdict with the networks that were left out" in text
+    markers = pages.source(text, "points")["marker"]
     assert markers.count("x") == 4 and markers.count("circle") == 16
 
 
@@ -189,7 +214,7 @@ def test_what_came_from_outside_stays_text(tmp_path):
     text = path.read_text()
     library = page._library()
     assert bad not in text.replace(library, "") and html.escape(bad) in text
-    assert "$$" not in "".join(source(text, "points")["h0"])
+    assert "$$" not in "".join(pages.source(text, "points")["h0"])
     written = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()]
     assert all(re.fullmatch(r"report/(index\.html|(figures|tables)/\w+\.(png|svg|md|tex))", name) for name in written)
     assert bad not in (path.parent / "tables" / "verdict_gap.md").read_text()
@@ -227,22 +252,16 @@ def test_reporting_needs_no_jax(workdir):
     subprocess.run([sys.executable, "-c", code, str(workdir)], check=True, cwd=root)
 
 
-def test_sentences_count_measures_and_places():
-    table = report_cases.table(40, 6)
+def test_values_near_the_largest_number_are_reported(tmp_path):
+    table = report_cases.table(24, 3)
+    huge = np.where(np.arange(24) % 2, -1, 1) * np.linspace(1e308, 1.7e308, 24)
+    table = dataclasses.replace(table, measures=table.measures | {"measure_01": huge})
     verdict = judging.judge(table, **QUICK)
-    found = material.from_table(table, verdict, title="t")
-    words = ranking.sentences(found, "gap")
-    rows = sorted((r for r in verdict.rows if r["target"] == "gap"), key=lambda r: -r["sign"] * r["tau_b"])
-    sure = sum(r["tau_p_holm"] < 0.05 and r["sign"] * r["tau_b"] > 0 for r in rows)
-    assert f"<b>{rows[0]['measure']}</b> orders the networks best of 6 measures" in words
-    assert f"{sure} of 6 measures point the believed way" in words
-
-
-@pytest.mark.parametrize(
-    ("place", "word"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (22, "22nd")]
-)
-def test_ordinals(place, word):
-    assert ranking._ordinal(place) == word
+    content = material.from_table(table, verdict, title="t")
+    shown = pages.source(page.html(content), "all")
+    assert np.isnan(np.asarray(shown["m1s0"], float)).all() or np.isfinite(np.asarray(shown["m0s0"], float)).all()
+    names = {name.partition(".")[0] for name, _ in figures.figures(content)}
+    assert {"scatters_gap", "comparison_gap"} <= names
 
 
 def test_colours_tell_levels_apart_and_keep_their_order():

@@ -33,3 +33,15 @@ def model(text: str, kind: str, name: str) -> dict:
 def source(text: str, name: str) -> dict[str, list]:
     """The columns of the data source called `name` in a page."""
     return dict(model(text, "ColumnDataSource", name)["data"]["entries"])
+
+
+def table(text: str, label: str) -> list[dict[str, str]]:
+    """The rows of the first table of a page whose label begins so, as heading -> text of the cell."""
+    found = re.search(
+        rf'<table class="sortable" aria-label="{re.escape(html.escape(label))}.*?</table>', text, re.DOTALL
+    )
+    assert found, f"the page holds no table {label!r}"
+    rows = re.findall(r"<tr.*?</tr>", found[0], re.DOTALL)
+    cells = [re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL) for row in rows]
+    plain = [[html.unescape(re.sub(r"<[^>]*>", "", cell)).strip() for cell in row] for row in cells]
+    return [dict(zip(plain[0], row, strict=True)) for row in plain[1:]]
