@@ -13,7 +13,6 @@ from prunegen_jax.judging.table import Table
 # Of the largest repeat: far above the rounding of a mean, which is some 1e-16 for each repeat, and below the smallest
 # difference of two mean accuracies, one over the product of the sizes of training and test set and the repeats.
 ROUNDING = 1e-11
-
 _LARGE = 1e280  # sums of larger numbers overflow
 
 
@@ -207,20 +206,13 @@ def _mean(values: np.ndarray, rows: np.ndarray, n: int) -> tuple[np.ndarray, int
     """Means `[n]` of the values by row, and the number of rows where only some values are missing."""
     known = ~np.isnan(values)
     count = np.bincount(rows[known], minlength=n)
-    with np.errstate(invalid="ignore", divide="ignore"):  # inf - inf is nan, and so is 0 / 0
-        total = np.bincount(rows[known], weights=values[known], minlength=n)
-        mean = np.where(count > 0, total / count, np.nan)
-    largest = np.zeros(n)
-    np.maximum.at(largest, rows[known], np.abs(values[known]))
-    mean = np.full(n, np.nan)
     finite = np.abs(values[np.isfinite(values)])
     unit = 2.0**64 if finite.max(initial=0.0) > _LARGE else 1.0  # a power of two changes no digit
     with np.errstate(invalid="ignore", divide="ignore"):  # inf - inf is nan, and so is 0 / 0
         total = np.bincount(rows[known], weights=values[known] / unit, minlength=n)
         mean = np.where(count > 0, total / count * unit, np.nan)
-    scale = np.abs(mean[np.isfinite(mean)]).max(initial=0.0)
-    if scale > 0:
-        mean = np.round(mean / scale, 13) * scale
+    largest = np.zeros(n)
+    np.maximum.at(largest, rows[known], np.abs(values[known]))
     partial = (count > 0) & (count < np.bincount(rows, minlength=n))
     return unite(mean, ROUNDING * largest), int(partial.sum())
 
@@ -236,7 +228,8 @@ def unite(values: np.ndarray, tolerance: np.ndarray | float) -> np.ndarray:
     order = finite[np.argsort(values[finite], kind="stable")]
     off = np.broadcast_to(tolerance, values.shape)[order]
     ascending = values[order]
-    starts = np.diff(ascending, prepend=-np.inf) > np.maximum(off, np.concatenate([off[:1], off[:-1]]))
+    with np.errstate(over="ignore"):  # a difference of infinity is larger than any tolerance
+        starts = np.diff(ascending, prepend=-np.inf) > np.maximum(off, np.concatenate([off[:1], off[:-1]]))
     if len(order):
         united[order] = ascending[np.flatnonzero(starts)[np.cumsum(starts) - 1]]
     return united

@@ -100,3 +100,10 @@ def test_means_break_no_ties():
     assert short.measures["m"][0] == short.measures["m"][1] == pytest.approx(1.1 / 3)
     np.testing.assert_allclose(short.targets["gap"], [1.5, 4])
     assert any("gap is averaged over the repeats that have it in 1" in note for note in notes)
+
+
+def test_the_mean_of_numbers_near_the_largest_is_finite():
+    huge = np.array([1.5e308, 1.7e308, -1.6e308, -1.4e308, 1.0, 3.0])
+    mean, partial = grid._mean(huge, np.array([0, 0, 1, 1, 2, 2]), 3)
+    np.testing.assert_allclose(mean[:2], [1.6e308, -1.5e308], rtol=1e-12)
+    assert partial == 0
