@@ -111,7 +111,7 @@ def follow_target(control: Select, views: Sequence[View]) -> None:
 
 def colour_choice(colourings: Mapping[str, Colouring]) -> Select:
     """The choice of the hyperparameter that colours networks; the page's legends follow it."""
-    control = choice("color networks by", list(colourings), "colour", width=160)
+    control = choice("colour networks by", list(colourings), "colour", width=160)
     control.js_on_change("value", CustomJS(code=_SHOW_LEGEND))
     return control
 
