@@ -134,9 +134,9 @@ def _side_by_side(
 ) -> tuple[Any, ColumnDataSource]:
     """The correlations of both, a row each, joined by a line; and their source."""
     bars = ColumnDataSource({"row": rows, "reference": ours, "other": theirs}, name="compared")
-    ranges = {"y_range": FactorRange(*reversed(rows)), "x_range": (-1.04, 1.04)}
+    ranges = {"y_range": FactorRange(*reversed(rows)), "x_range": (-1.1, 1.1)}
     shown = plot(description, height=400, name="side_by_side", **ranges)
-    shown.xaxis.axis_label = label("correlation with the target, in the expected direction")
+    shown.xaxis.axis_label = label("correlation × expected sign")
     shown.segment("reference", "row", "other", "row", source=bars, line_color="#b9c0ca", line_width=2)
     kinds = (("reference", REFERENCE_COLOUR), ("other", OTHER_COLOUR))
     drawn = [shown.scatter(field, "row", source=bars, size=10, color=colour) for field, colour in kinds]

@@ -28,7 +28,7 @@ def information(material: Material) -> View:
         descriptions[0], y_range=FactorRange(*reversed(names)), height=_ROW * len(names) + 60, min_width=330, name="k"
     )
     shown.ygrid.grid_line_color = "#f1f3f6"
-    shown.xaxis.axis_label = f"{_K} (share of the target's information)"
+    shown.xaxis.axis_label = f"{_K} (share of information)"
     shown.hbar("measure", left="low", right="high", height=0.7, source=source, fill_color=BAND, line_color=None)
     for column, fill in (("expected", OKABE_ITO[1]), ("opposite", "white")):
         dots = shown.scatter(
