@@ -53,8 +53,8 @@ def of_axis(values: np.ndarray) -> Colouring:
 
 
 def shades(count: int) -> tuple[str, ...]:
-    """`count` steps of viridis, without its palest end, which fades on white."""
-    return tuple(SEQUENTIAL[round(i)] for i in np.linspace(0, 225, max(count, 1)))
+    """`count` steps of viridis, without its palest quarter, which fades on white and, inverted, on black."""
+    return tuple(SEQUENTIAL[round(i)] for i in np.linspace(0, 190, max(count, 1)))
 
 
 def _colouring(labels: Sequence[str], order: Sequence[str], palette: Sequence[str]) -> Colouring:

@@ -40,6 +40,7 @@ label { color: var(--soft); }
 .bk-input, .bk-input:focus { color: var(--ink); background-color: var(--paper); border-color: var(--line); }
 .bk-input { max-width: 100%; }
 option { color: var(--ink); background: var(--paper); }
+@media (prefers-color-scheme: dark) { select.bk-input { appearance: auto; background-image: none; } }
 """
 
 # Shows the parts of the page, the data of each source and the properties of each model for the chosen target.

@@ -10,11 +10,11 @@ import time
 
 import numpy as np
 import pytest
+from etils import epath
 
-from configs import sweep
 from prunegen_jax import judging, report
 from prunegen_jax.report import page
-from prunegen_jax.runs import files, pipeline, tables
+from prunegen_jax.runs import files, tables
 from tests.support import report_cases
 from tests.support.browser import (
     VIEW,
@@ -49,9 +49,11 @@ def browser():
 
 @pytest.fixture(scope="module")
 def sweep_page(tmp_path_factory) -> pathlib.Path:
+    """A page with every section."""
     folder = tmp_path_factory.mktemp("sweep")
-    pipeline.run(sweep.get_config("smoke"), folder)
-    return report.write(folder)
+    content = report_cases.material(48, 12)
+    judging.write(content.verdict, folder)
+    return report.write_material(content, epath.Path(folder) / "report")
 
 
 @pytest.fixture(scope="module")

@@ -52,10 +52,10 @@ def material(models: int, measures: int) -> Material:
     verdict = judging.judge(whole.take(np.arange(40)), **settings)
     rows = tuple(row | {"k_null": 0.01, "k_null_95": 0.05, "k_p_holm": 0.2, "k_corrected": 0.1} for row in verdict.rows)
     names = tuple(whole.measures)
-    values = np.random.default_rng(1).uniform(size=(len(names), len(names)))
+    size, generator = (len(names), len(names)), np.random.default_rng(1)
     keys = ("shared_symmetric", "shared", "shared_least")
     keys += tuple(f"added{part}_{t}" for t in whole.targets for part in ("", "_null", "_p", "_least", "_least_null"))
-    matrices = {key: Matrix(names, names, values, key) for key in keys}
+    matrices = {key: Matrix(names, names, generator.uniform(size=size), key) for key in keys}
     falling = np.exp(-np.arange(300) / 40)
     return Material(
         title="a large sweep",
