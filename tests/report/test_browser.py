@@ -10,10 +10,10 @@ import time
 
 import numpy as np
 import pytest
-from etils import epath
 
 from prunegen_jax import judging, report
-from prunegen_jax.report import page
+from prunegen_jax.report import material, page
+from prunegen_jax.report.material import Material
 from prunegen_jax.runs import files, tables
 from tests.support import report_cases
 from tests.support.browser import (
@@ -47,25 +47,31 @@ def browser():
         yield driver
 
 
+def page_of(content: Material, folder: pathlib.Path) -> pathlib.Path:
+    """The page alone, beside the files of its verdict."""
+    judging.write(content.verdict, folder)
+    path = folder / "report" / "index.html"
+    with files.atomic(path) as file:
+        file.write(page.html(content).encode())
+    return path
+
+
 @pytest.fixture(scope="module")
 def sweep_page(tmp_path_factory) -> pathlib.Path:
     """A page with every section."""
-    folder = tmp_path_factory.mktemp("sweep")
-    content = report_cases.material(48, 12)
-    judging.write(content.verdict, folder)
-    return report.write_material(content, epath.Path(folder) / "report")
+    return page_of(report_cases.material(48, 8), tmp_path_factory.mktemp("sweep"))
 
 
 @pytest.fixture(scope="module")
 def csv_page(tmp_path_factory) -> pathlib.Path:
     """The report on somebody's table: three axes, all networks, targets of any name."""
     folder = tmp_path_factory.mktemp("csv")
-    table = report_cases.table(40, 12)
+    table = report_cases.table(24, 5)
     targets = table.targets | {"loss_gap": -table.targets["gap"]}
     tables.write_csv(dataclasses.replace(table, targets=targets), folder / "table.csv")
-    verdict = judging.judge(tables.read_csv(folder / "table.csv"), draws=100, permutations=19, added_permutations=3)
-    judging.write(verdict, folder)
-    return report.write_for_table(tables.read_csv(folder / "table.csv"), verdict, folder, title="table.csv")
+    table = tables.read_csv(folder / "table.csv")
+    verdict = judging.judge(table, draws=20, permutations=5, added_permutations=2, baseline_draws=0)
+    return page_of(material.from_table(table, verdict, title="table.csv"), folder)
 
 
 def judged_in(path: pathlib.Path, target: str, column: str = "tau_b") -> dict[str, float | None]:
@@ -211,7 +217,7 @@ def test_a_column_near_the_largest_number_opens(browser, tmp_path):
     huge = np.where(np.arange(24) % 2, -1, 1) * np.linspace(1e308, 1.7e308, 24)
     table = dataclasses.replace(table, measures=table.measures | {"measure_01": huge}, targets={"gap": huge[::-1]})
     verdict = judging.judge(table, draws=0, permutations=0, added_permutations=0, baseline_draws=0)
-    opened(browser, report.write_for_table(table, verdict, tmp_path, title="huge"))
+    opened(browser, page_of(material.from_table(table, verdict, title="huge"), tmp_path))
     for scale in ("logarithm", "rank", "value"):
         choose(browser, "measure", "measure_01")
         choose(browser, "scale", scale)
