@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PINNED := $(VENV)/.pinned
 READY := $(VENV)/.ready
 CHECKED := $(VENV)/.checked
-BENCHMARKS := convolutions training sweep scaling report judging
+BENCHMARKS := convolutions training sweep scaling report judging zoo
 BENCHMARKS_ON_CIFAR10 := prunability curvature large
 
 .PHONY: install sweep smoke test check networks faults docs readme notebooks bench bench-smoke clean

@@ -4,14 +4,18 @@
     python benchmarks/judging.py --smoke  # few models: that it runs, not how fast
 
 The last line is one JSON object: {"seconds_10000": s, "seconds_324": s, "vs_python": r, "seconds_10000_full": s,
-"mib_10000_full": m}. The seconds are of the wall clock; the table above it has CPU seconds too.
+"mib_10000_full": m, "zoo_networks_per_second": r}; the last is of benchmarks/zoo.py. The seconds are of the wall clock;
+the table above it has CPU seconds too.
 """
 
 import argparse
 import itertools
 import json
 import math
+import pathlib
 import resource
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -157,7 +161,11 @@ def main():
     what = f"{measures} measures, {len(full)} models, 1 target, {draws:,} draws, nulls, matrices; {mib:.0f} MiB at most"
     line(what, seconds_full, cpu)
     found = {"seconds_10000": seconds_large, "seconds_324": seconds_middle, "vs_python": seconds_loop / ours[1]}
-    print(json.dumps(found | {"seconds_10000_full": seconds_full, "mib_10000_full": mib}))
+    zoo = [sys.executable, str(pathlib.Path(__file__).with_name("zoo.py")), *(["--smoke"] if smoke else [])]
+    text = subprocess.run(zoo, check=True, capture_output=True, text=True).stdout
+    print(text.rpartition("{")[0], end="")
+    found |= {"seconds_10000_full": seconds_full, "mib_10000_full": mib}
+    print(json.dumps(found | json.loads(text.splitlines()[-1])))
 
 
 if __name__ == "__main__":
