@@ -1,15 +1,17 @@
-"""Training NiNs in steady state: images per second of ours and of PyTorch, the whole CPU used by both.
+"""Training in steady state: images per second of ours and of PyTorch, the whole CPU used by both.
 
-    python benchmarks/training.py                       # widths 24, 48, 96, 200; about ten minutes
-    python benchmarks/training.py --smoke               # seconds: that it runs, not how fast
+    python benchmarks/training.py                              # twenty minutes
+    python benchmarks/training.py --networks resnet:8 cnn:32   # these alone
+    python benchmarks/training.py --smoke                      # seconds: that it runs, not how fast
 
-NiN of depth 2 with batch norm on 32×32×3 images (random: what they show does not change the work), batches of 128,
+NiN of depth 2, the pre-activation ResNet-18 (residual sums, 3×3 convolutions of stride 1) and the five-layer CNN, each
+as NAME:WIDTH and with batch norm, on 32×32×3 images (random: what they show does not change the work), batches of 128,
 SGD with momentum 0.9 and weight decay. Ours runs as the `local` executor does, one single-threaded process per core,
 each training a network of its own. PyTorch takes the best of four: contiguous or channels_last, one process with as
 many threads as cores or one single-threaded process per core; the data stay in memory and batches are cut from them.
 Each variant warms up, then all its processes train for the same stretch of time; the rounds of all variants alternate
 and the best round of each counts, which is the one least disturbed. The GEMM rate is that of 1024×1024 matrix products
-in XLA, one single-threaded process per core, in the same rounds; the fraction beside the width is what training
+in XLA, one single-threaded process per core, in the same rounds; the fraction below the rates is what training
 reaches of it, counting the multiplications of the convolutions alone. Needs requirements-bench.txt. The last line is
 one JSON object.
 """
@@ -23,16 +25,24 @@ import time
 import peers
 
 BATCH, IMAGES, UPDATES = 128, 2048, 4  # updates in one call
+NETWORKS = ("nin:24", "nin:48", "nin:96", "nin:200", "resnet:8", "resnet:16", "cnn:32")
 
 
-def flops_per_image(width):
-    """Of the convolutions, forward and backward; the images themselves need no gradient."""
-    first = 16 * 16 * 27 * width
-    rest = 16 * 16 * 2 * width**2 + 8 * 8 * (9 + 2) * width**2 + 10 * width
+def flops_per_image(name, width):
+    """Of the convolutions and the dense layer, forward and backward; the images themselves need no gradient."""
+    if name == "nin":
+        first, rest = 16 * 16 * 27 * width, (16 * 16 * 2 + 8 * 8 * (9 + 2)) * width**2 + 10 * width
+    else:
+        first, rest = 32 * 32 * 27 * width, 10 * 8 * width
+    if name == "cnn":
+        rest += 9 * sum(size**2 * 2 * (width << i) ** 2 for i, size in enumerate((32, 16, 8)))
+    if name == "resnet":  # of each stage four convolutions; from the second on one has half the inputs, as its shortcut
+        rest += 9 * 4 * 32**2 * width**2
+        rest += sum((9 * 3.5 + 0.5) * (32 >> i) ** 2 * (width << i) ** 2 for i in (1, 2, 3))
     return 2 * (2 * first + 3 * rest)
 
 
-def ours(width, _threads):
+def ours(name, width, _threads):
     """A function that trains for one more call, and the images it takes."""
     import jax
     import jax.numpy as jnp
@@ -45,7 +55,8 @@ def ours(width, _threads):
     images = jnp.asarray(random.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8))
     labels = jnp.asarray(random.integers(0, 10, IMAGES), dtype=jnp.int32)
     data = Dataset(images, labels, jnp.full(3, 128.0), jnp.full(3, 64.0))
-    network = networks.build("nin", input_shape=(32, 32, 3), classes=10, depth=2, width=width)
+    fields = {"depth": 2} if name == "nin" else {}
+    network = networks.build(name, input_shape=(32, 32, 3), classes=10, width=width, **fields)
     h = training.hyper(learning_rate=0.01, weight_decay=1e-4, dropout=0.0, seed=0)
     program = training.compile_for(network, training.Recipe(batch_size=BATCH))
     state, h = jax.tree.map(lambda x: x[None], (program.init(h.key), h))  # an ensemble of one slot
@@ -59,22 +70,16 @@ def ours(width, _threads):
     return run, UPDATES * BATCH
 
 
-def pytorch(width, threads, *, channels_last):
+def pytorch(name, width, threads, *, channels_last):
     """The same in PyTorch."""
     import torch
+    import training_peers
     from torch import nn
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    layers, channels = [], 3
-    for _ in range(2):
-        for window in (3, 1, 1):
-            conv = nn.Conv2d(channels, width, window, stride=2 if window == 3 else 1, padding=window // 2)
-            layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-            channels = width
-    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, 10, 1), nn.Flatten())
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    network = network.to(memory_format=layout)
+    network = training_peers.network(name, width).to(memory_format=layout)
     images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8).to(memory_format=layout)
     labels = torch.randint(0, 10, (IMAGES,))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
@@ -90,7 +95,7 @@ def pytorch(width, threads, *, channels_last):
     return run, UPDATES * BATCH
 
 
-def gemm(_width, _threads):
+def gemm(_name, _width, _threads):
     """A matrix product, and its floating-point operations."""
     import jax.numpy as jnp
     import numpy as np
@@ -109,10 +114,10 @@ def variants(cores):
     return found
 
 
-def worker(name, width, threads, commands, results):
+def worker(variant, network, threads, commands, results):
     """Answers every (start, seconds) with the amount of work done per second, until told None."""
-    make, keywords, _, _ = variants(os.cpu_count())[name]
-    run, amount = make(width, threads, **keywords)
+    make, keywords, _, _ = variants(os.cpu_count())[variant]
+    run, amount = make(*network, threads, **keywords)
     run(), run()
     results.put("ready")
     while (command := commands.get()) is not None:
@@ -134,15 +139,17 @@ def surroundings(threads):
 class Variant:
     """The processes of one variant, started once and asked for a stretch of work at a time."""
 
-    def __init__(self, name, width):
-        _, _, processes, threads = variants(os.cpu_count())[name]
+    def __init__(self, variant, network):
+        _, _, processes, threads = variants(os.cpu_count())[variant]
         context = multiprocessing.get_context("spawn")
         self.results, self.commands = context.Queue(), [context.Queue() for _ in range(processes)]
         os.environ.update(surroundings(threads))
         for commands in self.commands:
-            context.Process(target=worker, args=(name, width, threads, commands, self.results), daemon=True).start()
+            context.Process(
+                target=worker, args=(variant, network, threads, commands, self.results), daemon=True
+            ).start()
         for _ in self.commands:
-            self.results.get(timeout=120)  # a process that failed says nothing
+            self.results.get(timeout=600)  # compiling included; a process that failed says nothing
 
     def rate(self, seconds):
         """Work per second of all the processes together."""
@@ -158,32 +165,33 @@ class Variant:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--widths", type=int, nargs="+", default=[24, 48, 96, 200])
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--smoke", action="store_true", help="width 4 for an instant, PyTorch only if installed")
+    parser.add_argument("--smoke", action="store_true", help="small networks for an instant, PyTorch only if installed")
     arguments = parser.parse_args()
     left_out = peers.missing("torch", smoke=arguments.smoke)
     if arguments.smoke:
-        arguments.widths, arguments.rounds, arguments.seconds = [4], 1, 0.2
+        arguments.networks, arguments.rounds, arguments.seconds = ["nin:4", "cnn:2"], 1, 0.2
     names = [name for name in variants(os.cpu_count()) if not (left_out and name.startswith("torch"))]
     ratios, fractions = {}, {}
-    for width in arguments.widths:
-        running = {name: Variant(name, width) for name in names}
+    for label in arguments.networks:
+        network = label.partition(":")[0], int(label.partition(":")[2])
+        running = {name: Variant(name, network) for name in names}
         rounds = [{name: v.rate(arguments.seconds) for name, v in running.items()} for _ in range(arguments.rounds)]
         for variant in running.values():
             variant.close()
         best = {name: max(one[name] for one in rounds) for name in running}
-        fractions[str(width)] = round(best["ours"] * flops_per_image(width) / best["gemm"], 3)
-        print(f"width {width}: GEMM {best['gemm'] / 1e9:.0f} GFLOP/s; images per second:", flush=True)
+        fractions[label] = round(best["ours"] * flops_per_image(*network) / best["gemm"], 3)
+        print(f"{label}: GEMM {best['gemm'] / 1e9:.0f} GFLOP/s; images per second:", flush=True)
         for name, rate in best.items():
             if name != "gemm":
                 print(f"    {name:32s} {rate:8.0f}", flush=True)
-        print(f"    of the GEMM rate: {fractions[str(width)]}", flush=True)
+        print(f"    of the GEMM rate: {fractions[label]}", flush=True)
         if not left_out:
             peer = max((name for name in best if name.startswith("torch")), key=best.get)
-            ratios[str(width)] = round(best["ours"] / best[peer], 3)
-            print(f"    ours / {peer}: {ratios[str(width)]}", flush=True)
+            ratios[label] = round(best["ours"] / best[peer], 3)
+            print(f"    ours / {peer}: {ratios[label]}", flush=True)
     print(json.dumps({"vs_torch": ratios, "gemm_fraction": fractions, "left_out": left_out}))
 
 

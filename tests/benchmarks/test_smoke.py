@@ -15,7 +15,7 @@ import pytest
 from benchmarks import peers
 
 ROOT = pathlib.Path(__file__).parents[2]
-HELPERS = {"curvature_peers", "ensemble", "peers"}  # imported by others
+HELPERS = {"curvature_peers", "ensemble", "peers", "training_peers"}  # imported by others
 SCRIPTS = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - HELPERS)
 
 
