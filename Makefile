@@ -56,6 +56,7 @@ docs: $(CHECKED)
 # The peers that the benchmarks compare with; DATA is where TFDS keeps its prepared sets.
 bench: $(CHECKED)
 	$(RUN) -m pip install --quiet --requirement requirements-bench.txt
+	$(RUN) -m pytest tests/measures/test_curvature_of_pytorch.py
 	for name in $(BENCHMARKS); do $(RUN) benchmarks/$$name.py || exit 1; done
 	for name in $(BENCHMARKS_ON_CIFAR10); do $(RUN) benchmarks/$$name.py $(if $(DATA),--dir=$(DATA)) || exit 1; done
 
