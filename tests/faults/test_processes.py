@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -84,6 +85,28 @@ def test_the_driver_is_killed(quiet, tmp_path):
     while any(faults.command(orphan) for orphan in orphans):
         assert time.monotonic() < end, "a worker outlives its driver"
         time.sleep(0.1)
+
+
+def test_a_sweep_of_residual_networks_is_killed(tmp_path):
+    """In training, and once some are measured; two networks at a time, vmapped. It is judged in the end."""
+    resnet = {"config": "tests/support/faults.py:resnet"}
+    stages = "--stage=train,measure,judge"
+    faults.run(tmp_path / "quiet", stages, **resnet)
+    moments = [lambda: faults.checkpoints(tmp_path / "killed"), lambda: faults.records(tmp_path / "killed")]
+    for moment in moments:
+        driver = faults.start(tmp_path / "killed", stages, **resnet)
+        faults.until(driver, moment)
+        faults.kill(driver.pid)
+        driver.communicate()
+    faults.run(tmp_path / "killed", stages, **resnet)
+    quiet = faults.records(tmp_path / "quiet")
+    assert len(quiet) == 4
+    for content in map(json.loads, quiet.values()):
+        assert content["status"] == "converged"
+        assert {estimate["status"] for estimate in content["measures"].values()} == {"ok"}
+    assert faults.records(tmp_path / "killed") == quiet
+    for name in ("results.csv", "verdict.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "quiet" / name).read_bytes()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

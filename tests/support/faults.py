@@ -21,9 +21,14 @@ LONG = 1800.0  # the same for the default sweep
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Four networks of two shapes, each a group, checkpoints often, two measures; `judged`: they reach the target."""
+    """Four networks of two shapes, each a group, checkpoints often, two measures.
+
+    Args:
+        variant: "judged": they reach the target. "resnet": four residual networks of width 8 that do, two at a time in
+            slots of one program.
+    """
     config = experiments.get_config()
-    config.train.target = 2.29 if variant == "judged" else 0.05
+    config.train.target = {"judged": 2.29, "resnet": 1.0}.get(variant, 0.05)
     config.data.train_size = 100
     config.model.depth = 1
     config.train.max_epochs = 10
@@ -32,6 +37,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.run.checkpoint_seconds = 0.1
     config.run.group = 1
     config.run.workers = 2
+    if variant == "resnet":
+        config.model = ConfigDict({"name": "resnet", "width": 8, "preactivation": True})
+        config.sweep.axes = (("train.learning_rate", (0.02, 0.05)), ("seed", (0, 1)))
+        config.measures.names = ("prunability_prefix", "path_norm", "distance_from_initialization")
+        config.run.group = config.run.slots = 2
+        config.run.workers = 1
     return config
 
 
