@@ -14,6 +14,7 @@ from prunegen_jax import measures
 from prunegen_jax.compute import evaluation
 from prunegen_jax.measures import MEASURES, measure
 from prunegen_jax.types import TrainedModel
+from tests.support.compilations import counting_compilations
 from tests.support.lowering import lower, recorded_programs
 from tests.support.registry_cases import CHANGES, answer, trained, with_params
 
@@ -56,23 +57,6 @@ def test_every_measure_answers_and_shares_its_programs(name):
         program, args, kwargs = calls[kind]
         lower(program, *args, **kwargs)
         LOWERED.add(kind)
-
-
-class counting_compilations:
-    """Counts the programs that XLA compiles inside the block."""
-
-    def __enter__(self):
-        self.count, self.active = 0, True
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-        return lambda: self.count
-
-    def _listen(self, event, duration, **_):
-        del duration
-        if self.active and event == "/jax/core/compile/backend_compile_duration":
-            self.count += 1
-
-    def __exit__(self, *_):
-        self.active = False
 
 
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, row in MEASURES.items() for kind in row.invariant])
