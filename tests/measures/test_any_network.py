@@ -6,11 +6,13 @@ import collections
 import math
 
 import jax
+import numpy as np
 import pytest
 
 from prunegen_jax.measures import MEASURES, measure
 from prunegen_jax.types import TrainedModel
 from tests.support.any_network_cases import NETWORKS, SHORT, trained
+from tests.support.compilations import counting_compilations
 
 # Measures that are tested in `make test`, of two networks; all of them, of all networks, in `make check`.
 QUICK = [name for name, row in MEASURES.items() if row.cost <= 1]
@@ -41,9 +43,9 @@ def promotion_of_other_peoples_networks():
         yield
 
 
-def estimates(kind, names, *, complete):
+def estimates(kind, names, *, complete, seed=0):
     options = {name: SHORT[name] for name in names if name in SHORT}
-    return measure(trained(kind, complete=complete), names, options=options)
+    return measure(trained(kind, complete=complete, seed=seed), names, options=options)
 
 
 def assert_answers(found, expected_reasons):
@@ -74,8 +76,18 @@ def test_all_measures_of_a_network(kind):
 
 
 @pytest.mark.parametrize("kind", ["Linen residual network", "MLP on a table"])
-def test_cheap_measures_of_a_network(kind):
-    assert_answers(estimates(kind, QUICK, complete=True), LACKING.get(kind, {}))
+def test_cheap_measures_of_a_network_and_of_another_of_its_shape(kind):
+    """The second has other parameters, statistics and labels, and compiles nothing."""
+    found = estimates(kind, QUICK, complete=True)
+    assert_answers(found, LACKING.get(kind, {}))
+    first, other = (trained(kind, complete=True, seed=seed) for seed in (0, 20))
+    statistics = [jax.tree.leaves(model.apply) for model in (first, other)]
+    assert len(statistics[0]) > 1
+    assert all(np.any(a != b) for a, b in zip(*statistics, strict=True))
+    with counting_compilations() as compiled:
+        again = estimates(kind, QUICK, complete=True, seed=20)
+    assert compiled() == 0
+    assert again["l2_norm"].value != found["l2_norm"].value
 
 
 @pytest.mark.parametrize("kind", ["Linen residual network", "transformer on tokens"])

@@ -1,4 +1,4 @@
-"""Networks of six kinds with random weights and statistics, and short searches, for the tests of all measures."""
+"""Networks of eight kinds with random weights and statistics, and short searches, for the tests of all measures."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ NETWORKS = {
 
 
 @functools.cache
-def labelled(kind):
+def labelled(kind, first_seed):
     """`apply`, parameters and data whose labels are the network's own predictions; four of the second class at least.
 
     So there is accuracy to lose, and there are pairs of two classes.
     """
     make, inputs = NETWORKS[kind][0], NETWORKS[kind][1]()
-    for seed in range(40):
+    for seed in range(first_seed, first_seed + 40):
         apply, params = make(inputs, seed)
         labels = np.asarray(jax.jit(apply)(params, inputs)).argmax(axis=1)
         if np.sort(np.bincount(labels, minlength=2))[-2] >= 4:
@@ -76,9 +76,9 @@ def labelled(kind):
     raise AssertionError(f"no {kind} predicts two classes")
 
 
-def trained(kind, *, complete):
+def trained(kind, *, complete, seed=0):
     """The `TrainedModel` of a network of `NETWORKS`; `complete`: with initial state, first epoch and history."""
-    apply, params, data = labelled(kind)
+    apply, params, data = labelled(kind, seed)
     if not complete:
         return TrainedModel(apply, params, data, name=kind)
     init_apply, init_params = NETWORKS[kind][0](data.inputs, 50)
