@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     config.train.dropout = 0.0  # probability of dropping an activation after each block
     config.train.batch_size = 32
     config.train.augment = False  # mirror and shift the training images
-    config.train.target = 0.01  # nats: cross-entropy on the whole training set below which training stops
+    config.train.target = 0.01  # nats: training-set cross-entropy below which training stops; 0: run to max_epochs
     config.train.max_epochs = 300
     config.train.max_updates = 1_000_000_000
 
@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
     config.sweep.seed = 0  # random: seed of the choice of points
 
     config.measures = ConfigDict()
-    config.measures.names = ("fast",)  # names of measures, or "fast" (those of low cost) or "all"
+    config.measures.names = ("fast",)  # names, "fast" (low cost) or "all"; "NAME:LABEL": NAME with options of its own
     config.measures.options = (
         ConfigDict()
     )  # measure -> its options: config.measures.options.prunability = {"beta": 0.2}

@@ -58,7 +58,7 @@ def training(material: Material, colourings: Mapping[str, Colouring], colour: Se
     shown.xaxis.axis_label = label("updates")
     shown.yaxis.axis_label = label("training loss (nats)")
     source, drawn = _draw(shown, lines, material, colourings)
-    for target in levels(history["target"] for history in material.histories.values()):
+    for target in levels(history["target"] for history in material.histories.values() if history["target"] > 0):
         shown.add_layout(Span(location=target, dimension="width", line_color=INK, line_dash="dashed", line_width=1))
     return _coloured(shown, [source], drawn, list(lines), material, colourings, colour)
 

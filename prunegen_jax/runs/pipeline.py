@@ -16,7 +16,7 @@ from prunegen_jax.compute.backend import check_backend
 from prunegen_jax.judging import Verdict
 from prunegen_jax.judging.composition import check_numbers
 from prunegen_jax.judging.table import Table
-from prunegen_jax.measures import MEASURES, check_options, select
+from prunegen_jax.measures import MEASURES, check_options, find, select
 from prunegen_jax.runs import (
     compatibility,
     costs,
@@ -151,8 +151,8 @@ def read_table(folder: epath.Path) -> Table:
     known = record.read_all(folder)
     if not known:
         raise ValueError(f"{folder} holds no record to judge; run the stages train and measure first")
-    families = {name: row.family for name, row in MEASURES.items()}
-    signs = {name: row.sign for name, row in MEASURES.items()}
+    names = {name for existing in known for name in existing.measures if name.partition(":")[0] in MEASURES}
+    families, signs = {name: find(name).family for name in names}, {name: find(name).sign for name in names}
     return tables.from_records([existing.to_json() for existing in known], families=families, signs=signs)
 
 

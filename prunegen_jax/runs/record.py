@@ -43,7 +43,7 @@ _RECORD = {
     "hash": schema.is_text,
     "point": schema.map_of(lambda x: isinstance(x, Value)),
     "axes": schema.list_of(schema.is_text),
-    "status": schema.one_of("converged", "not_converged", "diverged"),
+    "status": schema.one_of("converged", "ended", "not_converged", "diverged"),
     "reason": schema.is_text,
     "train": _LOSSES,
     "test": _LOSSES,
@@ -66,8 +66,8 @@ class Record:
         hash: of its point.
         point: every field that changes its numbers.
         axes: the swept fields among them.
-        status: how training ended: "converged", "not_converged" or "diverged".
-        reason: why, if it did not converge.
+        status: how training ended: "converged", "ended" (no target: after all epochs), "not_converged" or "diverged".
+        reason: why, if it is one of the latter two.
         train: loss, accuracy and size of the training set; None for a network that diverged.
         test: the same of the test set.
         updates: optimizer updates done.

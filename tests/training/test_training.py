@@ -143,6 +143,24 @@ def test_caps(digits):
     assert last.check_update[-1] == 11
 
 
+def test_without_a_target_training_ends_after_all_epochs(digits):
+    """Bit for bit as with a target that is never reached, also after an interruption; only the status differs."""
+    recipe = Recipe(batch_size=20, target=0.0, max_epochs=12)
+    snapshots = run(recipe, hyper(), digits)
+    last, other = snapshots[-1], run(dataclasses.replace(recipe, target=1e-30), hyper(), digits)[-1]
+    assert (last.status, last.reason, last.epochs) == ("ended", "", 12)
+    assert last.check_loss[-1] < 0.2  # where `test_stops_once_the_whole_set_is_below_the_target` stops
+    assert other.status == "not_converged"
+    jax.tree.map(np.testing.assert_array_equal, last.state, other.state)
+    *_, resumed = run(recipe, hyper(), digits, resume=snapshots[4])
+    assert resumed._replace(state=None, first_epoch=None) == last._replace(state=None, first_epoch=None)
+    jax.tree.map(np.testing.assert_array_equal, resumed.state, last.state)
+    *_, last = run(dataclasses.replace(recipe, max_updates=11), hyper(), digits)
+    assert (last.status, last.updates) == ("ended", 11)
+    with pytest.raises(ValueError, match=r"train.target=-0.1 must be a positive number of nats, or 0 for a fixed"):
+        Recipe(target=-0.1)
+
+
 def test_diverges_with_a_reason(digits):
     *_, last = run(Recipe(max_epochs=20), hyper(learning_rate=1e38), digits)
     assert last.status == "diverged"

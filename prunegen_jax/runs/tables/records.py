@@ -27,8 +27,8 @@ def from_records(
 
     Targets are gap = train - test accuracy and test error = 1 - test accuracy (fractions), and the test loss (nats).
     Hyperparameters are the records' axes, and every other field that varies unless the axes determine it. Models whose
-    status is not "converged" are left out, with the reason. A measure without a value is `nan`. Records of one point
-    are one network: the first counts.
+    status is neither "converged" nor "ended" are left out, with the reason. A measure without a value is `nan`. Records
+    of one point are one network: the first counts.
 
     Args:
         records: the records.

@@ -22,7 +22,8 @@ def to_rows(table: Table) -> tuple[list[str], list[list[str]]]:
     """
     full, n = table.with_left_out(), len(table)
     reasons = [reason for _, reason in table.left_out] if len(full) > n else []
-    columns: dict[str, Sequence[Any]] = {"name": full.names, "status": ["converged"] * n + reasons}
+    statuses = [*(table.statuses or ["converged"] * n), *reasons]
+    columns: dict[str, Sequence[Any]] = {"name": full.names, "status": statuses}
     columns |= {f"hp.{k}": v for k, v in full.hyperparameters.items()}
     columns |= {header_of_measure(m, full.measures[m]): full.measures[m] for m in sorted(full.measures)}
     columns |= dict(full.targets) | {f"confounder.{k}": v for k, v in full.confounders.items()}
