@@ -11,7 +11,7 @@ of Jiang et al. (2020) over which networks in network reach a cross-entropy of 0
 The measures that take a hundred passes over the training set and more take its first 500 images, the same for all
 networks (the option "subset").
 `paper`: 384 networks on all 50,000 images, for one GPU or a cluster; their subset has 5,000.
-`smoke`: 2 small networks on 200 images with a few of the measures, in seconds.
+`smoke`: 2 small networks on 100 images with a few of the measures, in seconds.
 
 The last sets of measures vary what prunability leaves open: the tolerance, which weights are prunable, folding.
 """
@@ -128,12 +128,12 @@ def get_config(variant: str = "laptop") -> ConfigDict:
 
 
 def _smoke(config: ConfigDict) -> ConfigDict:
-    config.data.train_size = 200
-    config.model.width = 8
-    config.train.target = 1.0
-    config.train.max_epochs = 40
+    config.data.train_size = 100
+    config.model.depth, config.model.width = 1, 4
+    config.train.target = 2.25  # of ln 10 = 2.30 before training
+    config.train.max_epochs = 20
     config.judge.draws = 50
     config.measures.names = ("prunability_prefix", "prunability_prefix:subset", "parameter_norm", "updates_to_target")
-    config.measures.options["prunability_prefix:subset"] = {"subset": 100}
+    config.measures.options["prunability_prefix:subset"] = {"subset": 50}
     config.sweep.axes = (("train.learning_rate", (0.05, 0.1)),)
     return config
