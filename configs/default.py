@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.data.train_size = placeholder(int)  # examples to train on; unset: all
     config.data.label_noise = 0.0  # fraction of training labels drawn again, uniformly over the classes
     config.data.seed = 0  # of the subset and the label noise
+    config.data.shifts = ()  # further test sets: "blur_3", "gaussian_noise_5_seed1", "cifar10_corrupted/fog_2", ...
 
     config.model = ConfigDict()
     config.model.name = "nin"  # nin, resnet, cnn, mlp; its other fields go to its constructor, which checks them

@@ -12,7 +12,7 @@ from bokeh.resources import Resources
 from markupsafe import Markup
 
 from prunegen_jax.judging.statistics import shown_statistics
-from prunegen_jax.report import colours, judgement, lines, points, ranking, rival, sharing, views
+from prunegen_jax.report import colours, judgement, lines, points, ranking, rival, sharing, views, widths
 from prunegen_jax.report.colours import Colouring
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.views import View
@@ -32,6 +32,7 @@ def html(material: Material) -> str:
         library=Markup(_library()),
         families=_families(material),
         costs=costs(material),
+        by_size=widths.image(material.everyone),
         left_out=_by_reason(material),
         names=views.text,
         statistics=shown_statistics(),

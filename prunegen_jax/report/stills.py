@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS, best_first
-from prunegen_jax.report import colours, lines, rival
+from prunegen_jax.report import colours, lines, rival, widths
 from prunegen_jax.report.colours import GREY, INK, OKABE_ITO
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.ranking import believed
@@ -68,6 +68,8 @@ def _figures(material: Material) -> dict[str, Callable[[], Figure]]:
         if name in material.verdict.matrices:
             stem = next(iter(file_stems([name]).values()))
             found[stem] = lambda name=name: _matrix(material, name)
+    if (axis := widths.size_axis(material.everyone)) is not None:
+        found["by_size"] = lambda: widths.draw(material.everyone, axis)
     if material.curves:
         found["pruning_curves"] = lambda: _pruning(material)
     if material.histories:

@@ -21,6 +21,7 @@ from prunegen_jax.runs import (
     compatibility,
     costs,
     driver,
+    estimate,
     executors,
     files,
     record,
@@ -85,6 +86,11 @@ def run(
     groups = sweeps.shard(sweeps.groups(points, size=slots.group_size(config.run.group)), shard)
     if work:
         units = _units(target, config, points, groups, names, work)
+        if "train" in work:
+            trained = {existing.hash for existing in record.read_all(target)}
+            waiting = [point for unit in units for point in unit.points if point.hash not in trained]
+            if waiting:
+                print(estimate.estimate(waiting, names if "measure" in work else (), config), file=sys.stderr)
         context = RunContext(workdir.absolute(folder), compatibility.resolve_paths(config), source, address)
         driver.drive(context, units, execute, refresh=_refresher(target, report_every, len(points)))
         if "train" in work:
@@ -187,16 +193,20 @@ def _units(
 
     A point whose network exists under another name gets that name.
     """
+    tests = task.test_sets(config)
     for group in groups:
         for point in group:
             task.build_task(point, config)
+    for fields in {point.fields["data.name"]: point.fields for point in points}.values():
+        for _ in task.load_shifts(config, fields, tests):  # raises an error if a test set does not fit
+            pass
     existing = compatibility.prepare(
         folder, config, points, names, fingerprint=lambda point: data_fingerprint(config, [point])
     )
     units = []
     for group in groups:
         named = tuple(dataclasses.replace(p, name=existing.get(p.hash, p.name)) for p in group)
-        units.append(Unit(named, tuple(names), stages, data_fingerprint(config, group)))
+        units.append(Unit(named, tuple(names), stages, data_fingerprint(config, group), tests))
     return units
 
 
