@@ -33,6 +33,7 @@ MEASURES = (
     "average_sharpness",
     "hessian_top_eigenvalue",
 )
+WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24)
 VARIANTS = ("digits", "laptop", "paper", "smoke")
 
 
@@ -66,8 +67,7 @@ def _digits(config: ConfigDict, variant: str) -> None:
     config.train.batch_size = 50
     config.train.max_epochs = 100
     config.measures.names = (*MEASURES[:-1], "sam_sharpness")  # the eigenvalue takes longest to compile
-    widths = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24)
-    config.sweep.axes = (("model.width", widths), ("seed", (0, 1)))
+    config.sweep.axes = (("model.width", WIDTHS), ("seed", (0, 1)))
     if variant == "smoke":
         config.data.train_size = 60
         config.train.max_epochs = 3
@@ -86,7 +86,7 @@ def _cifar10(config: ConfigDict, variant: str) -> None:
         config.train.learning_rate = 1e-3
         config.train.batch_size = 64
         config.train.max_epochs = 200
-        config.sweep.axes = (("model.width", (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)), ("seed", (0, 1)))
+        config.sweep.axes = (("model.width", WIDTHS), ("seed", (0, 1)))
         return
     config.model = ConfigDict({"name": "resnet", "width": 64, "preactivation": True})
     config.data.label_noise = 0.15
