@@ -17,8 +17,8 @@ from tests.support.sweeps import make_table
 CURVE = {"fractions": [0.0, 0.25, 0.5, 0.75, 1.0], "losses": [3.0, 1.05, 1.3, 1.1, 1.0]}
 
 
-def study():
-    table = make_table((2, 3, 2), 2)
+def study(seeds=2):
+    table = make_table((2, 3, 2), seeds)
     renamed = dict(zip(("model.width", "lr", "depth", "seed"), table.hyperparameters.values(), strict=True))
     renamed["model.width"] = 8.0 * 2 ** renamed["model.width"]
     return dataclasses.replace(table, hyperparameters=renamed)
@@ -58,11 +58,11 @@ def test_ranking_is_the_verdict_and_its_paired_differences():
 
 
 def test_pruned_test_losses_and_choices():
-    table = study()
+    table = study(seeds=1)
     shift = {name: float(g) for name, g in zip(table.names, table.targets["gap"], strict=True)}
     drawn = {n: CURVE | {"test_losses": [4.0, 1.0, 1.5, 1.9, 2.0 + g]} for n, g in shift.items()}
     found = findings.pruned_test_loss(drawn)
-    assert "24 of them have a smaller test loss" in found.about and len(found.rows) == 5
+    assert "12 of them have a smaller test loss" in found.about and len(found.rows) == 5
     assert found.rows[1]["training_median"] == pytest.approx(1.05)
     assert found.rows[1]["test_median"] == pytest.approx(np.median([1 / (2 + g) for g in shift.values()]))
     # networks whose curve is within the tolerance earlier, the smaller their gap
@@ -72,7 +72,7 @@ def test_pruned_test_losses_and_choices():
         for n, i in order.items()
     }
     rows = findings.choices(table, "gap", steps, draws=50, level=0.95, seed=0).rows
-    assert [row["tau_b"] for row in rows if "beta=0.1," in row["measure"]] == pytest.approx([1, 1], abs=0.12)
+    assert [row["tau_b"] for row in rows if "beta=0.1," in row["measure"]] == [1, 1]
     assert "prunability" in [row["measure"] for row in rows]
     assert not findings.choices(dataclasses.replace(table, measures={}), "gap", {}, draws=9, level=0.9, seed=0).rows
 
