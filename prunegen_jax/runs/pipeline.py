@@ -87,7 +87,7 @@ def run(
     if work:
         units = _units(target, config, points, groups, names, work)
         if "train" in work:
-            trained = {existing.hash for existing in record.read_all(target)}
+            trained = {existing.hash for existing in record.scan(target)[0]}
             waiting = [point for unit in units for point in unit.points if point.hash not in trained]
             if waiting:
                 print(estimate.estimate(waiting, names if "measure" in work else (), config), file=sys.stderr)

@@ -103,7 +103,8 @@ class Record:
 
     def to_json(self) -> Json:
         """The record as its file holds it."""
-        return files.plain({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return files.plain({name: value for name, value in content.items() if name != "targets" or value})
 
     @classmethod
     def from_json(cls, content: Json, source: epath.Path) -> Record:
@@ -257,7 +258,8 @@ def write(folder: epath.Path, record: Record) -> None:
                 f"{record.hash} here. Choose another --workdir, or give the old values"
             )
         if _training(content) == _training(old):
-            content["targets"] = existing.targets | content["targets"]
+            if targets := existing.targets | record.targets:
+                content["targets"] = targets
             better = {k: v for k, v in content["measures"].items() if k not in existing.measures or not _is_failed(v)}
             content["measures"] = existing.measures | better
         elif record.measures or record.targets:
@@ -267,8 +269,8 @@ def write(folder: epath.Path, record: Record) -> None:
 
 
 def _training(content: Json) -> Json:
-    """What a record says apart from its measures, settings of JAX written out."""
-    return content | {"measures": {}, "versions": DEFAULT_SETTINGS | content["versions"]}
+    """What a record says apart from its measures and targets, settings of JAX written out."""
+    return content | {"measures": {}, "targets": {}, "versions": DEFAULT_SETTINGS | content["versions"]}
 
 
 def _is_failed(entry: Json) -> bool:

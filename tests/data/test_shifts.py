@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from prunegen_jax import data
 from prunegen_jax.data import Raw, shifts
@@ -77,8 +80,11 @@ class OnlyTest(tfds.core.GeneratorBasedBuilder):
         return {"test": self._generate_examples()}
 
     def _generate_examples(self):
-        for i in range(len(IMAGES)):
-            yield i, {"image": IMAGES[i], "label": int(LABELS[i])}
+        for i, image in enumerate(IMAGES):
+            encoded = io.BytesIO()
+            Image.fromarray(image).save(encoded, "png")
+            encoded.seek(0)
+            yield i, {"image": encoded, "label": int(LABELS[i])}
 
 
 def test_a_tfds_set_with_a_test_split_alone(tmp_path):

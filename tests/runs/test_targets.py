@@ -7,11 +7,12 @@ import json
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from configs import default
 from prunegen_jax import data
 from prunegen_jax.data import shifts
-from prunegen_jax.runs import checkpoint, pipeline, record, restore, task
+from prunegen_jax.runs import checkpoint, files, pipeline, record, restore, task
 from prunegen_jax.runs.tables import read_csv
 
 SHIFTS = ("gaussian_noise_5", "contrast_4")
@@ -36,7 +37,7 @@ def test_a_workdir_of_an_older_version_is_extended(tmp_path, monkeypatch):
         assert list(known.targets) == ["test"]
         content = known.to_json()
         del content["targets"]
-        (tmp_path / "records" / f"{known.name}.json").write_text(json.dumps(content))
+        files.write_json(epath.Path(tmp_path) / "records" / f"{known.name}.json", content)
         before[known.name] = content
     config.data.shifts = SHIFTS
     monkeypatch.setattr(checkpoint, "save", lambda *_: pytest.fail("a network is trained again"))
