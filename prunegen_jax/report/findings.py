@@ -56,8 +56,8 @@ def growth(table: Table, target: str, *, draws: int, level: float, seed: int) ->
     """(b) Slope of the target and of every measure along width and depth, the others fixed."""
     rows: list[Row] = []
     for axis, values in table.hyperparameters.items():
-        varies = values.dtype.kind == "f" and len(np.unique(values)) > 1
-        if axis.rpartition(".")[2] in _GROWING and varies:
+        is_size = axis.rpartition(".")[2] in _GROWING and values.dtype.kind == "f" and (values > 0).all()
+        if is_size and len(np.unique(values)) > 1:
             rows += growth_rows(table, axis, targets=(target,), draws=draws, level=level, seed=seed)
     about = (
         "Slope per doubling of the size, in standard deviations over all networks, with everything else fixed; the "
