@@ -89,7 +89,10 @@ def test_run_is_run_py(laid_out, tmp_path):
     assert done.stderr.startswith("sweep.py:y is unknown")
     done = laid_out("run", "--config", "nothing", "--workdir=w")
     assert done.returncode == 2
-    assert "nothing cannot be read; --config takes a Python file with get_config(), or one of cifar10, default, " in done.stderr
+    assert (
+        "nothing cannot be read; --config takes a Python file with get_config(), or one of cifar10, default, "
+        in done.stderr
+    )
 
 
 def test_judge_is_the_module(workdir, tmp_path):
