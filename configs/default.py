@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.data.train_size = placeholder(int)  # examples to train on; unset: all
     config.data.label_noise = 0.0  # fraction of training labels drawn again, uniformly over the classes
     config.data.seed = 0  # of the subset and the label noise
+    config.data.shifts = ()  # further test sets: "blur_3", "gaussian_noise_5_seed1", "cifar10_corrupted/fog_2", ...
 
     config.model = ConfigDict()
     config.model.name = "nin"  # nin, resnet, cnn, mlp; its other fields go to its constructor, which checks them
@@ -37,7 +38,7 @@ def get_config() -> ConfigDict:
     config.train.dropout = 0.0  # probability of dropping an activation after each block
     config.train.batch_size = 32
     config.train.augment = False  # mirror and shift the training images
-    config.train.target = 0.01  # nats: cross-entropy on the whole training set below which training stops
+    config.train.target = 0.01  # nats: training-set cross-entropy below which training stops; 0: run to max_epochs
     config.train.max_epochs = 300
     config.train.max_updates = 1_000_000_000
 
@@ -49,7 +50,7 @@ def get_config() -> ConfigDict:
     config.sweep.seed = 0  # random: seed of the choice of points
 
     config.measures = ConfigDict()
-    config.measures.names = ("fast",)  # names of measures, or "fast" (those of low cost) or "all"
+    config.measures.names = ("fast",)  # names, "fast" (low cost) or "all"; "NAME:LABEL": NAME with options of its own
     config.measures.options = (
         ConfigDict()
     )  # measure -> its options: config.measures.options.prunability = {"beta": 0.2}

@@ -36,7 +36,8 @@ The {count} rows of `prunegen_jax.MEASURES`, by family. The formula is the first
 * **sign** is what the source expects: + if a larger value should mean a larger generalization gap, − if a larger value
   should mean a smaller gap. Values are never multiplied by it.
 * **cost** is in passes over the training set, roughly; a gradient counts as three. Compiling is extra, once per shape
-  of network.
+  of network. The option `subset=n`, which all but those of the history take, computes a measure on the first n training
+  examples; in a sweep they are a random subset, the same for all networks.
 * **needs** names the optional fields of `TrainedModel` without which the measure is "not applicable".
 * **unchanged by** permuting hidden units (P), scaling a ReLU unit's incoming weights by c > 0 and its outgoing weights
   by 1/c (N), doing so for a whole layer (L).

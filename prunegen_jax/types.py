@@ -73,7 +73,7 @@ class History:
     check_loss: tuple[float, ...]  # its cross-entropy then, evaluation mode
     updates: int  # optimizer updates in all
     batch_size: int
-    target: float  # training stops once a check falls below this
+    target: float  # training stops once a check falls below this; 0: it does not stop at a loss
 
     @property
     def examples(self) -> int:

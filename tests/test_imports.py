@@ -37,6 +37,7 @@ LAZY_PACKAGES = {
 LAZY = {
     ("prunegen_jax.cli.judge", "prunegen_jax.report"): "plotting takes seconds to import",
     ("prunegen_jax.cli.main", "prunegen_jax"): "the version alone",
+    ("prunegen_jax.cli.main", "prunegen_jax.cli.findings"): "imports JAX",
     ("prunegen_jax.cli.main", "prunegen_jax.cli.judge"): "SciPy takes a second",
     ("prunegen_jax.cli.main", "prunegen_jax.cli.run"): "its import defines flags",
     ("prunegen_jax.cli.main", "prunegen_jax.report"): "plotting takes seconds to import",
@@ -51,6 +52,7 @@ LAZY = {
     ("prunegen_jax.runs.curves", "prunegen_jax.pruning"): "the rest of the report needs no JAX",
     ("prunegen_jax.runs.curves", "prunegen_jax.measures.structure"): "the rest of the report needs no JAX",
     ("prunegen_jax.runs.curves", "prunegen_jax.runs.restore"): "the rest of the report needs no JAX",
+    ("prunegen_jax.runs.curves", "prunegen_jax.runs.task"): "the rest of the report needs no JAX",
     ("prunegen_jax.runs.pipeline", "prunegen_jax.report"): "plotting takes seconds to import",
     ("prunegen_jax.types", "prunegen_jax.networks.adapters"): "imports Flax, and this module",
 }

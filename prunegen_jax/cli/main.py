@@ -15,6 +15,7 @@ _USAGE = """usage: prunegen COMMAND ...
   prunegen measure --zoo=DIR --data=NAME --csv=FILE   measures of the networks of a zoo
   prunegen judge TABLE.csv --out=DIR           judge a table; the same as python -m prunegen_jax.judging
   prunegen report WORKDIR                      write the report of a judged workdir again
+  prunegen findings WORKDIR --out=DIR          answer the questions of the paper about a judged workdir by tables
 
 prunegen COMMAND --help lists the options of a command; prunegen --version prints the version."""
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     processes.open_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (given[0], given[1:]) if given else ("", [])
-    commands = {"run": _run, "measure": _measure, "judge": _judge, "report": _report}
+    commands = {"run": _run, "measure": _measure, "judge": _judge, "report": _report, "findings": _findings}
     if command in commands:
         return commands[command](rest)
     if command == "--version":
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_USAGE)
         return 0
     problem = f"unknown command {command!r}" if command else "a command is missing"
-    print(f"{problem}; choose among run, measure, judge, report, or see prunegen --help", file=sys.stderr)
+    print(f"{problem}; choose among {', '.join(commands)}, or see prunegen --help", file=sys.stderr)
     return 2
 
 
@@ -67,6 +68,12 @@ def _judge(arguments: list[str]) -> int:
     from prunegen_jax.cli.judge import main as judge  # noqa: PLC0415 - SciPy takes a second
 
     return judge(arguments)
+
+
+def _findings(arguments: list[str]) -> int:
+    from prunegen_jax.cli.findings import main as findings  # noqa: PLC0415 - imports JAX
+
+    return findings(arguments)
 
 
 def _report(arguments: list[str]) -> int:

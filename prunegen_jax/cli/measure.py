@@ -22,7 +22,7 @@ import jax
 from prunegen_jax.cli.measure_zoo import add_options, measure_networks
 from prunegen_jax.compute.checks import check_network
 from prunegen_jax.compute.evaluation import loss_and_accuracy
-from prunegen_jax.measures import MEASURES, check_options, measure, select
+from prunegen_jax.measures import check_options, find, measure, select
 from prunegen_jax.runs import files
 from prunegen_jax.runs.tables.text_files import readable
 from prunegen_jax.types import Estimate, TrainedModel
@@ -184,7 +184,7 @@ def _print_estimate(model: TrainedModel, names: Sequence[str]) -> None:
     begin = time.perf_counter()
     loss, accuracy = loss_and_accuracy(model.apply, model.params, model.train)
     seconds = time.perf_counter() - begin
-    rows = [MEASURES[name] for name in names]
+    rows = [find(name) for name in names]
     passes = sum(row.cost for row in rows if not row.missing(model))
     print(f"{model!r}: training loss {loss:.4g}" + (f", accuracy {accuracy:.2%}" if accuracy >= 0 else ""))
     print(

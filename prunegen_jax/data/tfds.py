@@ -20,7 +20,9 @@ from prunegen_jax.data.sets import Raw, check
 _NAME = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 
 
-def load(name: str, dir: str | None, cache_dir: str | None, *, download: bool, others: Iterable[str]) -> Raw:
+def load(
+    name: str, dir: str | None, cache_dir: str | None, *, download: bool, others: Iterable[str], test_only: bool = False
+) -> Raw:
     """The TFDS set `name`, from the cache of decoded images or decoded now.
 
     Args:
@@ -29,6 +31,7 @@ def load(name: str, dir: str | None, cache_dir: str | None, *, download: bool, o
         cache_dir: where decoded images are kept; None for the user's cache folder.
         download: let TFDS download and prepare a set that is not there, into its default folder.
         others: names of sets that are not of TFDS, for the message about an unknown name.
+        test_only: the set need not have a train split; the first test example stands in for it.
 
     Raises:
         ValueError: for a set that TFDS does not know or that is not one of labelled images of one size, or whose files
@@ -39,13 +42,18 @@ def load(name: str, dir: str | None, cache_dir: str | None, *, download: bool, o
         rule = "use small letters, digits and _, perhaps with /CONFIG"
         raise ValueError(f"data.name={name!r} is not the name of a data set: {rule}")
     builder = _builder(name, dir, download=download, others=others)
+    if not {"image", "label"} <= set(builder.info.features or {}):
+        raise ValueError(f"data.name={name!r} is not a set of images with one label each")
+    if not test_only and "train" not in builder.info.splits:
+        raise ValueError(f"data.name={name!r} has no train split; it has {list(builder.info.splits)}")
     place = cache_dir or cache.folder()
     if place is None:
-        return _decode(name, builder)
-    path = pathlib.Path(place) / f"{name.replace('/', '-')}-{_source_hash(builder)}.npz"
+        return _decode(name, builder, test_only)
+    stem = f"{name.replace('/', '-')}-{_source_hash(builder)}"
+    path = pathlib.Path(place) / f"{stem}{'-test' if test_only else ''}.npz"
     raw = cache.read(path)
     if raw is None:
-        raw = _decode(name, builder)
+        raw = _decode(name, builder, test_only)
         cache.write(path, raw)
     return raw
 
@@ -73,8 +81,6 @@ def _builder(name: str, dir: str | None, *, download: bool, others: Iterable[str
         if not download:
             raise FileNotFoundError(f"TFDS's default folder does not hold {name!r}, and it is not downloaded here")
         builder.download_and_prepare()
-    if not {"image", "label"} <= set(builder.info.features or {}) or "train" not in builder.info.splits:
-        raise ValueError(f"data.name={name!r} is not a set of images with one label each and a train split")
     return builder
 
 
@@ -110,14 +116,18 @@ def _source_hash(builder: Any) -> str:
     return hashlib.sha256(repr((builder.info.full_name, str(folder.resolve()), entries)).encode()).hexdigest()[:16]
 
 
-def _decode(name: str, builder: Any) -> Raw:
-    """All examples of the train and the test (or validation) split. ValueError if they are not a data set."""
+def _decode(name: str, builder: Any, test_only: bool) -> Raw:
+    """All examples of the train and the test (or validation) split, or of the latter alone.
+
+    Raises:
+        ValueError: if they are not a data set.
+    """
     classes = builder.info.features["label"].num_classes
     test = next((s for s in ("test", "validation") if s in builder.info.splits), None)
     if test is None:
         raise ValueError(f"data.name={name!r} has no test or validation split; it has {list(builder.info.splits)}")
     arrays = []
-    for part in ("train", test):
+    for part in (test,) if test_only else ("train", test):
         source = builder.as_data_source(split=part)
         images, labels = [], []
         for i in tqdm(range(len(source)), desc=f"decoding {name} {part}", unit="img", disable=None, file=sys.stderr):
@@ -127,7 +137,7 @@ def _decode(name: str, builder: Any) -> Raw:
         if len({image.shape for image in images}) != 1:
             raise ValueError(f"data.name={name!r} has images of several sizes; they must all have the same size")
         arrays += [np.stack(images).astype(np.uint8), np.asarray(labels, np.int32)]
-    raw = Raw(*arrays, classes)
+    raw = Raw(*(x[:1] for x in arrays if test_only), *arrays, classes)
     try:
         check(raw)
     except ValueError as error:

@@ -34,6 +34,7 @@ class Table:
         test_size: number of test examples behind the targets; None if it is not known.
         replicates: names of hyperparameters that tell repeats of one configuration apart.
         confounders: the values `[n]` of plain explanations that a measure has to beat.
+        statuses: how the training of each model ended; empty if it is not known.
 
     Raises:
         ValueError: if a column does not have one value per model, or a sign is neither 1 nor -1.
@@ -51,6 +52,7 @@ class Table:
     test_size: int | None = None
     replicates: tuple[str, ...] = REPLICATES
     confounders: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    statuses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in PARTS:
@@ -71,7 +73,8 @@ class Table:
         """The models at `rows` (indices or a mask), in that order."""
         index = np.arange(len(self))[rows]
         taken = {part: {k: v[index] for k, v in getattr(self, part).items()} for part in PARTS}
-        return dataclasses.replace(self, names=tuple(self.names[i] for i in index), **taken)
+        names, statuses = (tuple(words[i] for i in index if words) for words in (self.names, self.statuses))
+        return dataclasses.replace(self, names=names, statuses=statuses, **taken)
 
     def with_left_out(self) -> Table:
         """This table with the models that were left out put back, as far as they have numbers."""
@@ -83,4 +86,4 @@ class Table:
             for part in PARTS
         }
         names = self.names + other.names
-        return dataclasses.replace(self, names=names, left_out=(), left_out_rows=None, **joined)
+        return dataclasses.replace(self, names=names, left_out=(), left_out_rows=None, statuses=(), **joined)

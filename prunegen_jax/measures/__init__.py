@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from prunegen_jax.compute.checks import check_network
+from prunegen_jax.compute.options import check_at_least
 from prunegen_jax.measures import (
     clustering,
     curvature,
@@ -39,8 +40,9 @@ from prunegen_jax.measures import (
     tails,
     takeuchi,
 )
+from prunegen_jax.measures.cache import cached
 from prunegen_jax.measures.progress import with_progress
-from prunegen_jax.types import Estimate, Measure, TrainedModel
+from prunegen_jax.types import Dataset, Estimate, Measure, TrainedModel
 
 _ROWS: dict[str, Measure] = {
     **prunability.MEASURES,
@@ -98,6 +100,7 @@ FORWARDS_OPTIONS_TO: dict[str, Callable[..., Any]] = {  # measure → the functi
     **takeuchi.FORWARDS_OPTIONS_TO,
 }
 
+SUBSET = "subset"  # an option of every measure but those of the history
 FAST_COST = 1.0  # passes over the training set
 # Cheap to run, but their programs take longer to compile, once per shape, than a small network takes to train.
 _SLOW_TO_COMPILE = {"relative_flatness", *spectral.MEASURES}
@@ -109,7 +112,8 @@ def select(names: str | Iterable[str]) -> list[str]:
     Args:
         names: "all"; "fast", which stands for the measures that cost at most `FAST_COST` passes and compile quickly,
             and for `prunability_prefix`, the cheap variant of prunability (together they cost less than a fifth of
-            training the networks); a name; or names.
+            training the networks); a name; or names. "NAME:LABEL" is the measure NAME once more, with options of its
+            own: "prunability:absolute".
 
     Raises:
         ValueError: for a name that is not in `MEASURES`.
@@ -121,9 +125,21 @@ def select(names: str | Iterable[str]) -> list[str]:
         return [name for name in MEASURES if name in cheap | {"prunability_prefix"}]
     selected = [names] if isinstance(names, str) else list(names)
     for name in selected:
-        if name not in MEASURES:
+        base, colon, label = name.partition(":")
+        if base not in MEASURES:
             raise ValueError(f"measure {name!r} is unknown; choose 'fast', 'all' or among {', '.join(MEASURES)}")
+        if colon and not label.isidentifier():
+            raise ValueError(f"measure {name!r} has the label {label!r}; it must be letters, digits and _")
     return selected
+
+
+def find(name: str) -> Measure:
+    """The row of `MEASURES` that a name, with or without a label, stands for."""
+    return MEASURES[_base(name)]
+
+
+def _base(name: str) -> str:
+    return name.partition(":")[0]
 
 
 def measure(
@@ -138,10 +154,11 @@ def measure(
 
     Args:
         model: the network and its training set.
-        names: "fast", "all", or names of `MEASURES`.
+        names: "fast", "all", or names, see `select`.
         key: randomness of the measures that sample; each folds its own name in, so its estimate does not depend on
             which other measures are computed. Default `jax.random.key(0)`.
-        options: measure → keyword options of that measure.
+        options: measure → keyword options of that measure. Besides its own every measure takes "subset": n, to be
+            computed on the first n training examples.
         progress: whether to write a line to stderr that says what is computed, once it takes longer than a few
             seconds; None: on a terminal and in a notebook.
 
@@ -173,7 +190,8 @@ def check_options(options: Mapping[str, Mapping[str, Any]]) -> None:
         known = options_of(name)
         if not isinstance(options[name], Mapping):
             raise ValueError(f"the options of {name} are {options[name]!r}; they must map names to values")
-        functions = [MEASURES[name].function, *([FORWARDS_OPTIONS_TO[name]] if name in FORWARDS_OPTIONS_TO else [])]
+        forwards = FORWARDS_OPTIONS_TO.get(_base(name))
+        functions = [find(name).function, *([forwards] if forwards else []), _on_subset]
         for option, value in options[name].items():
             if option not in known:
                 raise ValueError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
@@ -182,9 +200,28 @@ def check_options(options: Mapping[str, Mapping[str, Any]]) -> None:
 
 def options_of(name: str) -> list[str]:
     """The options of a measure, including those that it passes to another function."""
-    forwarded = _keywords(FORWARDS_OPTIONS_TO[name]) if name in FORWARDS_OPTIONS_TO else []
-    names = dict.fromkeys([*_keywords(MEASURES[name].function), *forwarded])
-    return [option for option in names if option not in prunability.FIXED_OPTIONS.get(name, ())]
+    base = _base(name)
+    forwarded = _keywords(FORWARDS_OPTIONS_TO[base]) if base in FORWARDS_OPTIONS_TO else []
+    names = dict.fromkeys([*_keywords(MEASURES[base].function), *forwarded])
+    own = [option for option in names if option not in prunability.FIXED_OPTIONS.get(base, ())]
+    return own if "history" in MEASURES[base].needs else [*own, SUBSET]  # a history is of the whole training set
+
+
+def _on_subset(model: TrainedModel, subset: int) -> TrainedModel:
+    """The model with the first `subset` of its training examples, random ones in the runs of this package."""
+    check_at_least(1, subset=subset)
+    if subset > len(model.train):
+        raise ValueError(f"subset={subset} is larger than the training set of {len(model.train)} examples")
+
+    def first() -> Dataset:
+        return dataclasses.replace(model.train, inputs=model.train.inputs[:subset], labels=model.train.labels[:subset])
+
+    def smaller() -> TrainedModel:
+        train = cached(model.train, f"first {subset}", first)  # networks that share their data share the subset
+        early = model.first_epoch and dataclasses.replace(model.first_epoch, train=train)
+        return dataclasses.replace(model, train=train, first_epoch=early)
+
+    return cached(model, f"first {subset}", smaller)
 
 
 def _keywords(function: Callable[..., Any]) -> list[str]:
@@ -193,10 +230,11 @@ def _keywords(function: Callable[..., Any]) -> list[str]:
 
 
 def _estimate(name: str, model: TrainedModel, key: jax.Array, options: dict[str, Any]) -> Estimate:
-    stream = MEASURES[name].stream or name
+    stream = find(name).stream or _base(name)
     stream_key = jax.random.fold_in(key, zlib.crc32(stream.encode()) & 0x7FFFFFFF)
     try:
-        estimate = MEASURES[name](model, stream_key, **options)
+        network = _on_subset(model, options.pop(SUBSET)) if SUBSET in options else model
+        estimate = find(name)(network, stream_key, **options)
     except Exception as error:  # any exception becomes the reason of the estimate, and the other measures continue
         first = (str(error).strip() or "no message").splitlines()[0]
         reason = first if isinstance(error, ValueError) else f"{type(error).__name__}: {first}"

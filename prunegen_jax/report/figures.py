@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS
-from prunegen_jax.report import colours, comparison, lines, matrices
+from prunegen_jax.report import colours, comparison, lines, matrices, widths
 from prunegen_jax.report.colours import GREY, INK, OKABE_ITO
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.ranking import directed, rows_of
@@ -73,6 +73,8 @@ def _figures(material: Material) -> dict[str, Callable[[], Figure]]:
         if name in material.verdict.matrices and len(matrices.filled([material.verdict.matrices[name]])[0]):
             stem = next(iter(file_stems([name]).values()))
             found[stem] = lambda name=name, title=title: _matrix(material, name, title)
+    if (axis := widths.size_axis(material.everyone)) is not None:
+        found["by_size"] = lambda: widths.draw(material.everyone, axis)
     if material.curves:
         found["pruning_curves"] = lambda: _pruning(material)
     if material.histories:

@@ -98,8 +98,8 @@ def loss_range(lines: Mapping[str, Any], limits: Mapping[str, tuple[float, float
 
 
 def stopping_losses(material: Material) -> list[float]:
-    """The losses at which training stops, of every network with a history."""
-    return [history["target"] for history in material.histories.values()]
+    """The losses at which training stops, of every network with a history that has one."""
+    return [history["target"] for history in material.histories.values() if history["target"] > 0]
 
 
 def thinned(history: Json) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,18 @@ from bokeh.resources import Resources
 from markupsafe import Markup
 
 from prunegen_jax.judging.statistics import shown_statistics
-from prunegen_jax.report import colours, comparison, information, lines, matrices, points, ranking, sentences, views
+from prunegen_jax.report import (
+    colours,
+    comparison,
+    information,
+    lines,
+    matrices,
+    points,
+    ranking,
+    sentences,
+    views,
+    widths,
+)
 from prunegen_jax.report.colours import Colouring
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.views import View
@@ -38,6 +49,7 @@ def html(material: Material) -> str:
         first_other=material.measures[comparison.first_other(material)] if comparison.is_there(material) else "",
         palette={"reference": comparison.REFERENCE_COLOUR, "other": comparison.OTHER_COLOUR, "band": information.BAND},
         costs=costs(material),
+        by_size=widths.image(material.everyone),
         left_out=_by_reason(material),
         correlations=shown_statistics(signed=True),
     )

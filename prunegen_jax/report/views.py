@@ -26,6 +26,9 @@ TARGETS = {
     "gap": "generalization gap (training − test accuracy)",
     "test_error": "test error (fraction)",
     "test_loss": "test loss (nats)",
+    "loss_gap": "test − training loss (nats)",
+    "ece": "expected calibration error",
+    "brier": "Brier score",
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 Data = dict[str, Sequence[Any]]

@@ -36,7 +36,8 @@ _HISTORY = {
 }  # fmt: skip
 _META = {
     "hash": schema.is_text, "data": schema.is_text, "versions": schema.map_of(schema.is_text),
-    "status": schema.one_of("training", "converged", "not_converged", "diverged"), "reason": schema.is_text,
+    "status": schema.one_of("training", "converged", "ended", "not_converged", "diverged"),
+    "reason": schema.is_text,
     "epochs": schema.is_count, "history": _HISTORY, "check_running": schema.list_of(schema.is_number),
     "has_first_epoch": schema.is_flag,
 }  # fmt: skip

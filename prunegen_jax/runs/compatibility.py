@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from prunegen_jax.measures import MEASURES
+from prunegen_jax.measures import find
 from prunegen_jax.runs import files, record, snapshot, workdir
 from prunegen_jax.runs.points import Point
 from prunegen_jax.runs.record import Record
@@ -123,7 +123,7 @@ def _refuse_options(
                     f"{folder} holds {name!r} of {existing.name!r} computed with options {there}, not {here}. "
                     "Choose another --workdir, or give the old options"
                 )
-            then, now = entry.get("version", 1), MEASURES[name].version
+            then, now = entry.get("version", 1), find(name).version
             if then != now:
                 raise ValueError(
                     f"{folder} holds {name!r} of {existing.name!r} by definition {then} of that measure, not {now}: a "

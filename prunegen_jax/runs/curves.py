@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from etils import epath
@@ -10,6 +11,7 @@ from prunegen_jax.runs import files, record, schema, workdir
 from prunegen_jax.runs.progress import Progress
 from prunegen_jax.runs.record import Record
 from prunegen_jax.runs.schema import Json
+from prunegen_jax.runs.tables.text_files import read_rows
 
 # Options of the measure prunability that its curve shares.
 _OPTIONS = ("scope", "criterion", "prunable", "fold")
@@ -17,7 +19,10 @@ _CURVE = {
     "hash": schema.is_text,
     "fractions": schema.list_of(schema.is_finite),
     "losses": schema.list_of(schema.is_number),
+    "test_losses?": schema.list_of(schema.is_number),
+    "test_size?": schema.is_count,
 }
+_COLUMNS = ("name", "kept_fraction", "training_loss", "test_loss")  # of curves.csv
 
 
 def read_all(folder: epath.Path, records: Mapping[str, Record]) -> dict[str, Json]:
@@ -30,27 +35,65 @@ def read_all(folder: epath.Path, records: Mapping[str, Record]) -> dict[str, Jso
     return curves
 
 
-def make(folder: epath.Path, *, data_dir: str | None = None, cache_dir: str | None = None) -> dict[str, str]:
+def read_table(folder: epath.Path) -> dict[str, Json]:
+    """The pruning curves of a study by network: those of a workdir, or of its curves.csv.
+
+    Raises:
+        ValueError: if curves.csv does not hold curves.
+    """
+    source = folder / "curves.csv"
+    if not source.exists():
+        return read_all(folder, {existing.name: existing for existing in record.scan(folder)[0]})
+    header, rows = read_rows(source)
+    if tuple(header) != _COLUMNS:
+        raise ValueError(f"{source} has the columns {', '.join(header)}; they must be {', '.join(_COLUMNS)}")
+    curves: dict[str, Json] = {}
+    for name, *numbers in rows:
+        curve = curves.setdefault(name, {"fractions": [], "losses": [], "test_losses": []})
+        for key, number in zip(curve, numbers, strict=True):
+            curve[key].append(float(number))
+    return curves
+
+
+def to_rows(curves: Mapping[str, Json]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of curves.csv, which `read_table` reads: one line per network and kept fraction."""
+    lines = [
+        [name, *(repr(float(x)) for x in point)]
+        for name, curve in curves.items()
+        for point in zip(curve["fractions"], curve["losses"], curve.get("test_losses", ()), strict=False)
+    ]
+    return list(_COLUMNS), lines
+
+
+def make(
+    folder: epath.Path, *, data_dir: str | None = None, cache_dir: str | None = None, test_examples: int = 0
+) -> dict[str, str]:
     """Computes the curves that a workdir lacks, one pass over the training set per point of the grid.
 
     Args:
         folder: the workdir; none of its files says where its data are.
         data_dir: where TFDS finds its prepared sets; None for its own default.
         cache_dir: where decoded images are kept; None for the user's cache folder.
+        test_examples: the test loss along the curve is computed too, on this many of the first test examples; 0: not.
 
     Returns:
         network -> why it has no curve: it diverged, or its weights or its data set are missing or damaged.
     """
     known = {existing.name: existing for existing in record.scan(folder)[0]}
     curves = read_all(folder, known)
-    waiting = {name: existing for name, existing in known.items() if not _is_current(curves.get(name), existing)}
+    waiting = {
+        name: existing
+        for name, existing in known.items()
+        if not _is_current(curves.get(name), existing) or (test_examples and "test_losses" not in curves[name])
+    }
     reasons: dict[str, str] = {}
     if not waiting:
         return reasons
     with Progress(len(waiting), "pruning curves") as progress:
         for name, existing in waiting.items():
             try:
-                curve = compute(folder, existing, data_dir=data_dir, cache_dir=cache_dir)
+                places = {"data_dir": data_dir, "cache_dir": cache_dir}
+                curve = compute(folder, existing, test_examples=test_examples, **places)
                 files.write_json(workdir.path(folder, "curves", name), curve)
             except (ValueError, OSError) as error:  # DamagedError is a ValueError
                 reasons[name] = str(error)
@@ -58,7 +101,14 @@ def make(folder: epath.Path, *, data_dir: str | None = None, cache_dir: str | No
     return reasons
 
 
-def compute(folder: epath.Path, existing: Record, *, data_dir: str | None = None, cache_dir: str | None = None) -> Json:
+def compute(
+    folder: epath.Path,
+    existing: Record,
+    *,
+    data_dir: str | None = None,
+    cache_dir: str | None = None,
+    test_examples: int = 0,
+) -> Json:
     """The pruning curve of a recorded network, as its file holds it. For the arguments see `make`.
 
     Raises:
@@ -69,16 +119,22 @@ def compute(folder: epath.Path, existing: Record, *, data_dir: str | None = None
         raise ValueError("the network diverged")
     from prunegen_jax import pruning  # noqa: PLC0415 - it imports JAX, which the rest of the report does without
     from prunegen_jax.measures.structure import select_network  # noqa: PLC0415 - likewise
-    from prunegen_jax.runs import restore  # noqa: PLC0415 - likewise
+    from prunegen_jax.runs import restore, task  # noqa: PLC0415 - likewise
 
     options = _options(existing)
     model = restore.load_model(folder, existing.name, data_dir=data_dir, cache_dir=cache_dir)
     model = select_network(model, fold=options.get("fold", False))
-    curve = pruning.pruned_loss_curve(
-        model.apply, model.params, model.train, **{k: v for k, v in options.items() if k != "fold"}
-    )
+    how = {k: v for k, v in options.items() if k != "fold"}
+    curve = pruning.pruned_loss_curve(model.apply, model.params, model.train, **how)
     values = {"fractions": curve.fractions, "kept": curve.kept, "losses": curve.losses}
-    return {"hash": existing.hash, "options": options} | {key: array.tolist() for key, array in values.items()}
+    if test_examples:
+        split = task.load_split(existing.point, directory=data_dir, cache_dir=cache_dir, download=False)
+        test = dataclasses.replace(
+            split.test, inputs=split.test.inputs[:test_examples], labels=split.test.labels[:test_examples]
+        )
+        values["test_losses"] = pruning.pruned_loss_curve(model.apply, model.params, test, **how).losses
+    arrays = {key: array.tolist() for key, array in values.items()}
+    return {"hash": existing.hash, "options": options, "test_size": test_examples} | arrays
 
 
 def _read(folder: epath.Path, name: str) -> Json | None:
@@ -88,7 +144,8 @@ def _read(folder: epath.Path, name: str) -> Json | None:
         curve = schema.check(files.read_json(source), _CURVE, source)
     except (FileNotFoundError, files.DamagedError):
         return None
-    return curve if len(curve["fractions"]) == len(curve["losses"]) > 0 else None
+    lengths = {len(curve[key]) for key in ("fractions", "losses", "test_losses") if key in curve}
+    return curve if len(lengths) == 1 and lengths != {0} else None
 
 
 def _is_current(curve: Json | None, existing: Record) -> bool:

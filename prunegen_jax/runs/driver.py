@@ -110,7 +110,8 @@ def _progress(
 
 
 def _is_missing(existing: Record | None, point: Point, unit: Unit, *, retry_failed: bool = True) -> bool:
-    return bool(record.find_missing(existing, point, unit.stages, unit.names, retry_failed=retry_failed))
+    wanted = {"tests": unit.tests, "retry_failed": retry_failed}
+    return bool(record.find_missing(existing, point, unit.stages, unit.names, **wanted))
 
 
 def _is_unfinished(folder: epath.Path, unit: Unit) -> bool:

@@ -1,4 +1,4 @@
-"""Computes what measures are missing of a group of points; every record is written after each measure."""
+"""Computes what measures and targets are missing of points; a record is written after each measure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from prunegen_jax import data, measures
 from prunegen_jax.compute import lockstep
-from prunegen_jax.runs import costs, files, processes, record, slots, task
+from prunegen_jax.runs import costs, files, processes, record, slots, targets, task
 from prunegen_jax.runs.points import Point
 from prunegen_jax.runs.record import Record
 from prunegen_jax.runs.restore import restore
@@ -77,7 +77,8 @@ def _measure_all(
 ) -> None:
     """`measure_missing` for points of equal data."""
     known = [(point, own_record(folder, point)) for point in points]
-    waiting = [(p, existing) for p, existing in known if record.find_missing(existing, p, _STAGES, names)]
+    tests = task.test_sets(config)
+    waiting = [(p, existing) for p, existing in known if record.find_missing(existing, p, _STAGES, names, tests=tests)]
     if not waiting:
         return
     tasks = [task.build_task(point, config) for point, _ in waiting]
@@ -86,6 +87,8 @@ def _measure_all(
     errors: list[Exception] = []
     networks = _each(lambda one: _load(folder, *one, split, config, vmapped=lanes > 1), waiting, errors)
     for some in iter(lambda: list(itertools.islice(networks, lanes)), []):
+        for each in some:
+            each.record = targets.add_missing(folder, each.record, each.model, tests, config)
         for name in names:
             lacking = [n for n in some if record.find_missing(n.record, n.point, _STAGES, [name])]
             if lacking and stop is not None and stop():
@@ -132,7 +135,7 @@ def _measure(folder: epath.Path, networks: Sequence[_Network], name: str, config
     seconds = (time.monotonic() - begin) / len(networks)
 
     def write(network: _Network, answer: dict[str, Estimate]) -> None:
-        entry = dataclasses.asdict(answer[name]) | {"options": options, "version": measures.MEASURES[name].version}
+        entry = dataclasses.asdict(answer[name]) | {"options": options, "version": measures.find(name).version}
         network.record = network.record.with_measure(name, entry)
         record.write(folder, network.record)
         costs.add(folder, network.point.name, {name: seconds})

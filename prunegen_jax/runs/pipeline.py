@@ -16,11 +16,12 @@ from prunegen_jax.compute.backend import check_backend
 from prunegen_jax.judging import Verdict
 from prunegen_jax.judging.composition import check_numbers
 from prunegen_jax.judging.table import Table
-from prunegen_jax.measures import MEASURES, check_options, select
+from prunegen_jax.measures import MEASURES, check_options, find, select
 from prunegen_jax.runs import (
     compatibility,
     costs,
     driver,
+    estimate,
     executors,
     files,
     record,
@@ -85,6 +86,11 @@ def run(
     groups = sweeps.shard(sweeps.groups(points, size=slots.group_size(config.run.group)), shard)
     if work:
         units = _units(target, config, points, groups, names, work)
+        if "train" in work:
+            trained = {existing.hash for existing in record.scan(target)[0]}
+            waiting = [point for unit in units for point in unit.points if point.hash not in trained]
+            if waiting:
+                print(estimate.estimate(waiting, names if "measure" in work else (), config), file=sys.stderr)
         context = RunContext(workdir.absolute(folder), compatibility.resolve_paths(config), source, address)
         driver.drive(context, units, execute, refresh=_refresher(target, report_every, len(points)))
         if "train" in work:
@@ -151,8 +157,8 @@ def read_table(folder: epath.Path) -> Table:
     known = record.read_all(folder)
     if not known:
         raise ValueError(f"{folder} holds no record to judge; run the stages train and measure first")
-    families = {name: row.family for name, row in MEASURES.items()}
-    signs = {name: row.sign for name, row in MEASURES.items()}
+    names = {name for existing in known for name in existing.measures if name.partition(":")[0] in MEASURES}
+    families, signs = {name: find(name).family for name in names}, {name: find(name).sign for name in names}
     return tables.from_records([existing.to_json() for existing in known], families=families, signs=signs)
 
 
@@ -187,16 +193,20 @@ def _units(
 
     A point whose network exists under another name gets that name.
     """
+    tests = task.test_sets(config)
     for group in groups:
         for point in group:
             task.build_task(point, config)
+    for fields in {point.fields["data.name"]: point.fields for point in points}.values():
+        for _ in task.load_shifts(config, fields, tests):  # raises an error if a test set does not fit
+            pass
     existing = compatibility.prepare(
         folder, config, points, names, fingerprint=lambda point: data_fingerprint(config, [point])
     )
     units = []
     for group in groups:
         named = tuple(dataclasses.replace(p, name=existing.get(p.hash, p.name)) for p in group)
-        units.append(Unit(named, tuple(names), stages, data_fingerprint(config, group)))
+        units.append(Unit(named, tuple(names), stages, data_fingerprint(config, group), tests))
     return units
 
 

@@ -39,12 +39,19 @@ DEFAULT_SETTINGS = {
 }
 ROUNDING_SETTINGS = ("jax_default_matmul_precision", "XLA_FLAGS")  # those of which only the last digits depend
 
+_TARGET = {
+    "loss": schema.is_number,
+    "errors": schema.is_count,
+    "size": schema.is_count,
+    "ece": schema.is_number,
+    "brier": schema.is_number,
+}
 _RECORD = {
     "name": schema.is_text,
     "hash": schema.is_text,
     "point": schema.map_of(lambda x: isinstance(x, Value)),
     "axes": schema.list_of(schema.is_text),
-    "status": schema.one_of("converged", "not_converged", "diverged"),
+    "status": schema.one_of("converged", "ended", "not_converged", "diverged"),
     "reason": schema.is_text,
     "train": _LOSSES,
     "test": _LOSSES,
@@ -52,6 +59,7 @@ _RECORD = {
     "epochs": schema.is_integer,
     "data": lambda x: isinstance(x, str) and x.isprintable(),
     "measures": schema.map_of(_MEASURE),
+    "targets?": schema.map_of(_TARGET),
     "versions": schema.map_of(schema.is_text),
 }
 
@@ -67,14 +75,15 @@ class Record:
         hash: of its point.
         point: every field that changes its numbers.
         axes: the swept fields among them.
-        status: how training ended: "converged", "not_converged" or "diverged".
-        reason: why, if it did not converge.
+        status: how training ended: "converged", "ended" (no target: after all epochs), "not_converged" or "diverged".
+        reason: why, if it is one of the latter two.
         train: loss, accuracy and size of the training set; None for a network that diverged.
         test: the same of the test set.
         updates: optimizer updates done.
         epochs: epochs begun.
         data: the fingerprint of the data set.
         measures: name -> value, sem, status, reason, details, and the options and version it was computed with.
+        targets: test set -> loss, number of errors, size, calibration error and Brier score on it.
         versions: what the numbers were made with.
     """
 
@@ -91,10 +100,12 @@ class Record:
     data: str
     versions: dict[str, str]
     measures: dict[str, Json] = dataclasses.field(default_factory=dict)
+    targets: dict[str, Json] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> Json:
         """The record as its file holds it."""
-        return files.plain({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return files.plain({name: value for name, value in content.items() if name != "targets" or value})
 
     @classmethod
     def from_json(cls, content: Json, source: epath.Path) -> Record:
@@ -107,6 +118,7 @@ class Record:
         schema.check(content, {"name": lambda name: name == source.stem}, source)
         hashes = [Point("", fields, ()).hash for fields in (content["point"], schema.restore_numbers(content["point"]))]
         schema.check(content, {"hash": lambda value: value in hashes}, source)
+        content = {"targets": {}} | content  # records of 0.3 and older have none
         known = {field.name: content[field.name] for field in dataclasses.fields(cls)}
         return cls(**known | {"axes": tuple(known["axes"])})
 
@@ -140,13 +152,20 @@ class Missing(NamedTuple):
 
     train: bool = False
     measures: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return self.train or bool(self.measures)
+        return self.train or bool(self.measures or self.tests)
 
 
 def find_missing(
-    record: Record | None, point: Point, stages: Sequence[str], measures: Sequence[str], *, retry_failed: bool = True
+    record: Record | None,
+    point: Point,
+    stages: Sequence[str],
+    measures: Sequence[str],
+    *,
+    tests: Sequence[str] = (),
+    retry_failed: bool = True,
 ) -> Missing:
     """What is missing of a point. The driver, training and measuring all ask this.
 
@@ -157,6 +176,7 @@ def find_missing(
         point: the network.
         stages: what is asked for: "train", "measure" or both.
         measures: names of those to compute.
+        tests: names of the test sets to evaluate it on.
         retry_failed: measures that failed (for lack of memory, say) count as missing.
     """
     if record is None or record.hash != point.hash:
@@ -164,7 +184,8 @@ def find_missing(
     if "measure" not in stages or record.status == "diverged":
         return Missing()
     done = {name for name, entry in record.measures.items() if not (retry_failed and _is_failed(entry))}
-    return Missing(measures=tuple(name for name in measures if name not in done))
+    lacking = tuple(name for name in tests if name not in record.targets)
+    return Missing(measures=tuple(name for name in measures if name not in done), tests=lacking)
 
 
 def read(folder: epath.Path, name: str) -> Record | None:
@@ -222,7 +243,7 @@ def stamps(folder: epath.Path, names: Container[str]) -> dict[str, tuple[float, 
 
 
 def write(folder: epath.Path, record: Record) -> None:
-    """Writes a record, with the measures that another process has put there in the meantime.
+    """Writes a record, with the measures and targets that another process has put there in the meantime.
 
     Raises:
         ValueError: if the existing record is of another point; or if the new one has measures, and the existing one is
@@ -238,17 +259,19 @@ def write(folder: epath.Path, record: Record) -> None:
                 f"{record.hash} here. Choose another --workdir, or give the old values"
             )
         if _training(content) == _training(old):
+            if targets := existing.targets | record.targets:
+                content["targets"] = targets
             better = {k: v for k, v in content["measures"].items() if k not in existing.measures or not _is_failed(v)}
             content["measures"] = existing.measures | better
-        elif record.measures:
+        elif record.measures or record.targets:
             raise ValueError(f"{record.name} was trained again while it was measured; run the same command again")
     if content != old:
         files.write_json(workdir.path(folder, "records", record.name), content)
 
 
 def _training(content: Json) -> Json:
-    """What a record says apart from its measures, settings of JAX written out."""
-    return content | {"measures": {}, "versions": DEFAULT_SETTINGS | content["versions"]}
+    """What a record says apart from its measures and targets, settings of JAX written out."""
+    return content | {"measures": {}, "targets": {}, "versions": DEFAULT_SETTINGS | content["versions"]}
 
 
 def _is_failed(entry: Json) -> bool:

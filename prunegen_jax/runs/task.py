@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from prunegen_jax import data, training
 from prunegen_jax.networks import Network, build
 from prunegen_jax.runs.points import Point
 from prunegen_jax.training import Hyper, Recipe
+from prunegen_jax.types import Dataset
+
+TEST = "test"  # what the test set of the data set itself is called among the further ones
 
 
 class Task(NamedTuple):
@@ -95,6 +102,38 @@ def load_split(
     return _split(fields["data.name"], directory, cache_dir, download, *options)
 
 
+def load_shifts(config: ConfigDict, fields: dict[str, Any], names: Sequence[str]) -> Iterator[tuple[str, Dataset]]:
+    """The test sets `names` for networks of a point: "test" for the data set's own, or one of `config.data.shifts`.
+
+    Args:
+        config: of the run.
+        fields: of the point.
+        names: of the test sets.
+
+    Raises:
+        ValueError: if one does not fit the point's data set.
+        FileNotFoundError: if one is not there.
+    """
+    split = load_split(fields, directory=config.data.dir, cache_dir=config.data.cache_dir)
+    for name in names:
+        inputs, labels = split.test.inputs, split.test.labels
+        if name != TEST:
+            inputs, labels = _shift(name, fields["data.name"], config.data.dir, config.data.cache_dir)
+        yield name, dataclasses.replace(split.train, inputs=jnp.asarray(inputs), labels=jnp.asarray(labels))
+
+
+def test_sets(config: ConfigDict) -> tuple[str, ...]:
+    """The names of all test sets of a run.
+
+    Raises:
+        ValueError: for a name that is no text, or given twice.
+    """
+    names = (TEST, *config.data.shifts)
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"data.shifts={config.data.shifts!r} must be different names, {TEST!r} not among them")
+    return names
+
+
 @functools.lru_cache(maxsize=2)
 def _split(
     name: str,
@@ -107,6 +146,11 @@ def _split(
 ) -> data.Split:
     raw = _raw(name, directory, cache_dir, download)
     return data.split(raw, train_size=train_size, label_noise=label_noise, seed=seed)
+
+
+@functools.lru_cache(maxsize=16)
+def _shift(shift: str, name: str, directory: str | None, cache_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
+    return data.load_shift(shift, _raw(name, directory, cache_dir, True), dir=directory, cache_dir=cache_dir)
 
 
 @functools.lru_cache(maxsize=1)

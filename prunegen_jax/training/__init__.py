@@ -1,4 +1,4 @@
-"""Training networks to a target cross-entropy: `train` one, `train_many` in an ensemble of slots.
+"""Training to a target cross-entropy or for all epochs: `train` one network, `train_many` in an ensemble of slots.
 
 Both yield a snapshot after every epoch, from which training resumes bit for bit. No clock, no file, no printing: the
 caller saves and shows snapshots.
@@ -23,7 +23,7 @@ __all__ = [
 def train(
     network: Network, data: Dataset, h: Hyper, recipe: Recipe, *, resume: Snapshot | None = None
 ) -> Iterator[Snapshot]:
-    """Trains until the cross-entropy on the whole training set falls below the target.
+    """Trains until the cross-entropy on the whole training set falls below the target, or to a cap.
 
     Args:
         network: from `prunegen_jax.networks.build`.
@@ -33,8 +33,9 @@ def train(
         resume: a snapshot to continue from, instead of the beginning.
 
     Yields:
-        A snapshot after every epoch. The last one has a `status` other than "training": "converged", "not_converged"
-        (a cap was reached) or "diverged" (a loss was not finite), with the reason.
+        A snapshot after every epoch. The last one has a `status` other than "training": "converged", "ended" (a cap was
+        reached, and there is no target), "not_converged" (a cap was reached first) or "diverged" (a loss was not
+        finite), the latter two with the reason.
 
     Raises:
         ValueError: if a batch is larger than the set.

@@ -11,7 +11,7 @@ from prunegen_jax.training.optimizers import optimizer
 from prunegen_jax.training.step import Hyper, State
 from prunegen_jax.types import History, PyTree
 
-Status = Literal["training", "converged", "not_converged", "diverged"]
+Status = Literal["training", "converged", "ended", "not_converged", "diverged"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Recipe:
         optimizer: a name of `OPTIMIZERS`.
         batch_size: examples per update.
         augment: mirror and shift the images of every batch.
-        target: cross-entropy in nats on the whole training set, evaluation mode, below which training stops.
+        target: cross-entropy in nats on the whole training set, evaluation mode, below which training stops; 0 to
+            train until a cap is reached, whatever the loss: then that is the end, not a failure.
         max_epochs: cap on epochs.
         max_updates: cap on updates.
 
@@ -41,8 +42,9 @@ class Recipe:
         optimizer(self.optimizer)
         for field in ("batch_size", "max_epochs", "max_updates"):
             check_at_least(1, **{f"train.{field}": getattr(self, field)})
-        if not 0 < self.target < math.inf:
-            raise ValueError(f"train.target={self.target} must be a positive number of nats")
+        if not 0 <= self.target < math.inf:
+            rule = "a positive number of nats, or 0 for a fixed number of epochs"
+            raise ValueError(f"train.target={self.target} must be {rule}")
 
     @property
     def compiled(self) -> tuple[str, int, bool]:

@@ -107,7 +107,9 @@ class Slot:
             snapshot = snapshot._replace(epoch_loss=(*snapshot.epoch_loss, mean))
         if snapshot.epochs == 1:
             snapshot = snapshot._replace(first_epoch=(state.params, state.stats))
-        if self.is_last_epoch and snapshot.status == "training":
+        if self.is_last_epoch and snapshot.status == "training" and recipe.target == 0:
+            snapshot = snapshot._replace(status="ended")
+        elif self.is_last_epoch and snapshot.status == "training":
             by_epochs = snapshot.epochs >= recipe.max_epochs
             cap = f"{snapshot.epochs} epochs" if by_epochs else f"{snapshot.updates} updates"
             reason = f"cross-entropy {snapshot.check_loss[-1]:.4g} after {cap}, target {recipe.target:g}"

@@ -50,7 +50,7 @@ def test_shipped_configs_from_python():
     assert set(shipped.names()) >= {"default", "sweep"}
     assert len(prunegen_jax.get_config("sweep:smoke").sweep.axes) == 3
     assert len(prunegen_jax.get_config("sweep").sweep.axes) == 5
-    with pytest.raises(ValueError, match="config 'sweeep' is unknown; choose among default, "):
+    with pytest.raises(ValueError, match="config 'sweeep' is unknown; choose among cifar10, default, "):
         shipped.get_config("sweeep")
     with pytest.raises(ValueError, match="smok is unknown; choose among digits, smoke"):
         shipped.get_config("sweep:smok")
@@ -89,7 +89,10 @@ def test_run_is_run_py(laid_out, tmp_path):
     assert done.stderr.startswith("sweep.py:y is unknown")
     done = laid_out("run", "--config", "nothing", "--workdir=w")
     assert done.returncode == 2
-    assert "nothing cannot be read; --config takes a Python file with get_config(), or one of default, " in done.stderr
+    assert (
+        "nothing cannot be read; --config takes a Python file with get_config(), or one of cifar10, default, "
+        in done.stderr
+    )
 
 
 def test_judge_is_the_module(workdir, tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from prunegen_jax import measures
+from prunegen_jax.compute.evaluation import example_losses
 from prunegen_jax.measures import MEASURES, measure
 from prunegen_jax.types import Estimate, Measure, TrainedModel
 from tests.support.registry_cases import answer, trained
@@ -34,6 +36,24 @@ def test_options_reach_the_measure_and_keys_fold_the_name():
     assert loose.value < answer("prunability_prefix", model).value
     together = measure(model, ["label_wise_mixup", "davies_bouldin"])
     assert together["davies_bouldin"] == answer("davies_bouldin", model)
+
+
+def test_a_label_gives_a_measure_other_options_and_a_subset_is_the_first_examples():
+    model = trained(0)
+    name, more = "training_cross_entropy:some", "label_wise_mixup:same"
+    found = measure(model, [name, more, "label_wise_mixup"], options={name: {"subset": 30}})
+    losses, _ = example_losses(model.apply, model.params, model.train)
+    assert found[name].value == pytest.approx(float(np.mean(losses[:30])), rel=1e-6)
+    assert found[more] == found["label_wise_mixup"]  # the same randomness
+    early = {"gradient_noise_first_epoch": {"subset": 30}}
+    assert measure(model, list(early), options=early)["gradient_noise_first_epoch"].details["examples"] == 30
+    for wrong, reason in ((0, "subset=0 must be at least 1"), (10**6, "subset=1000000 is larger than the training")):
+        entry = measure(model, ["training_cross_entropy"], options={"training_cross_entropy": {"subset": wrong}})
+        assert reason in entry["training_cross_entropy"].reason
+    with pytest.raises(ValueError, match="updates_to_target has no option 'subset'"):
+        measure(model, ["updates_to_target"], options={"updates_to_target": {"subset": 30}})
+    with pytest.raises(ValueError, match=r"'prunability:a,b' has the label 'a,b'; it must be letters"):
+        measures.select("prunability:a,b")
 
 
 def test_a_measure_that_fails_has_a_reason_and_does_not_affect_the_others(monkeypatch):

@@ -143,6 +143,21 @@ def test_caps(digits):
     assert last.check_update[-1] == 11
 
 
+def test_without_a_target_training_ends_after_all_epochs(digits):
+    """Bit for bit as with a target that is never reached, also after an interruption; only the status differs."""
+    recipe = Recipe(batch_size=20, target=0.0, max_epochs=12)
+    snapshots = run(recipe, hyper(), digits)
+    last, other = snapshots[-1], run(dataclasses.replace(recipe, target=1e-30), hyper(), digits)[-1]
+    assert (last.status, last.reason, last.epochs) == ("ended", "", 12)
+    assert other.status == "not_converged"
+    jax.tree.map(np.testing.assert_array_equal, last.state, other.state)
+    *_, resumed = run(recipe, hyper(), digits, resume=snapshots[4])
+    assert resumed._replace(state=None, first_epoch=None) == last._replace(state=None, first_epoch=None)
+    jax.tree.map(np.testing.assert_array_equal, resumed.state, last.state)
+    *_, last = run(dataclasses.replace(recipe, max_updates=11), hyper(), digits)
+    assert (last.status, last.updates) == ("ended", 11)
+
+
 def test_diverges_with_a_reason(digits):
     *_, last = run(Recipe(max_epochs=20), hyper(learning_rate=1e38), digits)
     assert last.status == "diverged"
@@ -210,7 +225,7 @@ def test_augmentation_mirrors_and_shifts():
     [
         (lambda: Recipe(optimizer="sgd"), "train.optimizer='sgd' is unknown; choose among momentum, adam, rmsprop"),
         (lambda: Recipe(batch_size=0), "train.batch_size=0 must be at least 1"),
-        (lambda: Recipe(target=0.0), "train.target=0.0 must be a positive number"),
+        (lambda: Recipe(target=-0.1), "train.target=-0.1 must be a positive number of nats, or 0 for a fixed"),
         (lambda: hyper(learning_rate=0.0), "train.learning_rate=0.0 must be a positive number"),
         (lambda: hyper(dropout=1.0), "train.dropout=1.0 must lie between 0 and 1"),
         (lambda: hyper(weight_decay=-1.0), "train.weight_decay=-1.0 must not be negative"),

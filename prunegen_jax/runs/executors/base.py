@@ -39,6 +39,7 @@ class Unit(NamedTuple):
     names: tuple[str, ...]  # of the measures
     stages: tuple[str, ...]
     data: str = ""  # the fingerprint of their data sets in the driver; "": not checked
+    tests: tuple[str, ...] = ()  # names of the test sets
 
     @property
     def shape(self) -> tuple[Any, ...]:

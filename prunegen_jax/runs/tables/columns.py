@@ -12,12 +12,15 @@ import numpy as np
 from prunegen_jax.judging.table import REPLICATES
 from prunegen_jax.runs.tables.accuracies import TEST, TRAIN, find_accuracy, fold, is_accuracy, is_held_out_result
 
-TARGETS = ("gap", "test_error", "test_loss")
+TARGETS = ("gap", "test_error", "test_loss", "loss_gap", "ece", "brier")
 CONFOUNDERS = ("train_loss", "parameters", "batch_size")
 ALIASES = {  # how others call our columns, lower case, without the prefixes below
     "gap": ("gap", "gen_gap", "generalization_gap", "generalisation_gap"),
     "test_error": ("test_error", "gen_error", *(f"{split}_{end}" for split in TEST for end in ("err", "error"))),
     "test_loss": ("test_loss", "gen_loss", *(f"{split}_{end}" for split in TEST for end in ("cross_entropy", "loss"))),
+    "loss_gap": ("loss_gap",),
+    "ece": ("ece", "test_ece", "expected_calibration_error"),
+    "brier": ("brier", "test_brier", "brier_score"),
     "train_loss": ("train_loss", "final_loss", "train_cross_entropy", "final_train_loss"),
     "parameters": ("parameters", "params", "num_params", "n_params", "num_parameters", "parameter_count"),
     "batch_size": ("batch_size", "train_batch_size"),
@@ -26,6 +29,7 @@ _MOST_NAMES = 40  # columns in a message
 _HYPERPARAMETER = re.compile(r"(hp|hparams?|hyperparameters?)[._](?=.)", re.IGNORECASE)
 _NUMBERED = re.compile(r"(hp|hparam)\d+$", re.IGNORECASE)
 _MEASURE = re.compile(r"(complexity|measures?)\.(?=.)", re.IGNORECASE)
+_TARGET = re.compile(r"targets?\.(?=.)", re.IGNORECASE)
 _CONFOUNDER = re.compile(r"confounder\.(?=.)", re.IGNORECASE)
 _NAMES = ("name", "model", "row", "id", "index", "model_id", "experiment_id", "")
 _STATUS = ("status", "is.converged", "is_converged", "converged", "state")
@@ -143,9 +147,19 @@ def header_of_measure(name: str, values: np.ndarray) -> str:
     return f"measure.{name}" if _is_special(name) or np.isnan(values).all() else name
 
 
+def header_of_target(name: str) -> str:
+    """The CSV column of a target: its name, prefixed where `assign` would not take it for a target."""
+    return name if name in TARGETS else f"target.{name}"
+
+
+def _target(column: str) -> str:
+    short = _short(column)
+    return short if short in TARGETS else _TARGET.sub("", column, count=1)
+
+
 def _is_special(name: str) -> bool:
     special = (*TARGETS, *REPLICATES, *_NAMES, *_STATUS, *_BOOKKEEPING)
-    patterns = (_HYPERPARAMETER, _NUMBERED, _MEASURE, _CONFOUNDER)
+    patterns = (_HYPERPARAMETER, _NUMBERED, _MEASURE, _CONFOUNDER, _TARGET)
     is_result = is_held_out_result(name) or find_accuracy([name], TRAIN + TEST) is not None
     return is_result or _short(name) in special or name.lower() in special or any(p.match(name) for p in patterns)
 
@@ -178,7 +192,7 @@ def _is_result(column: str) -> bool:
     """Whether a column is another target or another result on held-out data, and is not called a measure."""
     if _MEASURE.match(column) or _CONFOUNDER.match(column):
         return False
-    return _short(column) in TARGETS or is_held_out_result(column)
+    return _short(column) in TARGETS or _TARGET.match(column) is not None or is_held_out_result(column)
 
 
 def _found_targets(
@@ -186,6 +200,7 @@ def _found_targets(
 ) -> dict[str, str]:
     """The columns of targets by name; sets `parts["turned"]` and `parts["gap"]` where accuracies stand in for them."""
     found = {name: c for name in TARGETS for c in reversed(_by_alias(free, name))}
+    found |= {_target(c): c for c in free if _TARGET.match(c) and _short(c) not in TARGETS}
     if accuracies[1] in free:
         if "test_error" not in found:
             found["test_error"] = accuracies[1]
@@ -204,7 +219,7 @@ def _named_targets(
     """The columns of --target; sets `parts["gap"]` where the gap has to be computed from the accuracies."""
     columns: dict[str, str] = {}
     for pattern in (p.strip() for p in patterns.split(",")):
-        has_column = any(fnmatch.fnmatchcase(c, pattern) or _short(c) == pattern for c in free)
+        has_column = any(fnmatch.fnmatchcase(c, pattern) or _target(c) == pattern for c in free)
         if pattern == "gap" and not has_column and all(accuracies):
             parts["gap"] = accuracies
             continue
@@ -213,7 +228,7 @@ def _named_targets(
         rest = [c for c in free if c not in columns.values()]
         for c in _matching(pattern, rest, header, "--target"):
             error = "test_error" if "test_error" not in columns else f"1 - {c}"
-            columns[error if is_accuracy(c) else _short(c)] = c
+            columns[error if is_accuracy(c) else _target(c)] = c
     return columns
 
 
@@ -234,7 +249,7 @@ def _matching(patterns: str, free: Sequence[str], header: Sequence[str], option:
                 )
             matches = [c for c in matches if not _is_result(c)]
         # `gap` also finds the column that we would call so
-        matches = matches or [c for c in free if option == "--target" and _short(c) == pattern and c not in columns]
+        matches = matches or [c for c in free if option == "--target" and _target(c) == pattern and c not in columns]
         if not matches:
             raise ValueError(f"{option}: no column matches {pattern!r}; the columns are {_list(header)}")
         columns += matches
@@ -245,7 +260,7 @@ def _check(parts: Mapping[str, Any], header: Sequence[str]) -> None:
     if not parts["targets"] and not parts["gap"]:
         raise ValueError(
             f"no target column found among {_list(header)}; name one with --target, "
-            f"or call it {', '.join(TARGETS)} or gen.gap"
+            f"or call it {', '.join(TARGETS[:3])} or gen.gap"
             + ("; cells have to be separated by commas, semicolons or tabs" if len(header) == 1 else "")
         )
     if not parts["measures"]:

@@ -19,7 +19,9 @@ from prunegen_jax.runs.tables.sources import read_source
 from prunegen_jax.runs.tables.text_files import read_json, read_prediction
 
 # Statuses of models to judge: ours, flags, and those of W&B, MLflow and Optuna.
-SUCCESSES = ("converged", "ok", "true", "1", "1.0", "finished", "complete", "completed", "success", "succeeded", "done")
+SUCCESSES = (
+    "converged", "ended", "ok", "true", "1", "1.0", "finished", "complete", "completed", "success", "succeeded", "done",
+)  # fmt: skip
 
 
 def read_csv(
@@ -156,6 +158,7 @@ def leave_out(table: Table, statuses: Sequence[str]) -> Table:
         reasons = [
             r or (f"no value of hyperparameter {axis}" if m else "") for r, m in zip(reasons, missing, strict=True)
         ]
+    table = dataclasses.replace(table, statuses=tuple(statuses))
     out = np.array([bool(r) for r in reasons])
     if not out.any():
         return table

@@ -25,10 +25,11 @@ def from_records(
 ) -> Table:
     """The table of a sweep's records, in the records' order.
 
-    Targets are gap = train - test accuracy and test error = 1 - test accuracy (fractions), and the test loss (nats).
+    Targets are gap = train - test accuracy and test error = 1 - test accuracy (fractions), the test loss, loss_gap =
+    test - training loss (nats), and of the evaluated test sets ece, brier and error_on_NAME, loss_on_NAME.
     Hyperparameters are the records' axes, and every other field that varies unless the axes determine it. Models whose
-    status is not "converged" are left out, with the reason. A measure without a value is `nan`. Records of one point
-    are one network: the first counts.
+    status is neither "converged" nor "ended" are left out, with the reason. A measure without a value is `nan`. Records
+    of one point are one network: the first counts.
 
     Args:
         records: the records.
@@ -50,7 +51,8 @@ def from_records(
         "gap": unite(np.array([_gap(*pair) for pair in zip(train, test, strict=True)]), ROUNDING),
         "test_error": np.array([_gap({"accuracy": 1, "size": 1}, split) for split in test]),
         "test_loss": _column(test, "loss"),
-    }
+        "loss_gap": _column(test, "loss") - _column(train, "loss"),
+    } | _further_targets(records)
     confounders = {"train_loss": _column(train, "loss")}
     for alias in ALIASES["parameters"]:
         confounders |= {"parameters": measures[alias]} if alias in measures else {}
@@ -100,6 +102,20 @@ def _axes(records: Sequence[Mapping[str, Any]], notes: list[str]) -> dict[str, n
             axes.append(field)
             notes.append(f"{field} varies between records and is taken as an axis")
     return {a: levels(["" if p.get(a) is None else p[a] for p in points]) for a in axes}
+
+
+def _further_targets(records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Calibration on the test set; error and loss on every further test set."""
+    found = [r.get("targets") or {} for r in records]
+    columns: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys(name for each in found for name in each):
+        parts = [each.get(name) or {} for each in found]
+        if name == "test":
+            columns = {"ece": _column(parts, "ece"), "brier": _column(parts, "brier")} | columns
+        else:
+            columns[f"error_on_{name}"] = _column(parts, "errors") / _column(parts, "size")
+            columns[f"loss_on_{name}"] = _column(parts, "loss")
+    return columns
 
 
 def _column(splits: Sequence[Mapping[str, Any]], field: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from prunegen_jax.judging.table import Table
 from prunegen_jax.judging.verdict import cell
 from prunegen_jax.runs.files import atomic
 from prunegen_jax.runs.tables.cells import guard
-from prunegen_jax.runs.tables.columns import header_of_measure
+from prunegen_jax.runs.tables.columns import header_of_measure, header_of_target
 
 
 def to_rows(table: Table) -> tuple[list[str], list[list[str]]]:
@@ -22,10 +22,12 @@ def to_rows(table: Table) -> tuple[list[str], list[list[str]]]:
     """
     full, n = table.with_left_out(), len(table)
     reasons = [reason for _, reason in table.left_out] if len(full) > n else []
-    columns: dict[str, Sequence[Any]] = {"name": full.names, "status": ["converged"] * n + reasons}
+    statuses = [*(table.statuses or ["converged"] * n), *reasons]
+    columns: dict[str, Sequence[Any]] = {"name": full.names, "status": statuses}
     columns |= {f"hp.{k}": v for k, v in full.hyperparameters.items()}
     columns |= {header_of_measure(m, full.measures[m]): full.measures[m] for m in sorted(full.measures)}
-    columns |= dict(full.targets) | {f"confounder.{k}": v for k, v in full.confounders.items()}
+    columns |= {header_of_target(t): values for t, values in full.targets.items()}
+    columns |= {f"confounder.{k}": v for k, v in full.confounders.items()}
     if table.test_size is not None:
         columns["test_size"] = [table.test_size] * len(full)
     return list(columns), [[cell(column[i]) for column in columns.values()] for i in range(len(full))]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prunegen_jax.judging import grid
-from prunegen_jax.runs.tables import from_records
+from prunegen_jax.runs.tables import from_records, read_csv, write_csv
 from tests.support.tables import RECORDS, record
 
 
@@ -32,6 +32,16 @@ def test_records():
 
 def test_a_converged_model_may_have_a_remark():
     assert len(from_records([record(2, 8, 0, reason="took long"), record(3, 8, 0)])) == 2
+
+
+def test_networks_without_a_target_are_judged(tmp_path):
+    """Their training has ended, whatever the loss; the CSV keeps the status."""
+    table = from_records([record(2, 8, 0, status="ended"), record(3, 8, 0, status="diverged"), record(4, 8, 0)])
+    assert len(table) == 2 and len(table.left_out) == 1
+    write_csv(table, tmp_path / "results.csv")
+    again = read_csv(tmp_path / "results.csv")
+    assert again.statuses == table.statuses == ("ended", "converged") and len(again.left_out) == 1
+    assert again.take(np.array([1])).statuses == ("converged",)
 
 
 def test_records_of_a_field_beside_the_axes():
