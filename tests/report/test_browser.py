@@ -124,7 +124,7 @@ def test_the_target_changes_every_panel(browser, request, kind):
         both = f"τ-b {judged_in(path, target)['prunability']:.2f} and {theirs:.2f}".replace("-0.00", "0.00")
         assert both.replace("τ-b -", "τ-b −").replace("and -", "and −") in described(browser, "side_by_side")
         for figure in figures:
-            until(browser, lambda f=figure: picture(browser, f) != pictures[f])
+            until(browser, lambda f=figure, before=pictures: picture(browser, f) != before[f])
         pictures = {name: picture(browser, name) for name in figures}
     assert_no_complaint(browser)
 
