@@ -119,6 +119,8 @@ def fragility(measure: np.ndarray, target: np.ndarray, error: np.ndarray | None,
     m, g, e = scipy.stats.rankdata(measure[rows]), target[rows], np.clip(error[rows], 0, 1)
     first, second = np.triu_indices(len(rows), 1)
     mean = (e[first] + e[second]) / 2
-    close = np.abs(g[first] - g[second]) <= _CERTAIN * np.sqrt(2 * mean * (1 - mean) / test_size)
+    with np.errstate(over="ignore"):  # inf is not close
+        difference = np.abs(g[first] - g[second])
+    close = difference <= _CERTAIN * np.sqrt(2 * mean * (1 - mean) / test_size)
     moved = np.abs(m[first] - m[second])
     return float(moved[close].mean() / moved.mean()) if close.any() and moved.any() else float("nan")
