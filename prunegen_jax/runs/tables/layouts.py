@@ -7,6 +7,8 @@ that say nothing about a model, and keeps one row of each training. Nothing is g
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+import glob
 import re
 from collections.abc import Callable, Sequence
 
@@ -121,6 +123,21 @@ def arrange(
     if dropped:
         notes.append(f"columns that say nothing about a model: {', '.join(dropped)}")
     return [str(names[i]) for i in kept], [[row[i] for i in kept] for row in rows], target, notes
+
+
+def translate(patterns: str, header: Sequence[str]) -> str:
+    """Shell patterns, separated by commas, of columns as a recognised table has them: in the names they are given here.
+
+    A pattern that also matches one of the new names stays.
+    """
+    layout = recognise(header)
+    names = {column: _rename(column, layout) or column for column in header} if layout is not None else {}
+    found = []
+    for pattern in (part.strip() for part in patterns.split(",")):
+        renamed = [new for old, new in names.items() if new != old and fnmatch.fnmatchcase(old, pattern)]
+        stays = not renamed or any(fnmatch.fnmatchcase(new, pattern) for new in names.values())
+        found += [pattern] if stays else map(glob.escape, renamed)
+    return ",".join(found)
 
 
 def _rename(column: str, layout: Layout) -> str | None:

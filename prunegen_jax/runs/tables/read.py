@@ -14,7 +14,7 @@ from prunegen_jax.judging.table import PARTS, Table
 from prunegen_jax.runs.tables import accuracies
 from prunegen_jax.runs.tables.cells import has_numbers, levels, numbers
 from prunegen_jax.runs.tables.columns import assign, explain, is_target
-from prunegen_jax.runs.tables.layouts import arrange
+from prunegen_jax.runs.tables.layouts import arrange, translate
 from prunegen_jax.runs.tables.sources import read_source
 from prunegen_jax.runs.tables.text_files import read_json, read_prediction
 
@@ -64,11 +64,13 @@ def read_csv(
         ValueError: if the file is not a table, a pattern matches nothing, there is no target or no measure, or a column
             that has to hold numbers holds text.
     """
-    header, rows, known, notes = arrange(*read_source(path), step=step, is_target=is_target)
-    target = known if target is None else target
+    source_header, source_rows = read_source(path)
+    header, rows, known, notes = arrange(source_header, source_rows, step=step, is_target=is_target)
     columns = {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
     numeric = [name for name, column in columns.items() if has_numbers(column)]
     options = {"target": target, "hyperparameters": hyperparameters, "measures": measures}
+    options = {name: None if given is None else translate(given, source_header) for name, given in options.items()}
+    options["target"] = known if target is None else options["target"]
     parts = assign(header, **options, numeric=numeric, higher_is_better=higher_is_better)
     label, status = parts["name"], parts["status"]
     names = columns[label] if label is not None else [str(i) for i in range(len(rows))]

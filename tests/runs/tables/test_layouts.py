@@ -78,6 +78,18 @@ def test_everything_is_found(name, tmp_path, capsys):
     assert out.startswith(f"note: the table is recognised as one of {name}")
 
 
+def test_columns_may_be_named_as_the_file_names_them(tmp_path):
+    path = write(
+        tmp_path / "trials.csv", OPTUNA.replace("user_attrs_sharpness", "user_attrs_sharpness,user_attrs_cost")
+    )
+    path.write_text(path.read_text().replace(",5,", ",5,7,").replace(",9,", ",9,8,").replace(",4,", ",4,9,"))
+    table = read_csv(path, target="user_attrs_cost", hyperparameters="params_*", measures="user_attrs_sharp*")
+    assert list(table.targets) == ["cost"] and list(table.hyperparameters) == ["lr", "opt"]
+    assert list(table.measures) == ["sharpness"]
+    with pytest.raises(ValueError, match="no column matches 'params_width'"):
+        read_csv(path, hyperparameters="params_width")
+
+
 def test_steps_of_a_training_are_one_model(tmp_path):
     path = tmp_path / "metrics.csv.gz"
     path.write_bytes(gzip.compress(ZOO.encode()))
