@@ -108,6 +108,8 @@ def ceiling(target: np.ndarray, level: float, *, draws: int, seed: int) -> np.nd
         seed: of the noise.
     """
     known = target[np.isfinite(target)]
+    exponent = -int(np.frexp(np.abs(known).max(initial=0))[1])  # tau does not depend on the scale, but squares overflow
+    known, level = np.ldexp(known, exponent), float(np.ldexp(level, exponent))
     variance = float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
     if variance == 0:
         return np.full(draws, np.nan)

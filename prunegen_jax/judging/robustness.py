@@ -23,7 +23,8 @@ def noise_weight(difference: np.ndarray, test_size: int) -> np.ndarray:
         difference: of two test accuracies, as fractions.
         test_size: n, the test examples behind each.
     """
-    phi = 2 * np.exp(-2 * test_size * (np.asarray(difference, dtype=np.float64) / 2) ** 2)
+    with np.errstate(over="ignore"):  # exp(-inf) is 0
+        phi = 2 * np.exp(-2 * test_size * (np.asarray(difference, dtype=np.float64) / 2) ** 2)
     return np.maximum(0.0, np.maximum(0.0, 1 - phi) ** 2 - 0.5)
 
 
@@ -222,7 +223,7 @@ def _links(
     i, j = plan.first, plan.second
     missing = np.isnan(measure) | np.isnan(target)
     known = ~(missing[i] | missing[j])
-    with np.errstate(invalid="ignore"):  # equal infinities differ by nothing
+    with np.errstate(invalid="ignore", over="ignore"):  # equal infinities differ by nothing
         difference = np.where(known & (target[i] != target[j]), target[i] - target[j], 0.0)
     trust = known * (1.0 if test_size is None else noise_weight(difference, test_size))
     error = (1 - sign(measure[i], measure[j]) * sign(target[i], target[j])) / 2
