@@ -175,8 +175,9 @@ def _check_consistency(verdict: Verdict) -> None:
         shapes = {matrix.values.shape for name, matrix in verdict.matrices.items() if name.startswith(group)}
         if len(shapes) > 1:
             raise ValueError(f"its matrices {group!r} have several shapes")
-    kinds = [name for name in verdict.matrices if name.startswith("added")]
-    first = verdict.targets[0]
-    of_first = {name.removesuffix(first) for name in kinds if name.endswith(f"_{first}")}
-    if set(kinds) != {f"{kind}{target}" for kind in of_first for target in verdict.targets}:
+    added = set()
+    for name in (name for name in verdict.matrices if name.startswith("added")):
+        target = max((each for each in verdict.targets if name.endswith(f"_{each}")), key=len, default="")
+        added.add((name.removesuffix(target), target))  # the longest: "loss_gap" ends with "gap"
+    if added != {(kind, target) for kind, _ in added for target in verdict.targets}:
         raise ValueError("its matrices 'added' are not the same for every target")

@@ -6,8 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from etils import epath
 
 from prunegen_jax.judging import judge, write
+from prunegen_jax.runs.tables.verdict_files import read_verdict
 from tests.support.sweeps import QUICK, make_table
 
 
@@ -46,3 +48,12 @@ def test_no_name_leaves_the_folder(tmp_path, target):
     assert sorted(tmp_path.rglob("*.csv")) == sorted([tmp_path / "victim.csv", *(p for p in paths if "csv" in p.name)])
     assert {p.parent for p in paths} == {tmp_path / "in" / "out"} and len({p.name for p in paths}) == len(paths)
     assert sum(p.name.startswith("added") for p in paths) == 4  # two of each target
+
+
+def test_one_targets_name_may_end_with_that_of_another(tmp_path):
+    table = make_table()
+    gap = table.targets["gap"]
+    verdict = judge(dataclasses.replace(table, targets={"gap": gap, "loss_gap": gap[::-1]}), **QUICK)
+    assert {"added_gap", "added_loss_gap"} <= set(verdict.matrices)
+    write(verdict, tmp_path)
+    assert read_verdict(epath.Path(tmp_path) / "verdict.json").matrices.keys() == verdict.matrices.keys()
