@@ -140,7 +140,7 @@ class Scan:
         Args:
             dropped: positions `[n, d]` among the p prunable parameters, in the order of the leaves; p fills up.
         """
-        width = 1 << (dropped.shape[1] - 1).bit_length()  # a power of two, so that few programs are compiled
+        width = 1 << max(3, (dropped.shape[1] - 1).bit_length())  # few widths, so that networks share programs
         rows = np.full((len(dropped), width), self.scores.prunable, np.int32)
         rows[:, : dropped.shape[1]] = dropped
         totals = []

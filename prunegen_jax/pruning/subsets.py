@@ -70,7 +70,9 @@ def _squared_moves(
     with jax.default_matmul_precision("highest"):
         outputs, backward = jax.vjp(logits, chosen)
         noise = jax.random.normal(key, outputs.shape, outputs.dtype)
-        (gradients,) = backward(noise - noise.mean(axis=-1, keepdims=True))
+        if data.loss is None:  # the softmax does not see what all logits have in common
+            noise = noise - noise.mean(axis=-1, keepdims=True)
+        (gradients,) = backward(noise)
     return [jnp.square(w * g) for w, g in zip(chosen, gradients, strict=True)]
 
 

@@ -10,6 +10,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from prunegen_jax import load_model, measures
 from prunegen_jax.compute.evaluation import loss_and_accuracy
@@ -122,16 +123,16 @@ def test_points_and_measures_extend_a_workdir(workdir):
 def test_measures_of_an_older_definition_are_not_mixed_with_new_ones(workdir):
     """Records of older versions say no version; what does not have the measure is extended as before."""
     config = experiments.get_config()
-    (first, *_) = sorted((workdir / "records").glob("*.json"))
-    content = json.loads(first.read_text())
+    first = epath.Path(sorted((workdir / "records").glob("*.json"))[0])
+    content = files.read_json(first)
     assert content["measures"]["prunability_random"].pop("version") == 2
-    first.write_text(json.dumps(content))
+    files.write_json(first, content)
     with pytest.raises(ValueError, match="by definition 1 of that measure, not 2: a table must not mix them"):
         pipeline.run(config, workdir, stages=["measure"])
     del content["measures"]["prunability_random"]
-    first.write_text(json.dumps(content))
+    files.write_json(first, content)
     pipeline.run(config, workdir, stages=["measure"])
-    assert json.loads(first.read_text())["measures"]["prunability_random"]["version"] == 2
+    assert files.read_json(first)["measures"]["prunability_random"]["version"] == 2
 
 
 def test_a_new_axis_reuses_the_networks_that_are_there(workdir):
