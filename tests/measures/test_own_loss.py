@@ -122,6 +122,7 @@ def test_measures_of_classes_say_so():
 
 
 @pytest.mark.networks
+@pytest.mark.slow
 def test_all_other_measures_apply():
     names = [name for name, row in MEASURES.items() if row.any_loss]
     assert {name: e.reason for name, e in measure(regression(), names).items() if e.status != "ok"} == {}

@@ -236,7 +236,7 @@ def single_drop_losses(apply, params, train):
     return np.asarray(losses(params), np.float64)
 
 
-@pytest.mark.parametrize("networks", [2, pytest.param(20, marks=pytest.mark.networks)])
+@pytest.mark.parametrize("networks", [2, pytest.param(20, marks=[pytest.mark.networks, pytest.mark.slow])])
 def test_digit_networks_differ_and_the_standard_error_covers_enumeration(networks):
     """Width 8: less than one weight can be dropped on average; the mean over all single drops is known exactly."""
     values = []
