@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 # As `processes.environment(1)` has it for a worker, so that a test may be one; JAX and NumPy read it once, at first.
 for _name in ("PJRT_NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -28,6 +29,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """`pytest -m devices` runs on eight devices of the host, which JAX has to know before it computes anything."""
     if config.option.markexpr == "devices":
         jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs_in_memory() -> Iterator[None]:
+    """Drops compiled programs before their memory maps reach Linux's limit of 65,530, at which XLA's compiler crashes."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
