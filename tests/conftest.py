@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def few_programs_in_memory() -> Iterator[None]:
-    """Drops compiled programs before their memory maps reach Linux's limit of 65,530, at which XLA's compiler crashes."""
+    """Drops compiled programs before memory maps reach Linux's limit of 65,530, where XLA's compiler crashes."""
     yield
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
