@@ -24,7 +24,7 @@ def test_a_loop_is_recorded():
 def test_wrong_calls():
     with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
         HistoryRecorder(batch_size=0)
-    with pytest.raises(ValueError, match=r"end_epoch\(\) without update"):
+    with pytest.raises(ValueError, match=r"end_epoch\(\) was called without update"):
         HistoryRecorder(batch_size=1).end_epoch()
 
 
