@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import io
 import pathlib
-import time
 
 import numpy as np
 import pytest
@@ -260,19 +259,11 @@ def test_hostile_names_stay_text_when_they_are_shown(browser, tmp_path):
     assert_no_complaint(browser)
 
 
-def test_five_hundred_models_and_fifty_measures_open(tmp_path):
+def test_five_hundred_models_and_fifty_measures_open(browser, tmp_path):
+    """`benchmarks/report.py` says how long it takes."""
     path = tmp_path / "index.html"
     with files.atomic(path) as file:
         file.write(page.html(report_cases.material(500, 50)).encode())
-    with chromium() as fresh:
-        # the seconds that the page's thread works, from the start of its process: what else runs does not count
-        fresh.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
-        begin = time.monotonic()
-        opened(fresh, path)
-        waited = time.monotonic() - begin
-        metrics = fresh.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
-        seconds = next(metric["value"] for metric in metrics if metric["name"] == "ThreadTime")
-        print(f"500 models and 50 measures: {seconds:.2f} s of work, {waited:.2f} s on this machine now")
-        assert len(data(fresh, "points")["x"]) == 500 and len(measures_shown(fresh)) == 50
-        assert seconds > 0  # benchmarks/report.py compares times; a test does not
-        assert_no_complaint(fresh)
+    opened(browser, path)
+    assert len(data(browser, "points")["x"]) == 500 and len(measures_shown(browser)) == 50
+    assert_no_complaint(browser)
