@@ -40,6 +40,7 @@ LAZY = {
     ("prunegen_jax.cli.main", "prunegen_jax.cli.findings"): "imports JAX",
     ("prunegen_jax.cli.main", "prunegen_jax.cli.judge"): "SciPy takes a second",
     ("prunegen_jax.cli.main", "prunegen_jax.cli.run"): "its import defines flags",
+    ("prunegen_jax.cli.main", "prunegen_jax.compute.backend"): "imports JAX",
     ("prunegen_jax.cli.main", "prunegen_jax.report"): "plotting takes seconds to import",
     ("prunegen_jax.cli.main", "prunegen_jax.runs.tables.text_files"): "NumPy, which --help does not need",
     ("prunegen_jax.cli.main", "prunegen_jax.cli.measure"): "imports JAX",

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from prunegen_jax import judging
+from prunegen_jax.compute.backend import check_backend
 from prunegen_jax.judging.table import Table
 from prunegen_jax.judging.verdict import to_lines
 from prunegen_jax.measures import MEASURES, find
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     try:
+        check_backend()
         found = collect(options)
         if not options.out:
             print("\n".join(readable(line) for line in findings.markdown(found).split("\n")))

@@ -86,9 +86,12 @@ def _report(arguments: list[str]) -> int:
     parser.add_argument("--cache_dir", help="where decoded images are kept, if not in your cache folder")
     options = parser.parse_args(arguments)
     from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
+    from prunegen_jax.compute.backend import check_backend  # noqa: PLC0415
     from prunegen_jax.runs.tables.text_files import readable  # noqa: PLC0415
 
     try:
+        if not options.no_curves:
+            check_backend()
         page = report.write(
             options.workdir,
             make_curves=not options.no_curves,

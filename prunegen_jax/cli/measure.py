@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
-import csv
 import dataclasses
-import io
 import json
 import os
 import pathlib
@@ -20,11 +18,13 @@ from typing import Any
 import jax
 
 from prunegen_jax.cli.measure_zoo import add_options, measure_networks
+from prunegen_jax.compute.backend import check_backend
 from prunegen_jax.compute.checks import check_network
 from prunegen_jax.compute.evaluation import loss_and_accuracy
 from prunegen_jax.measures import check_options, find, measure, select
 from prunegen_jax.runs import files
 from prunegen_jax.runs.tables.text_files import readable
+from prunegen_jax.runs.tables.write import csv_text
 from prunegen_jax.types import Estimate, TrainedModel
 
 COLUMNS = ("name", "value", "sem", "status", "reason")
@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     try:
+        check_backend()
         for path in (options.csv, options.json):
             _check_output(path)
         if options.zoo is not None:
@@ -220,12 +221,8 @@ def _write(
 
 
 def _csv(estimates: Mapping[str, Estimate]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for name, estimate in estimates.items():
-        # A spreadsheet runs text that begins with one of these as a formula.
-        reason = f"'{estimate.reason}" if estimate.reason[:1] in {"=", "+", "-", "@"} else estimate.reason
+    def line(name: str, estimate: Estimate) -> tuple[str, ...]:
         sem = "" if estimate.sem is None else repr(float(estimate.sem))
-        writer.writerow((name, repr(float(estimate.value)), sem, estimate.status, reason))
-    return buffer.getvalue()
+        return name, repr(float(estimate.value)), sem, estimate.status, estimate.reason
+
+    return csv_text(COLUMNS, [line(name, estimate) for name, estimate in estimates.items()])

@@ -31,21 +31,31 @@ def describe(verdict: Verdict, *, target: str | None = None) -> str:
     judged = [row for row in rows if not math.isnan(row[RANKED_BY])]
     if not judged:
         return f"No measure could be judged on {target}."
-    edges = {w["measure"]: w["text"] for w in verdict.warnings if w["target"] == target and w["kind"] == "edge"}
+    first, best = judged[0], next((row for row in judged if not warned(verdict, row, "edge")), None)
     sentences = []
-    best = next((row for row in judged if row["measure"] not in edges), judged[0])
-    if best is not judged[0]:
-        first = judged[0]
-        sentences.append(f"{first['measure']} has the largest tau-b ({_tau(first)}), but {edges[first['measure']]}.")
+    if best is not first:
+        reasons = "; ".join(warned(verdict, first, "edge"))
+        sentences.append(f"{first['measure']} has the largest tau-b ({_tau(first)}), but {reasons}.")
+    if best is None:
+        return " ".join([*sentences, "The same holds for every other measure: none is called the best."])
     others = " of the others" if sentences else ""
     sentences.append(
         f"On {target}, {best['measure']} orders the {best['n']} networks best{others}: tau-b {_tau(best)}"
         f"{_p_value(best, 'tau_p_holm')}."
     )
     sentences += _rivals(verdict, best, judged) + _along_axes(verdict, best) + _beyond_axes(best)
-    sentences += [f"Note that {w['text']}." for w in verdict.warnings
-                  if (w["measure"], w["target"], w["kind"]) == (best["measure"], target, "ceiling")]  # fmt: skip
+    sentences += [f"Note that {text}." for text in warned(verdict, best, "ceiling")]
     return " ".join([*sentences, _conditions(verdict, best)])
+
+
+def warned(verdict: Verdict, row: Row, kind: str) -> list[str]:
+    """The texts of the warnings of one kind about a measure.
+
+    A measure with a warning "edge" is not called the best though its tau-b may be the largest: it cannot tell the
+    networks at the edge of its range apart. One with a tau above the ceiling ("ceiling") may be, with the warning.
+    """
+    about = (row["measure"], row["target"], kind)
+    return [w["text"] for w in verdict.warnings if (w["measure"], w["target"], w["kind"]) == about]
 
 
 def _rivals(verdict: Verdict, best: Row, judged: Sequence[Row]) -> list[str]:

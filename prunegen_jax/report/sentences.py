@@ -7,13 +7,13 @@ import math
 from markupsafe import Markup
 
 from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS, shown_statistics
+from prunegen_jax.judging.words import warned
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.ranking import directed, number, rows_of
 from prunegen_jax.report.views import target_name
 from prunegen_jax.runs.schema import Json
 
 _LABEL = STATISTICS[RANKED_BY].label
-_RESERVATIONS = ("edge", "ceiling")  # warnings on a measure that is then not called the best
 _FEW = 10  # configurations below which an order says little
 _NOISE = {"both": "test set and seeds"}
 
@@ -23,8 +23,9 @@ def summary(material: Material, target: str) -> Markup:
     judged = [row for row in rows_of(material, target) if not math.isnan(row[RANKED_BY])]
     if not judged:
         return Markup("<p>No measure could be judged on {}.</p>").format(target_name(target))
-    best = next((row for row in judged if not reservations(material, row)), None)
+    best = next((row for row in judged if not warned(material.verdict, row, "edge")), None)
     lines = [*_lead(material, judged, best), *_reference(material, judged, best or judged[0])]
+    lines += [Markup("Note that {}.").format(text) for text in warned(material.verdict, best or judged[0], "ceiling")]
     column = f"{STATISTICS[RANKED_BY].p_column}_holm"
     significant = [row["sign"] * row[RANKED_BY] > 0 for row in judged if row.get(column, math.nan) < 0.05]
     if any(not math.isnan(row.get(column, math.nan)) for row in judged):
@@ -40,13 +41,6 @@ def summary(material: Material, target: str) -> Markup:
         words = "<b>Only {} configurations were judged: look at the intervals, not at the order.</b>"
         lines.append(Markup(words).format(judged[0]["n"]))
     return Markup("<p>{}</p>").format(Markup(" ").join(lines))
-
-
-def reservations(material: Material, row: Json) -> list[str]:
-    """Why a measure is not called the best though its tau-b may be the highest."""
-    about = (row["measure"], row["target"])
-    warnings = material.verdict.warnings
-    return [w["text"] for w in warnings if (w["measure"], w["target"]) == about and w["kind"] in _RESERVATIONS]
 
 
 def ceiling(material: Material, target: str) -> Json | None:
@@ -74,7 +68,7 @@ def _lead(material: Material, judged: list[Json], best: Json | None) -> list[Mar
     target, count = target_name(first["target"]), len(judged)
     if best is not first:
         words = "On <b>{}</b>, <b>{}</b> has the highest {} of {} measures, {}, but is not called the best: {}."
-        reasons = Markup("; ").join(reservations(material, first))
+        reasons = Markup("; ").join(warned(material.verdict, first, "edge"))
         lines = [Markup(words).format(target, first["measure"], _LABEL, count, _value(first), reasons)]
         if best is None:
             return [*lines, Markup("The same holds for every other measure: none is called the best.")]

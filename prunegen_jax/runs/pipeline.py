@@ -177,7 +177,7 @@ def judge(folder: epath.Path, config: ConfigDict) -> Verdict:
         raise ValueError(sentence)
     verdict = judging.judge(table, draws=config.judge.draws, level=config.judge.level, seed=config.judge.seed)
     judging.write(verdict, folder)
-    print(judging.format_table(verdict))
+    print(f"{judging.format_table(verdict)}\n\n{judging.describe(verdict)}")
     return verdict
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prunegen_jax import Estimate, TrainedModel, measure
+from prunegen_jax import MEASURES, Estimate, TrainedModel, measure
 from prunegen_jax.cli import main as console
 from prunegen_jax.cli import measure as cli
 from tests.support.adapter_cases import dataset
@@ -106,4 +106,4 @@ def test_the_estimate_leaves_out_what_does_not_apply(capsys):
     model = TrainedModel(lambda p, x: x.reshape(x.shape[0], -1) @ p["w"], params, dataset())
     cli._print_estimate(model, ["gradient_noise_first_epoch", "parameter_norm"])
     assert "2 measures: about 0 passes" in capsys.readouterr().out
-    assert np.isfinite(cli.MEASURES["gradient_noise_first_epoch"].cost)
+    assert np.isfinite(MEASURES["gradient_noise_first_epoch"].cost)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from prunegen_jax.judging import cautions, format_table, judge, uncertainty, write
+from prunegen_jax.judging import cautions, describe, format_table, judge, uncertainty, write
 from prunegen_jax.judging.statistics import ranked
 from prunegen_jax.judging.table import Table
 from prunegen_jax.runs.tables.verdict_files import read_verdict
@@ -67,6 +67,9 @@ def test_a_tau_above_the_ceiling_is_said(tmp_path):
     for name in ("oracle", "against"):
         assert f"its tau-b 1.00 is above the ceiling {ceiling:.2f}" in said(verdict, name)["ceiling"]
     assert "ceiling" not in said(verdict, "noise")
+    text = describe(verdict)
+    assert "orders the 20 networks best: tau-b 1.00" in text
+    assert f"Note that its tau-b 1.00 is above the ceiling {ceiling:.2f}" in text
     write(verdict, tmp_path)
     assert read_verdict(tmp_path / "verdict.json").warnings == verdict.warnings
 
