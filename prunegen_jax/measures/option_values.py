@@ -33,10 +33,12 @@ _SHARE: _Rule = (lambda x: 0 < x <= 1), "in (0, 1]"
 # Of numbers, by option, or by the module of the measure and the option.
 _RANGES: dict[str, _Rule] = {
     **dict.fromkeys(("beta", "delta", "eta", "memory", "relative_error", "tolerance", "steps"), _at_least(0)),
-    **dict.fromkeys(("batch_size", "budget", "components", "count", "draws", "epochs", "examples"), _at_least(1)),
-    **dict.fromkeys(("lanes", "masks", "per_class", "size", "sketch", "starts", "prunability.steps"), _at_least(1)),
+    **dict.fromkeys(
+        ("batch_size", "budget", "components", "count", "bins", "draws", "epochs", "examples"), _at_least(1)
+    ),
+    **dict.fromkeys(("lanes", "per_class", "size", "sketch", "starts", "subset", "prunability.steps"), _at_least(1)),
     **dict.fromkeys(("perturbation.draws", "pac_bayes.draws", "input_margins.examples"), _at_least(2)),
-    **dict.fromkeys(("gradient_noise.examples", "probes", "curvature.steps"), _at_least(2)),
+    **dict.fromkeys(("drops", "masks", "gradient_noise.examples", "probes", "curvature.steps"), _at_least(2)),
     "neighbourhood.budget": _at_least(4),
     **dict.fromkeys(("clip", "end", "epsilon", "loss", "power", "rho", "scale_tolerance"), _POSITIVE),
     **dict.fromkeys(("sigmas", "start", "target"), _POSITIVE),

@@ -87,8 +87,7 @@ def _measure_all(
     errors: list[Exception] = []
     networks = _each(lambda one: _load(folder, *one, split, config, vmapped=lanes > 1), waiting, errors)
     for some in iter(lambda: list(itertools.islice(networks, lanes)), []):
-        for each in some:
-            each.record = targets.add_missing(folder, each.record, each.model, tests, config)
+        list(_each(lambda network: _add_targets(folder, network, tests, config), some, errors))
         for name in names:
             lacking = [n for n in some if record.find_missing(n.record, n.point, _STAGES, [name])]
             if lacking and stop is not None and stop():
@@ -122,6 +121,10 @@ def _load(
         model = restore(folder, existing, split, vmapped=vmapped, convolutions=config.run.convolutions)
     key = jax.random.fold_in(jax.random.key(point.fields["seed"]), _MEASURE_KEY)
     return _Network(point, existing, model, key)
+
+
+def _add_targets(folder: epath.Path, network: _Network, tests: Sequence[str], config: ConfigDict) -> None:
+    network.record = targets.add_missing(folder, network.record, network.model, tests, config)
 
 
 def _measure(folder: epath.Path, networks: Sequence[_Network], name: str, config: ConfigDict, lanes: int) -> None:

@@ -7,21 +7,24 @@ import math
 
 import pytest
 
-from prunegen_jax.measures import FORWARDS_OPTIONS_TO, MEASURES, check_options, options_of
+from prunegen_jax.measures import FORWARDS_OPTIONS_TO, MEASURES, SUBSET, check_options, options_of
 from prunegen_jax.types import Estimate, Measure
 
 # By option: a value that no measure can have it at.
 OUT_OF_RANGE = {
-    "batch_size": 0, "beta": -1, "budget": 0, "clip": 0.0, "components": 0, "confidence": 1.0, "count": 0,
-    "decay": 0.0, "delta": -1e-9, "draws": 0, "end": 0.0, "epochs": 0, "epsilon": 0.0, "eta": -1.0, "examples": 0,
-    "lambdas": (1.0, 0.5), "lanes": 0, "loss": -0.1, "masks": 0, "memory": -1.0, "per_class": 0, "power": 0.0,
-    "probes": 1, "rates": (0.0, 1.0), "relative_error": -0.1, "rho": 0.0, "scale_tolerance": 0.0, "sigmas": (0.0,),
-    "size": 0, "sketch": 0, "start": 0.0, "starts": 0, "steps": -1, "target": -1.0, "tolerance": -1.0, "variance": 1.1,
+    "batch_size": 0, "bins": 0, "beta": -1, "budget": 0, "clip": 0.0, "components": 0, "confidence": 1.0, "count": 0,
+    "decay": 0.0, "delta": -1e-9, "draws": 0, "drops": 1, "end": 0.0, "epochs": 0, "epsilon": 0.0, "eta": -1.0,
+    "examples": 0, "lambdas": (1.0, 0.5), "lanes": 0, "loss": -0.1, "masks": 1, "memory": -1.0, "per_class": 0,
+    "power": 0.0, "probes": 1, "rates": (0.0, 1.0), "relative_error": -0.1, "rho": 0.0, "scale_tolerance": 0.0,
+    "sigmas": (0.0,), "size": 0, "sketch": 0, "start": 0.0, "starts": 0, "steps": -1, "subset": 0, "target": -1.0,
+    "tolerance": -1.0, "variance": 1.1,
 }  # fmt: skip
 PAIRS = [(name, option) for name in MEASURES for option in options_of(name)]
 
 
 def default(name, option):
+    if option == SUBSET:  # has none: without it all examples are taken
+        return 5
     for function in (MEASURES[name].function, FORWARDS_OPTIONS_TO.get(name)):
         known = inspect.signature(function).parameters if function else {}
         if option in known and known[option].kind is inspect.Parameter.KEYWORD_ONLY:

@@ -109,7 +109,7 @@ def test_degenerate_tolerances():
         pruning.prunability(logistic, {"kernel": np.full((4, 1), np.nan, np.float32)}, G1)
     with pytest.raises(ValueError, match="choose among relative, absolute, max"):
         pruning.prunability(logistic, G1_WEIGHTS, G1, tolerance="none")
-    with pytest.raises(ValueError, match="masks=0 must be at least 1"):
+    with pytest.raises(ValueError, match="masks=0 must be at least 2"):
         pruning.random_prunability(jax.random.key(0), logistic, G1_WEIGHTS, G1, masks=0)
     with pytest.raises(ValueError, match="steps=0 must be at least 1"):
         pruning.prunability_prefix(logistic, G1_WEIGHTS, G1, steps=0)

@@ -137,7 +137,7 @@ def test_a_finished_network_without_a_record_is_not_trained_again(workdir, finis
     assert not epochs, "it was trained"
     after, _ = checkpoint.load(epath.Path(workdir), name)
     assert files.digest(after) == files.digest(before)
-    assert record.read(workdir, name) == dataclasses.replace(record.read(finished, name), measures={})
+    assert record.read(workdir, name) == dataclasses.replace(record.read(finished, name), measures={}, targets={})
 
 
 def test_a_checkpoint_of_another_network_is_not_continued(tmp_path, capsys):

@@ -6,6 +6,7 @@ import pathlib
 import pwd
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -52,8 +53,9 @@ def test_no_home(unknown, monkeypatch, tmp_path):
         assert jax.config.jax_compilation_cache_dir is None
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
-    monkeypatch.setattr(tfds, "_builder", lambda *arguments, **options: None)
-    monkeypatch.setattr(tfds, "_decode", lambda name, builder: "decoded")
+    info = types.SimpleNamespace(features=("image", "label"), splits=("train", "test"))
+    monkeypatch.setattr(tfds, "_builder", lambda *arguments, **options: types.SimpleNamespace(info=info))
+    monkeypatch.setattr(tfds, "_decode", lambda name, builder, test_only: "decoded")
     assert tfds.load("mnist", None, None, download=False, others=()) == "decoded"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache.folder() == tmp_path / "prunegen_jax"
