@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import jinja2
+from bokeh.document import Document
 from bokeh.embed import components
 from bokeh.models import Select
 from bokeh.resources import Resources
@@ -35,6 +36,10 @@ def html(material: Material) -> str:
     shown = _views(material, colourings, target, colour)
     views.follow_target(target, list(shown.values()))
     roots = {name: view.root for name, view in shown.items()} | {"target": target, "colour": colour}
+    document = Document()
+    with document.models.freeze():  # else every root is searched again for each that is added
+        for root in roots.values():
+            document.add_root(root)
     script, places = components(roots)
     return _template().render(
         material=material,
