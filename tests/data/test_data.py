@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 from prunegen_jax import data
 from prunegen_jax.data import cache
+from tests.conftest import ROOT
 
 
 class TinyShapes(tfds.core.GeneratorBasedBuilder):
@@ -192,8 +193,8 @@ def test_nothing_is_downloaded_unless_asked(monkeypatch):
         data.load("mnist", download=False)
 
 
-def test_cifar10(shared, tmp_path):
-    raw = data.load("cifar10", dir=str(shared / "tfds"), cache_dir=str(tmp_path))
+def test_cifar10(shared):
+    raw = data.load("cifar10", dir=str(shared / "tfds"), cache_dir=str(ROOT / ".cache" / "data"))  # decoded once
     assert raw.train_images.shape == (50_000, 32, 32, 3)
     assert raw.test_images.shape == (10_000, 32, 32, 3)
     assert np.bincount(raw.train_labels).tolist() == [5000] * 10

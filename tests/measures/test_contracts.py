@@ -103,7 +103,8 @@ def test_the_size_of_chunks_does_not_matter(name, monkeypatch):
     assert other.value == pytest.approx(base.value, rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", CHEAP)
+# One operation after another takes seconds: quotients by a margin have the numerators and the margin of others.
+@pytest.mark.parametrize("name", [name for name in CHEAP if not name.endswith("_over_margin")])
 def test_compiling_does_not_matter(name):
     base = answer(name, trained(0))
     with jax.disable_jit():

@@ -154,28 +154,28 @@ def test_without_batch_norm_there_is_nothing_to_fold():
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "layers"),
+    ("name", "fields", "layers", "shapes"),
     [
-        ("nin", {"depth": 3, "width": 5}, 10),
-        ("nin", {"depth": 1, "width": 5, "batch_norm": False}, 4),
-        ("resnet", {"width": 2}, 21),
-        ("resnet", {"width": 2, "preactivation": False}, 21),
-        ("cnn", {"width": 2}, 5),
-        ("mlp", {"depth": 3, "width": 6, "batch_norm": True}, 4),
+        ("nin", {"depth": 3, "width": 5}, 10, [(8, 8, 1)]),
+        ("nin", {"depth": 1, "width": 5, "batch_norm": False}, 4, [(8, 8, 1), (12, 10, 3)]),
+        ("resnet", {"width": 2}, 21, [(8, 8, 1)]),
+        ("resnet", {"width": 2, "preactivation": False}, 21, [(12, 10, 3)]),
+        ("cnn", {"width": 2}, 5, [(8, 8, 1), (12, 10, 3)]),
+        ("mlp", {"depth": 3, "width": 6, "batch_norm": True}, 4, [(8, 8, 1), (12, 10, 3)]),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("shape", [(8, 8, 1), (12, 10, 3)])
-def test_shapes(name, fields, layers, shape):
+def test_shapes(name, fields, layers, shapes):
     """Logits of every family, and as many layers as its papers count (shortcuts of a ResNet-18: three more)."""
-    network = build(name, input_shape=shape, classes=7, **fields)
-    params, stats = network.init(jax.random.key(0))
-    images = jnp.ones((4, *shape))
-    assert network.apply(stats, params, images).shape == (4, 7)
-    logits, after = network.train_apply(params, stats, images, jnp.float32(0.1), jax.random.key(1))
-    assert logits.shape == (4, 7)
-    assert jax.tree.structure(after) == jax.tree.structure(stats)
-    assert len(read(Partial(network.apply, stats), params, images).layers) == layers
+    for shape in shapes:
+        network = build(name, input_shape=shape, classes=7, **fields)
+        params, stats = network.init(jax.random.key(0))
+        images = jnp.ones((4, *shape))
+        assert network.apply(stats, params, images).shape == (4, 7)
+        logits, after = network.train_apply(params, stats, images, jnp.float32(0.1), jax.random.key(1))
+        assert logits.shape == (4, 7)
+        assert jax.tree.structure(after) == jax.tree.structure(stats)
+        assert len(read(Partial(network.apply, stats), params, images).layers) == layers
 
 
 def test_resnet_18_has_the_parameters_of_the_standard_one():

@@ -12,7 +12,6 @@ import sys
 import time
 
 import jax
-import numpy as np
 import pytest
 from etils import epath
 
@@ -94,30 +93,22 @@ def wait_for(process, condition):
     assert process.poll() is None, process.stdout.read()
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_same_records(tmp_path):
-    """SIGKILL in the first network's training, between networks, in the middle of measuring; against a quiet run."""
-    quiet = start(tmp_path / "quiet")
-    output, _ = quiet.communicate()
-    assert quiet.returncode == 0, output
-
+def test_killed_it_goes_on_to_the_same_records(tmp_path, finished):
+    """SIGKILL in the first network's training, and in the middle of measuring; `make faults` kills at fifty moments."""
     folder = tmp_path / "killed"
     moments = [
         (folder / "checkpoints" / "learning_rate=0.05,seed=0" / "state.json").exists,
-        lambda: len(list((folder / "records").glob("*.json"))) >= 2,
-        lambda: len(list((folder / "checkpoints").glob("*/epoch-*"))) >= 1,
         lambda: any(b'"prunability_random"' in c and b'"sum_of' not in c for c in contents(folder).values()),
     ]
     for moment in moments:
         process = start(folder)
         wait_for(process, moment)
-        time.sleep(0.05 * np.random.default_rng().random())
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     last = start(folder)
     output, _ = last.communicate()
     assert last.returncode == 0, output
-    assert contents(folder) == contents(tmp_path / "quiet")
-    assert (folder / "results.csv").read_bytes() == (tmp_path / "quiet" / "results.csv").read_bytes()
+    assert contents(folder) == contents(finished)
 
 
 def test_a_finished_network_without_a_record_is_not_trained_again(workdir, finished, monkeypatch):
