@@ -13,8 +13,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 
-from prunegen_jax.judging import format_table
+from prunegen_jax.judging import describe, format_table
 from prunegen_jax.report import material
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -28,10 +29,11 @@ def with_verdict(text: str, workdir: pathlib.Path) -> str:
     Raises:
         ValueError: if the text does not have exactly one.
     """
-    verdict = format_table(material.from_workdir(workdir).verdict, target="gap").rstrip()
+    verdict = material.from_workdir(workdir).verdict
+    shown = f"{format_table(verdict, target='gap').rstrip()}\n\n{textwrap.fill(describe(verdict, target='gap'), 120)}"
     if len(_VERDICT.findall(text)) != 1:
         raise ValueError("README.md must have one block of text that begins with 'target: '")
-    return _VERDICT.sub(lambda _: f"{verdict}\nreport: runs/sweep/report/index.html\n", text)
+    return _VERDICT.sub(lambda _: f"{shown}\nreport: runs/sweep/report/index.html\n", text)
 
 
 def take_picture(page: pathlib.Path, target: pathlib.Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import fnmatch
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     _print("\n".join(f"note: {note}" for note in verdict.notes if note not in table.notes))
     for target in verdict.targets:
-        _print(f"\n{format_table(verdict, target=target)}\n\n{describe(verdict, target=target)}")
+        _print(f"\n{format_table(verdict, target=target)}\n\n{textwrap.fill(describe(verdict, target=target), 120)}")
     if options.out:
         paths = write(verdict, options.out)
         print(f"\nwrote {len(paths)} files to {options.out}, verdict.csv and verdict.json first")

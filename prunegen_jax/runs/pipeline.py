@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 
 from etils import epath
@@ -177,7 +178,7 @@ def judge(folder: epath.Path, config: ConfigDict) -> Verdict:
         raise ValueError(sentence)
     verdict = judging.judge(table, draws=config.judge.draws, level=config.judge.level, seed=config.judge.seed)
     judging.write(verdict, folder)
-    print(f"{judging.format_table(verdict)}\n\n{judging.describe(verdict)}")
+    print(f"{judging.format_table(verdict)}\n\n{textwrap.fill(judging.describe(verdict), 120)}")
     return verdict
 
 

@@ -66,12 +66,13 @@ def test_the_verdict_of_the_readme_can_be_rewritten(tmp_path, monkeypatch):
     table = "target: gap (larger is worse), 3 models\nmeasure  tau-b\n"
     monkeypatch.setattr(make_readme.material, "from_workdir", lambda folder: types.SimpleNamespace(verdict=None))
     monkeypatch.setattr(make_readme, "format_table", lambda verdict, target: table)
+    monkeypatch.setattr(make_readme, "describe", lambda verdict, target: "In words.")
     text = (ROOT / "README.md").read_text()
     made = make_readme.with_verdict(text, tmp_path)
-    assert f"```text\n{table}report: runs/sweep/report/index.html\n```\n" in made
+    assert f"```text\n{table}\nIn words.\nreport: runs/sweep/report/index.html\n```\n" in made
     assert make_readme.with_verdict(made, tmp_path) == made
     old = re.search(r"```text\n(target: .*?)```", text, re.DOTALL)[1]
-    assert made.replace(table, old.partition("report:")[0]) == text  # nothing else is changed
+    assert made.replace(f"{table}\nIn words.\n", old.partition("report:")[0]) == text  # nothing else is changed
     with pytest.raises(ValueError, match="one block of text"):
         make_readme.with_verdict("# nothing", tmp_path)
 
