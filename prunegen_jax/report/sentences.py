@@ -24,8 +24,9 @@ def summary(material: Material, target: str) -> Markup:
     if not judged:
         return Markup("<p>No measure could be judged on {}.</p>").format(target_name(target))
     best = next((row for row in judged if not warned(material.verdict, row, "edge")), None)
-    lines = [*_lead(material, judged, best), *_reference(material, judged, best or judged[0])]
+    lines = _lead(material, judged, best)
     lines += [Markup("Note that {}.").format(text) for text in warned(material.verdict, best or judged[0], "ceiling")]
+    lines += _reference(material, judged, best or judged[0])
     column = f"{STATISTICS[RANKED_BY].p_column}_holm"
     significant = [row["sign"] * row[RANKED_BY] > 0 for row in judged if row.get(column, math.nan) < 0.05]
     if any(not math.isnan(row.get(column, math.nan)) for row in judged):
