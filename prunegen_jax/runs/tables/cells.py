@@ -41,13 +41,13 @@ def numbers(column: str, cells: Sequence[str], labels: Sequence[str]) -> np.ndar
             values[i] = number(text)
         except ValueError as error:
             raise ValueError(
-                f"column {column!r} has to hold numbers, but model {_quote(labels[i])} (line {i + 2}) "
-                f"has {_quote(text)}; leave the cell empty if the value is missing"
+                f"column {column!r} has to hold numbers, but model {quote(labels[i])} (line {i + 2}) "
+                f"has {quote(text)}; leave the cell empty if the value is missing"
             ) from error
     if column == "test_size":
         for i in np.flatnonzero(~np.isnan(values) & ~((values >= 1) & (values <= LARGEST_TEST))):
             raise ValueError(
-                f"column 'test_size' has {_quote(cells[i])} for model {_quote(labels[i])} (line {i + 2}); "
+                f"column 'test_size' has {quote(cells[i])} for model {quote(labels[i])} (line {i + 2}); "
                 "test_size has to be a positive finite number of examples"
             )
     return values
@@ -85,7 +85,7 @@ def unguard(text: str) -> str:
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
     """A cell in a message: a file may hold cells of any length."""
     return repr(text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}...")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from prunegen_jax.judging.table import PARTS, Table
 from prunegen_jax.runs.tables import accuracies
-from prunegen_jax.runs.tables.cells import has_numbers, levels, numbers
+from prunegen_jax.runs.tables.cells import has_numbers, levels, numbers, quote
 from prunegen_jax.runs.tables.columns import assign, explain, is_target
 from prunegen_jax.runs.tables.layouts import arrange, translate
 from prunegen_jax.runs.tables.sources import read_source
@@ -61,8 +61,8 @@ def read_csv(
         The table; its `notes` say what each column was taken as.
 
     Raises:
-        ValueError: if the file is not a table, a pattern matches nothing, there is no target or no measure, or a column
-            that has to hold numbers holds text.
+        ValueError: if the file is not a table, a pattern matches nothing, there is no target or no measure, a column
+            that has to hold numbers holds text, or no model succeeded.
     """
     source_header, source_rows = read_source(path)
     header, rows, known, notes = arrange(source_header, source_rows, step=step, is_target=is_target)
@@ -86,7 +86,15 @@ def read_csv(
         test_size=test_size,
         notes=(*notes, *explain(parts)),
     )
-    return leave_out(table, ["converged"] * len(rows) if status is None else columns[status])
+    if status is None:
+        return leave_out(table, ["converged"] * len(rows))
+    if rows and not any(map(_is_success, columns[status])):
+        found = ", ".join(quote(word) for word in list(dict.fromkeys(columns[status]))[:3])
+        raise ValueError(
+            f"none of the models succeeded: column {status!r} has {found}, and models count if it has one of "
+            f"{', '.join(SUCCESSES)}; if the column is no status, give it another name"
+        )
+    return leave_out(table, columns[status])
 
 
 def _targets(

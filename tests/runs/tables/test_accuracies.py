@@ -96,3 +96,9 @@ def test_runs_that_did_not_finish_are_left_out(tmp_path, column, good, bad):
 
 def test_a_state_of_numbers_is_a_measure(tmp_path):
     assert list(read_csv(write(tmp_path / "t.csv", "state,gap\n0.5,2\n0.25,3\n")).measures) == ["state"]
+
+
+def test_a_column_that_is_no_status(tmp_path):
+    text = "state,hp.a,norm,gap\non,0,1,2\noff,1,2,3\n"
+    with pytest.raises(ValueError, match="column 'state' has 'on', 'off', and models count .* give it another name"):
+        read_csv(write(tmp_path / "t.csv", text))
