@@ -35,7 +35,11 @@ def picture(found: Material) -> Figure:
         right.plot(values[place], found.table.targets["gap"][place], "o", color=colour, markersize=7, zorder=3)
     left.axhline(1.1, color=colours.INK, linewidth=0.8, linestyle="dashed")
     left.text(0.02, 1.13, "1 + β = 1.1", fontsize=8)
-    left.set(yscale="log", xlim=(0, 1.01), ylim=(lines.BOTTOM, lines.TOP), xlabel="fraction α of the weights kept")
+    names = [found.table.names[place] for place in (order[0], order[-1])]
+    curves = {name: lines.relative(found.curves[name]) for name in names}
+    ends = lines.loss_range(curves, lines.crossings(found, names))
+    left.set(yscale="log", xlim=(0, 1.01), ylim=ends, xlabel="fraction α of the weights kept")
+    left.set_yticks([tick for tick in lines.TICKS if ends[0] <= tick <= ends[1]])
     left.set_ylabel("training loss ÷ that of the whole network")
     left.yaxis.set_major_formatter("{x:g}")
     left.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())

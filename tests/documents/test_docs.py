@@ -10,10 +10,11 @@ import sys
 import types
 
 import pytest
+from etils import epath
 
 from docs import make_measures, make_pictures, make_readme
 from prunegen_jax import MEASURES, get_config
-from prunegen_jax.runs import pipeline
+from prunegen_jax.runs import curves, pipeline
 from tests.support import documents, installed
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -81,7 +82,8 @@ def test_the_verdict_of_the_readme_can_be_rewritten(tmp_path, monkeypatch):
 def test_the_picture_can_be_drawn_from_a_sweep(tmp_path):
     config = get_config("sweep:smoke")
     config.measures.names = ("prunability",)
-    pipeline.run(config, tmp_path / "runs")
+    pipeline.run(config, tmp_path / "runs", stages=("train", "measure", "judge"))
+    curves.make(epath.Path(tmp_path / "runs"))
     text = make_pictures.main(str(tmp_path / "runs"), tmp_path).read_text()
     rows = [line.split(",") for line in (tmp_path / "runs" / "results.csv").read_text().splitlines()]
     assert f"{sum('converged' in row for row in rows)} networks" in text
