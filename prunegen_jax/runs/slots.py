@@ -19,6 +19,7 @@ from prunegen_jax.networks import Network
 from prunegen_jax.runs import files, schema, workdir
 from prunegen_jax.runs.task import Task
 from prunegen_jax.training import Recipe
+from prunegen_jax.training.rows import stored
 from prunegen_jax.types import Dataset
 
 MOST = 64  # slots on one device: beyond, a step takes longer in proportion
@@ -108,6 +109,7 @@ def bytes_of_slot(network: Network, recipe: Recipe, data: Dataset) -> int:
     h = training.hyper(learning_rate=1.0, weight_decay=0.0, dropout=0.0, seed=0)
     one = (jax.eval_shape(program.init, h.key), h, *[jnp.int32(0)] * 3)
     state, h, *numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), one)
+    data = jax.eval_shape(stored, data)
     needed = program.run.lower(state, h, data, *numbers).compile().memory_analysis()
     whole = needed.temp_size_in_bytes + needed.argument_size_in_bytes + needed.output_size_in_bytes
-    return whole - sum(leaf.nbytes for leaf in jax.tree.leaves(data))
+    return whole - sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(data))

@@ -19,6 +19,7 @@ from prunegen_jax.compute.sharding import shardings
 from prunegen_jax.networks import Network
 from prunegen_jax.training.losses import mean_losses
 from prunegen_jax.training.recipe import Recipe, Snapshot, TrainingRequest
+from prunegen_jax.training.rows import stored
 from prunegen_jax.training.slot import Slot
 from prunegen_jax.training.step import Hyper, Program, State, program
 from prunegen_jax.types import Dataset
@@ -46,7 +47,9 @@ def compile_ahead(
     split, replicated = shardings(devices, "slots")
     one = jax.eval_shape(compiled.init, h.key), jax.eval_shape(lambda: h)
     many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype, sharding=split), one)
-    shared = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), data)
+    shared = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), jax.eval_shape(stored, data)
+    )
     compiled.run.lower(*many, shared, *np.zeros((3, slots), np.int32)).compile()
 
 
@@ -112,6 +115,7 @@ class _Ensemble:
         self.states: State | None = None
         self.hypers: Hyper | None = None
         self.sharding, replicated = shardings(devices, "slots")
+        data = stored(data)
         self.data = jax.device_put(data, replicated) if replicated else data
         if requests:
             self.program = compile_for(network, requests[0].recipe, slots=slots, devices=devices)

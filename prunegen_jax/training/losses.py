@@ -11,13 +11,14 @@ import numpy as np
 
 from prunegen_jax.compute.evaluation import batches, cross_entropy, default_batch_size, loss_and_accuracy
 from prunegen_jax.networks import Network
+from prunegen_jax.training.rows import Rows
 from prunegen_jax.training.step import State
 from prunegen_jax.types import Dataset, Partial
 
 NETWORKS_PER_CALL = 8  # a constant: which networks are checked at the same moment differs, and must not recompile
 
 
-def mean_losses(network: Network, states: State, data: Dataset, slots: Sequence[int]) -> list[float]:
+def mean_losses(network: Network, states: State, data: Dataset | Rows, slots: Sequence[int]) -> list[float]:
     """Mean cross-entropy in nats over the whole of `data`, evaluation mode, of the networks in `slots`."""
     count = jax.tree.leaves(states.params)[0].shape[0]
     if count == 1:
@@ -42,7 +43,7 @@ _first = jax.jit(lambda tree: jax.tree.map(lambda x: x[0], tree))  # one call, n
 
 @functools.partial(jax.jit, static_argnums=0)
 def _losses(
-    apply: object, params: object, stats: object, slots: jax.Array, data: Dataset, indices: jax.Array
+    apply: object, params: object, stats: object, slots: jax.Array, data: Dataset | Rows, indices: jax.Array
 ) -> jax.Array:
     """Cross-entropy `[slots, n]` of the examples `indices [n]`."""
     params, stats = jax.tree.map(lambda x: jnp.take(x, slots, axis=0), (params, stats))

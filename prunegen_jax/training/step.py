@@ -22,6 +22,7 @@ from prunegen_jax.compute import sharding, trees
 from prunegen_jax.compute.evaluation import cross_entropy
 from prunegen_jax.networks import Network
 from prunegen_jax.training.optimizers import optimizer
+from prunegen_jax.training.rows import Rows
 from prunegen_jax.types import Dataset, PyTree
 
 _INIT, _ORDER, _DROPOUT, _AUGMENT = range(4)  # purposes of randomness
@@ -130,7 +131,7 @@ def program(
         return State(params, stats, moments), value
 
     def run_one(
-        state: State, h: Hyper, data: Dataset, epoch: jax.Array, start: jax.Array, stop: jax.Array
+        state: State, h: Hyper, data: Dataset | Rows, epoch: jax.Array, start: jax.Array, stop: jax.Array
     ) -> tuple[State, jax.Array]:
         order = _order(h.key, epoch, len(data), batch_size)
 
@@ -153,7 +154,7 @@ def _over_slots(function: Callable[..., Any], slots: int, devices: tuple[jax.Dev
     """`function(state, h, data, …)` for arguments with a leading axis of slots, the data excepted."""
     if slots == 1:
 
-        def alone(state: State, h: Hyper, data: Dataset, *numbers: jax.Array) -> Any:
+        def alone(state: State, h: Hyper, data: Dataset | Rows, *numbers: jax.Array) -> Any:
             state, h, *numbers = jax.tree.map(lambda x: x[0], (state, h, *numbers))
             return jax.tree.map(lambda x: x[None], function(state, h, data, *numbers))
 
