@@ -5,10 +5,11 @@ RUN := $(VENV)/bin/python
 PINNED := $(VENV)/.pinned
 READY := $(VENV)/.ready
 CHECKED := $(VENV)/.checked
-BENCHMARKS := convolutions training sweep scaling report judging zoo
+BENCHMARKS := convolutions training sweep scaling report judging zoo tpu
 BENCHMARKS_ON_CIFAR10 := prunability curvature large
+BENCHMARKS_ON_DEVICE := device
 
-.PHONY: install sweep smoke test check networks faults docs readme notebooks bench bench-smoke clean
+.PHONY: install sweep smoke test check networks faults docs readme notebooks bench bench-device bench-smoke clean
 
 $(PINNED): requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
@@ -69,6 +70,10 @@ bench: $(CHECKED)
 	$(RUN) -m pytest tests/measures/test_curvature_of_pytorch.py
 	for name in $(BENCHMARKS); do $(RUN) benchmarks/$$name.py || exit 1; done
 	for name in $(BENCHMARKS_ON_CIFAR10); do $(RUN) benchmarks/$$name.py $(if $(DATA),--dir=$(DATA)) || exit 1; done
+
+# All that depends on the device, in nine minutes: with the JAX that is there, a GPU's or a TPU's for example.
+bench-device:
+	PYTHONPATH=. $(if $(wildcard $(RUN)),$(RUN),$(PYTHON)) benchmarks/$(BENCHMARKS_ON_DEVICE).py --out=$(or $(OUT),device.json)
 
 # Every benchmark in seconds, without the peers that are not installed.
 bench-smoke: $(CHECKED)
