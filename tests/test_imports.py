@@ -48,6 +48,7 @@ LAZY = {
     ("prunegen_jax.cli.run", "prunegen_jax.runs.driver"): "imports JAX",
     ("prunegen_jax.cli.run", "prunegen_jax.runs.pipeline"): "imports JAX",
     ("prunegen_jax.cli.run", "prunegen_jax.runs.points"): "imports JAX",
+    ("prunegen_jax.cli.run", "prunegen_jax.runs.timing"): "JAX is imported first, so that its time is known",
     ("prunegen_jax.cli.run", "prunegen_jax.runs.tables.text_files"): "needed for an error message alone",
     ("prunegen_jax.judging", "prunegen_jax.runs.tables.verdict_files"): "numerics import nothing that has files",
     ("prunegen_jax.runs.curves", "prunegen_jax.pruning"): "the rest of the report needs no JAX",

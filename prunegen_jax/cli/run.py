@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -21,6 +22,7 @@ _EVERY = flags.DEFINE_float(
 )
 _EXECUTOR = flags.DEFINE_string("executor", "local", "Where networks are trained and measured: local or ray.")
 _ADDRESS = flags.DEFINE_string("ray_address", "", "Address of the Ray cluster; auto: that of this machine.")
+_TIMING = flags.DEFINE_bool("timing", False, "Print at the end how long the parts of the command took.")
 _SHARD = flags.DEFINE_string("shard", "", "i/n: only every n-th group of work, from the i-th (from 0) on.")
 
 
@@ -71,12 +73,15 @@ def _with_shipped(argv: list[str]) -> list[str]:
 
 
 def _run(argv: list[str]) -> None:
+    started, begin = time.process_time(), time.monotonic()
     import jax  # noqa: PLC0415 - a wrong flag is reported before JAX is loaded
 
     from prunegen_jax.runs import driver, pipeline  # noqa: PLC0415
     from prunegen_jax.runs import points as sweeps  # noqa: PLC0415
+    from prunegen_jax.runs.timing import Timing  # noqa: PLC0415
 
     del argv
+    timing = Timing({"start": started, "imports": time.monotonic() - begin}, detailed=_TIMING.value)
     logging.set_verbosity(logging.ERROR)  # Orbax logs every save
     config = _CONFIG.value
     if _EXECUTOR.value == "ray":  # the accelerators of the driver's machine are for the workers there
@@ -96,6 +101,7 @@ def _run(argv: list[str]) -> None:
             executor=_EXECUTOR.value,
             address=_ADDRESS.value,
             source=os.path.abspath(flags.FLAGS["config"].config_filename.partition(":")[0]),
+            timing=timing,
         )
     except (ValueError, OSError) as error:
         _fail(str(error))
@@ -105,6 +111,9 @@ def _run(argv: list[str]) -> None:
         _fail(f"{error}; the same command continues from there", status=processes.TERMINATED)
     except KeyboardInterrupt:
         _fail("interrupted; the same command continues from the latest checkpoint", status=130)
+    finally:
+        if _TIMING.value:
+            print(timing.table(), file=sys.stderr)
 
 
 def _fail(sentence: str, *, status: int = 2) -> None:

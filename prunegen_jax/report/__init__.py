@@ -11,8 +11,11 @@ controls in one bundle of 2 MB that is embedded in the page, so that this code n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from etils import epath
 
@@ -24,6 +27,8 @@ from prunegen_jax.report.running import Refresher
 from prunegen_jax.runs import curves, files
 from prunegen_jax.runs import workdir as layout
 
+Span = Callable[[str], AbstractContextManager[object]]
+
 __all__ = ["Refresher", "write", "write_for_table"]
 
 
@@ -33,6 +38,7 @@ def write(
     make_curves: bool = True,
     data_dir: str | None = None,
     cache_dir: str | None = None,
+    span: Span = contextlib.nullcontext,
 ) -> epath.Path:
     """Writes `workdir/report/` from the files of the workdir, and returns the path of the page.
 
@@ -42,6 +48,7 @@ def write(
             over it per network. A network without a curve is named, with the reason.
         data_dir: where TFDS finds its prepared sets, for the curves; None for its own default.
         cache_dir: where decoded images are kept; None for the user's cache folder.
+        span: called with "curves", returns the context in which missing curves are made; it may measure time.
 
     Raises:
         ValueError: if the workdir was never judged, or a file would be written outside of it through a link.
@@ -49,7 +56,10 @@ def write(
     folder = layout.locate(workdir)
     layout.check_report_links(folder)
     material.require_verdict(folder)  # before the work starts
-    reasons = curves.make(folder, data_dir=data_dir, cache_dir=cache_dir) if make_curves else {}
+    reasons: dict[str, str] = {}
+    if make_curves:
+        with span("curves"):
+            reasons = curves.make(folder, data_dir=data_dir, cache_dir=cache_dir)
     content = material.from_workdir(folder)
     if reasons:
         name, reason = next(iter(reasons.items()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
 from prunegen_jax.runs import files, record, schema, workdir
+from prunegen_jax.runs.points import Point
 from prunegen_jax.runs.progress import Progress
 from prunegen_jax.runs.record import Record
 from prunegen_jax.runs.schema import Json
@@ -92,13 +95,43 @@ def make(
     with Progress(len(waiting), "pruning curves") as progress:
         for name, existing in waiting.items():
             try:
-                places = {"data_dir": data_dir, "cache_dir": cache_dir}
-                curve = compute(folder, existing, test_examples=test_examples, **places)
-                files.write_json(workdir.path(folder, "curves", name), curve)
+                _write(folder, existing, data_dir=data_dir, cache_dir=cache_dir, test_examples=test_examples)
             except (ValueError, OSError) as error:  # DamagedError is a ValueError
                 reasons[name] = str(error)
             progress.step(name)
     return reasons
+
+
+def make_some(
+    folder: epath.Path,
+    points: Sequence[Point],
+    *,
+    data_dir: str | None = None,
+    cache_dir: str | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> None:
+    """Computes the curves that the networks of `points` lack, without a word on those that can have none: see `make`.
+
+    Args:
+        folder: the workdir.
+        points: of the networks.
+        data_dir: where TFDS finds its prepared sets; None for its own default.
+        cache_dir: where decoded images are kept; None for the user's cache folder.
+        stop: asked before every curve whether to stop.
+    """
+    for point in points:
+        if stop is not None and stop():
+            return
+        existing = record.read(folder, point.name)
+        if existing is None or _is_current(_read(folder, point.name), existing):
+            continue
+        with contextlib.suppress(ValueError, OSError):
+            _write(folder, existing, data_dir=data_dir, cache_dir=cache_dir)
+
+
+def _write(folder: epath.Path, existing: Record, **options: Any) -> None:
+    """Computes the curve of a network and keeps it; for the options and errors see `compute`."""
+    files.write_json(workdir.path(folder, "curves", existing.name), compute(folder, existing, **options))
 
 
 def compute(
@@ -149,7 +182,7 @@ def _read(folder: epath.Path, name: str) -> Json | None:
 
 
 def _is_current(curve: Json | None, existing: Record) -> bool:
-    return curve is not None and curve.get("options") == _options(existing)
+    return curve is not None and (curve["hash"], curve.get("options")) == (existing.hash, _options(existing))
 
 
 def _options(existing: Record) -> Json:

@@ -35,6 +35,7 @@ from prunegen_jax.runs import (
 from prunegen_jax.runs import points as sweeps
 from prunegen_jax.runs.executors.base import RunContext, Unit, data_fingerprint
 from prunegen_jax.runs.points import Point
+from prunegen_jax.runs.timing import Timing
 
 STAGES = ("train", "measure", "judge", "report")
 _WORK = ("train", "measure")  # what executors do
@@ -50,6 +51,7 @@ def run(
     executor: str = "local",
     address: str = "",
     source: str = "",
+    timing: Timing | None = None,
 ) -> Verdict | None:
     """Runs the stages of a sweep in the workdir `folder`; returns the verdict if it judged.
 
@@ -74,6 +76,7 @@ def run(
     for stage in stages:
         if stage not in STAGES:
             raise ValueError(f"--stage={stage!r} is unknown; choose among {', '.join(STAGES)}")
+    timing = timing or Timing()
     execute = executors.find(executor, config, address=address)
     target = workdir.locate(folder)
     compatibility.check_paths(config)
@@ -86,26 +89,28 @@ def run(
         check_backend()
     groups = sweeps.shard(sweeps.groups(points, size=slots.group_size(config.run.group)), shard)
     if work:
-        units = _units(target, config, points, groups, names, work)
+        with timing.span("preparing"):
+            units = _units(target, config, points, groups, names, stages)
         if "train" in work:
             trained = {existing.hash for existing in record.scan(target)[0]}
             waiting = [point for unit in units for point in unit.points if point.hash not in trained]
             if waiting:
                 print(estimate.estimate(waiting, names if "measure" in work else (), config), file=sys.stderr)
         context = RunContext(workdir.absolute(folder), compatibility.resolve_paths(config), source, address)
-        driver.drive(context, units, execute, refresh=_refresher(target, report_every, len(points)))
+        with timing.networks(target):
+            driver.drive(context, units, execute, refresh=_refresher(target, report_every, len(points)))
         if "train" in work:
             _restore_weights(target, units)
         if "train" in work and (sentence := costs.summary(target, [point for unit in units for point in unit.points])):
             print(sentence, file=sys.stderr)
-    verdict = _judge_and_report(target, config, stages, points, shard)
+    verdict = _judge_and_report(target, config, stages, points, shard, timing)
     if "measure" in work:
         _check_measures(target, units, names)
     return verdict
 
 
 def _judge_and_report(
-    target: epath.Path, config: ConfigDict, stages: Sequence[str], points: Sequence[Point], shard: str
+    target: epath.Path, config: ConfigDict, stages: Sequence[str], points: Sequence[Point], shard: str, timing: Timing
 ) -> Verdict | None:
     """The stages after the work, as far as they are asked for; returns the verdict if it judged."""
     if not {"judge", "report"} & set(stages):
@@ -114,11 +119,16 @@ def _judge_and_report(
     if shard and waiting:  # the shard that ends last judges
         print(f"{len(waiting)} of {len(points)} networks of the sweep have no record yet: not judged", file=sys.stderr)
         return None
-    verdict = judge(target, config) if "judge" in stages else None
+    verdict = None
+    if "judge" in stages:
+        with timing.span("judge"):
+            verdict = judge(target, config)
     if "report" in stages:
-        from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
+        with timing.span("report"):
+            from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
 
-        print(f"report: {report.write(target, data_dir=config.data.dir, cache_dir=config.data.cache_dir)}")
+            page = report.write(target, data_dir=config.data.dir, cache_dir=config.data.cache_dir, span=timing.span)
+            print(f"report: {page}")
     return verdict
 
 
@@ -188,7 +198,7 @@ def _units(
     points: Sequence[Point],
     groups: Sequence[Sequence[Point]],
     names: Sequence[str],
-    stages: tuple[str, ...],
+    stages: Sequence[str],
 ) -> list[Unit]:
     """The units of work for `groups`, once it is checked that every point can be trained and fits the workdir.
 
@@ -204,10 +214,11 @@ def _units(
     existing = compatibility.prepare(
         folder, config, points, names, fingerprint=lambda point: data_fingerprint(config, [point])
     )
-    units = []
+    units, work = [], tuple(stage for stage in _WORK if stage in stages)
     for group in groups:
         named = tuple(dataclasses.replace(p, name=existing.get(p.hash, p.name)) for p in group)
-        units.append(Unit(named, tuple(names), stages, data_fingerprint(config, group), tests))
+        data, curves = data_fingerprint(config, group), "report" in stages
+        units.append(Unit(named, tuple(names), work, data, tests, curves))
     return units
 
 

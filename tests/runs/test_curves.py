@@ -13,6 +13,7 @@ import pytest
 from prunegen_jax.compute.evaluation import loss_and_accuracy
 from prunegen_jax.runs import curves, files, pipeline, record, restore
 from prunegen_jax.runs import points as sweeps
+from prunegen_jax.runs.executors.base import RunContext, Unit, attempt
 from tests.support import experiments
 
 
@@ -59,6 +60,18 @@ def test_curves_that_are_there_are_not_made_again(sweep, made, tmp_path):
     (folder / "curves" / "seed=0.json").write_text("{")
     reasons = curves.make(folder)
     assert list(reasons) == ["seed=0"] and "has no weights of 'seed=0'" in reasons["seed=0"]
+
+
+def test_the_workers_make_the_curves_that_a_report_needs(sweep, made, tmp_path):
+    folder = tmp_path / "work"
+    shutil.copytree(sweep, folder, ignore=shutil.ignore_patterns("curves"))
+    rewrite(folder, "seed=1", status="diverged")
+    points = tuple(record.read(folder, name).point for name in ("seed=0", "seed=1"))
+    points = tuple(sweeps.Point(f"seed={i}", point, ()) for i, point in enumerate(points))
+    unit = Unit(points, (), ("train",), curves=True)
+    assert attempt(RunContext(str(folder), experiments.get_config()), unit).status == "done"
+    assert files.read_json(folder / "curves" / "seed=0.json") == made["seed=0"]
+    assert not (folder / "curves" / "seed=1.json").exists()  # the report says why
 
 
 def test_other_options_of_prunability_make_another_curve(sweep, made, tmp_path):

@@ -18,7 +18,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from prunegen_jax.runs import compilation, measure, processes, task, train
+from prunegen_jax.runs import compilation, curves, measure, processes, task, train
 from prunegen_jax.runs.points import Point
 
 OnTick = Callable[[str], None]
@@ -40,6 +40,7 @@ class Unit(NamedTuple):
     stages: tuple[str, ...]
     data: str = ""  # the fingerprint of their data sets in the driver; "": not checked
     tests: tuple[str, ...] = ()  # names of the test sets
+    curves: bool = False  # whether a report will need the pruning curves of the networks
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -131,6 +132,9 @@ def _do(folder: epath.Path, unit: Unit, config: ConfigDict, note: Callable[[str]
         train.train_missing(folder, unit.points, config, note=note, stop=processes.stopping)
     if "measure" in unit.stages:
         measure.measure_missing(folder, unit.points, unit.names, config, stop=processes.stopping)
+    if unit.curves:  # here the programs are compiled already, and all workers share the work
+        places = {"data_dir": config.data.dir, "cache_dir": config.data.cache_dir}
+        curves.make_some(folder, unit.points, stop=processes.stopping, **places)
 
 
 def data_fingerprint(config: ConfigDict, points: Sequence[Point]) -> str:
