@@ -31,6 +31,7 @@ LAZY_PACKAGES = {
     "orbax": "slow to import, and the report does without",
     "pyarrow": "optional, and only Parquet files need it",
     "ray": "an extra",
+    "scipy": "seconds of imports that training and most measures do not need",
     "sklearn": "a second of imports that only the digits need",
     "tensorflow_datasets": "slow, and only sets of TFDS need it",
 }

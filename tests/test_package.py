@@ -41,6 +41,10 @@ def test_judging_needs_no_jax():
     )
 
 
+def test_a_sweep_starts_without_what_judging_and_reporting_need():
+    assert not {"matplotlib", "bokeh", "orbax", "scipy", "sklearn"} & imported("from prunegen_jax.runs import pipeline")
+
+
 def test_unknown_names_say_what_there_is():
     with pytest.raises(AttributeError, match="has no 'prunabilty'; it has .*prunability"):
         prunegen_jax.prunabilty  # noqa: B018

@@ -6,7 +6,6 @@ import math
 
 import jax
 import numpy as np
-import scipy.special
 
 
 def standard_error(samples: np.ndarray) -> float | None:
@@ -35,6 +34,8 @@ def skewed_standard_error(samples: np.ndarray, *, resamples: int = 400) -> float
     Returns:
         The standard error; None for fewer than two samples.
     """
+    import scipy.special  # noqa: PLC0415 - slow to import, and most measures sample nothing
+
     plain, n = standard_error(samples), samples.size
     if plain is None or plain == 0 or not math.isfinite(plain):
         return plain

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 # By severity 1 to 5. Noise, blur and contrast as in CIFAR-10-C (Hendrycks & Dietterich 2019).
 _NOISE = (0.04, 0.06, 0.08, 0.09, 0.10)  # standard deviation, as a fraction of 255
@@ -22,6 +21,8 @@ def gaussian_noise(images: np.ndarray, severity: int, rng: np.random.Generator) 
 
 def blur(images: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
     """Convolves every channel with a Gaussian of at most 4 standard deviations; the border is repeated."""
+    from scipy.ndimage import gaussian_filter1d  # noqa: PLC0415 - slow to import, and few runs shift their test sets
+
     values = images.astype(np.float32)
     for axis in (1, 2):
         values = gaussian_filter1d(values, _BLUR[severity - 1], axis=axis, mode="nearest")

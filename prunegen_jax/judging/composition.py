@@ -12,7 +12,8 @@ from prunegen_jax.judging.case import Case, Repeats, prepare, select_names
 from prunegen_jax.judging.comparison import Comparison
 from prunegen_jax.judging.information import MOST
 from prunegen_jax.judging.parallel import Progress, threaded
-from prunegen_jax.judging.table import LARGEST_TEST, Table
+from prunegen_jax.judging.ranges import check_numbers
+from prunegen_jax.judging.table import Table
 from prunegen_jax.judging.verdict import Matrix, Row, Verdict
 
 REFERENCE = "prunability"
@@ -223,22 +224,3 @@ def _remarks(case: Case, targets: Sequence[str], names: Sequence[str]) -> list[s
     kind = case.plan.kind
     remarks.append(f"sign error: environments are pairs of {kind}, kept from 12 effective pairs of models on")
     return remarks
-
-
-def check_numbers(test_size: int | None = None, *, folds: int = 2, level: float, seed: int, **counts: int) -> None:
-    """Checks the numbers among the options of `judge`, and the size of the test set.
-
-    Raises:
-        ValueError: for one out of its range.
-    """
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; it has to be 0 or more")
-    if test_size is not None and not 1 <= test_size <= LARGEST_TEST:
-        raise ValueError(f"test_size is {test_size}; it has to be a positive finite number of examples")
-    for name, value in counts.items():
-        if value < 0:
-            raise ValueError(f"{name} is {value}; it has to be 0 (leave it out) or more")
-    if folds < 2:
-        raise ValueError(f"folds is {folds}; it has to be at least 2")
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it has to lie between 0 and 1, as 0.95 does")

@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 
 from prunegen_jax import judging
 from prunegen_jax.compute.backend import check_backend
-from prunegen_jax.judging import Verdict
-from prunegen_jax.judging.composition import check_numbers
+from prunegen_jax.judging.ranges import check_numbers
 from prunegen_jax.judging.table import Table
+from prunegen_jax.judging.verdict import Verdict
 from prunegen_jax.measures import MEASURES, check_options, find, select
 from prunegen_jax.runs import (
     compatibility,
