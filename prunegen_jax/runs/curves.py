@@ -122,11 +122,10 @@ def make_some(
     for point in points:
         if stop is not None and stop():
             return
-        existing = record.read(folder, point.name)
-        if existing is None or _is_current(_read(folder, point.name), existing):
-            continue
         with contextlib.suppress(ValueError, OSError):
-            _write(folder, existing, data_dir=data_dir, cache_dir=cache_dir)
+            existing = record.read(folder, point.name)
+            if existing is not None and not _is_current(_read(folder, point.name), existing):
+                _write(folder, existing, data_dir=data_dir, cache_dir=cache_dir)
 
 
 def _write(folder: epath.Path, existing: Record, **options: Any) -> None:
