@@ -1,4 +1,4 @@
-"""`prunegen findings STUDY`: the questions of the paper about a judged study, each answered by a table."""
+"""`prunegen findings STUDY`: the questions of the paper about a judged study, each answered with a table."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     p = argparse.ArgumentParser("prunegen findings", description=__doc__.partition(": ")[2], allow_abbrev=False)
     p.add_argument("study", help="a judged workdir, or a folder with its results.csv and curves.csv")
-    p.add_argument("--descent", help="another one, of networks of many sizes, for the questions on double descent")
+    p.add_argument("--descent", help="another study, of networks of many sizes, for the question on double descent")
     p.add_argument("--out", help="folder for findings.md and a CSV per table; without it, findings.md is printed")
-    p.add_argument("--target", default="gap", help="what the measures are to predict (default gap)")
+    p.add_argument("--target", default="gap", help="the target that the measures predict (default gap)")
     p.add_argument("--test_examples", type=int, default=0, metavar="N",
                    help="compute missing curves of the pruned test loss, on the first N test examples")  # fmt: skip
     p.add_argument("--data_dir", help="where TFDS finds its prepared data sets, if not in its default folder")
     p.add_argument("--draws", type=int, default=1000, help="bootstrap draws of the intervals (default 1000)")
     p.add_argument("--level", type=float, default=0.95, help="level of the intervals (default 0.95)")
-    p.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+    p.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default 0)")
     return p
 
 

@@ -1,4 +1,4 @@
-"""`prunegen judge`, also `python -m prunegen_jax.judging`: judges a CSV, or the files of the PGDL competition."""
+"""`prunegen judge`, also `python -m prunegen_jax.judging`: judges a table, or the files of the PGDL competition."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     p = _Parser(
         prog="python -m prunegen_jax.judging",
-        description="How well each measure of a table predicts generalization, how certain that is, and what it adds.",
+        description="Judges how well each measure of a table predicts generalization, and what information it adds.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "table",
         nargs="?",
-        help="a CSV with a header line and one model per line (.gz too), "
+        help="a CSV with a header line and one model per line (may be compressed, .gz), "
         "a Parquet file, the folder of a model zoo, or a PGDL model_configs.json",
     )
     p.add_argument(
@@ -51,10 +51,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--higher-is-better", action="store_true", help="in the columns of --target larger is better")
     p.add_argument("--hyperparameters", action="append", help="shell patterns of the columns that the sweep varied")
     p.add_argument("--measures", action="append", help="shell patterns of the columns to judge")
-    p.add_argument("--step", type=int, help="the step of each training that counts (default: the last)")
-    p.add_argument("--pgdl", metavar="CONFIGS", help="model_configs.json of a task, instead of a CSV")
-    p.add_argument("--predictions", default="", help=".predict files of that task, separated by commas")
-    p.add_argument("--out", help="directory for verdict.csv, verdict.json and the matrices")
+    p.add_argument("--step", type=int, help="the step of each training run to judge (default: the last)")
+    p.add_argument("--pgdl", metavar="CONFIGS", help="model_configs.json of a PGDL task, instead of a table")
+    p.add_argument("--predictions", default="", help=".predict files, separated by commas (default: all in the folder)")
+    p.add_argument("--out", help="folder for verdict.csv, verdict.json and the matrices")
     p.add_argument("--test-size", type=int, help="number of test examples, for the noise of the targets")
     p.add_argument(
         "--repeats", default="mean", help="'mean' averages the repeats of a configuration, 'keep' keeps them"
@@ -62,17 +62,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--reference", default="prunability", help="the measure that all others are compared with")
     p.add_argument("--negative", default="", help="patterns of measures expected to fall as the target grows")
     p.add_argument("--family", action="append", default=[], metavar="NAME=PATTERNS", help="a family of measures")
-    p.add_argument("--signature", action="append", default=[], metavar="NAME=PATTERNS", help="measures to fit together")
-    p.add_argument("--order", action="append", default=[], metavar="AXIS=V1,V2", help="the expected order of an axis")
+    p.add_argument("--signature", action="append", default=[], metavar="NAME=PATTERNS", help="measures of one fit")
+    p.add_argument("--order", action="append", default=[], metavar="AXIS=V1,V2", help="values by rising target")
     p.add_argument("--environments", default="auto", help="for the sign error: 'auto', 'configurations' or 'values'")
-    p.add_argument("--bins", type=int, help="bins for the values of hyperparameters that have more, as a random search")
+    p.add_argument("--bins", type=int, help="number of bins for a hyperparameter that has more values")
     for name, default, text in (
         ("draws", 1000, "bootstrap draws of the intervals"),
         ("permutations", 999, "permutations for the nulls of K and of the PGDL score"),
         ("added-permutations", 19, "permutations for the nulls of the added information"),
         ("baseline-draws", 20, "draws of each baseline"),
         ("folds", 10, "folds of the k-fold R2"),
-        ("seed", 0, "seed of everything random"),
+        ("seed", 0, "seed of all random numbers"),
     ):
         p.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default {default})")
     p.add_argument("--report", action="store_true", help="also write OUT/report/index.html; needs --out")
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         if options.report and not options.out:
-            raise ValueError("--report needs --out=DIR, where the report goes")
+            raise ValueError("--report needs --out=DIR, the folder for the report")
         table = _table(options)
         _check_out(options.out)
         verdict = judge(
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Bar:
-    """Prints what a table was taken as, and shows on a terminal how far each part of the judgement is."""
+    """Prints how the columns of a table are used, and shows a progress bar for each part of the judgement."""
 
     def __init__(self, notes: Sequence[str]) -> None:
         self._bar = None
@@ -165,10 +165,10 @@ def _table(options: argparse.Namespace) -> Table:
     if options.table is not None and options.pgdl is None and options.table.endswith("model_configs.json"):
         options.table, options.pgdl = None, options.table
     if (options.table is None) == (options.pgdl is None):
-        raise ValueError("give either a CSV or --pgdl with --predictions; see --help")
+        raise ValueError("give either a table or --pgdl; see --help")
     if options.pgdl is None:
         if options.predictions:
-            raise ValueError("--predictions belong to --pgdl; a CSV has its measures as columns")
+            raise ValueError("--predictions needs --pgdl; a table has its measures as columns")
         columns = {
             name: ",".join(patterns) if (patterns := getattr(options, name)) else None
             for name in ("target", "hyperparameters", "measures")
@@ -199,7 +199,7 @@ def _split_entries(entries: Sequence[str], option: str) -> list[tuple[str, str]]
     """The entries of an option that may be given several times, split at "="."""
     for entry in entries:
         if "=" not in entry:
-            raise ValueError(f"{option} is {entry!r}; it has to look like NAME=VALUES")
+            raise ValueError(f"{option} is {entry!r}; it must have the form NAME=VALUES")
     return [(name, values) for name, _, values in (entry.partition("=") for entry in entries)]
 
 
@@ -213,4 +213,4 @@ def _match_measures(name: str, patterns: str, measures: Sequence[str], option: s
 
 def _check_out(out: str | None) -> None:
     if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"--out is {out!r}, which is a file; give a directory, which is created if it does not exist")
+        raise ValueError(f"--out is {out!r}, which is a file; give a folder, which is created if missing")

@@ -12,10 +12,10 @@ _USAGE = """usage: prunegen COMMAND ...
 
   prunegen run --config=sweep --workdir=DIR    train, measure, judge and report a sweep; the same as run.py
   prunegen measure NETWORK.py                  measures of one network, which the file's get_model() returns
-  prunegen measure --zoo=DIR --data=NAME --csv=FILE   measures of the networks of a zoo
+  prunegen measure --zoo=DIR --data=NAME --csv=FILE   measures of many small networks of a model zoo
   prunegen judge TABLE.csv --out=DIR           judge a table; the same as python -m prunegen_jax.judging
   prunegen report WORKDIR                      write the report of a judged workdir again
-  prunegen findings WORKDIR --out=DIR          answer the questions of the paper about a judged workdir by tables
+  prunegen findings WORKDIR --out=DIR          answer the questions of the paper with tables, from a judged workdir
 
 prunegen COMMAND --help lists the options of a command; prunegen --version prints the version."""
 

@@ -110,7 +110,7 @@ def parse_options(entries: Sequence[str]) -> dict[str, dict[str, Any]]:
         name, dot, option = target.partition(".")
         if not (name and dot and option and equals):
             raise ValueError(
-                f"--options is {entry!r}; it must look like MEASURE.OPTION=VALUE, such as prunability.beta=0.2"
+                f"--options is {entry!r}; it must have the form MEASURE.OPTION=VALUE, such as prunability.beta=0.2"
             )
         try:
             value = ast.literal_eval(text)
@@ -171,12 +171,12 @@ def _get_model(module: types.ModuleType, path: str) -> TrainedModel:
 def _check_used(by_measure: Mapping[str, Any], names: Sequence[str]) -> None:
     for name in by_measure:
         if name not in names:
-            raise ValueError(f"--options gives an option of {name}, which --measures does not name")
+            raise ValueError(f"--options gives an option of {name}, which is not among --measures")
 
 
 def _check_output(path: str | None) -> None:
     if path is not None and (not path or os.path.isdir(path)):
-        raise ValueError(f"{path!r} is not the name of a file; give a file to write to")
+        raise ValueError(f"{path!r} cannot be written as a file; give the name of a file")
 
 
 def _print_estimate(model: TrainedModel, names: Sequence[str]) -> None:

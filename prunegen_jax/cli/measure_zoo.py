@@ -21,15 +21,20 @@ from prunegen_jax.types import Dataset, Estimate
 def add_options(p: argparse.ArgumentParser) -> None:
     """Adds the options of a zoo to the parser of `prunegen measure`."""
     p.add_argument(
-        "--zoo", metavar="DIR", help="measure the networks of a zoo: weights.npy, layout.csv, metrics.csv.gz"
+        "--zoo",
+        metavar="DIR",
+        help="measure the networks of a zoo, a folder with weights.npy, layout.csv and metrics.csv.gz",
     )
     p.add_argument(
-        "--data", help="of --zoo: the training images, a data set's name, or an .npz with images (0 to 255) and labels"
+        "--data",
+        help="with --zoo: the training images: the name of a data set, or an .npz with images (0 to 255) and labels",
     )
-    p.add_argument("--train-size", type=int, default=2000, help="of --zoo: the first training images (default 2000)")
-    p.add_argument("--limit", type=int, help="of --zoo: how many networks to measure (default: all)")
-    p.add_argument("--step", type=int, help="of --zoo: the step of each training (default: its last)")
-    p.add_argument("--lanes", type=int, default=32, help="of --zoo: networks measured at a time (default 32)")
+    p.add_argument(
+        "--train-size", type=int, default=2000, help="with --zoo: how many training images to use (default 2000)"
+    )
+    p.add_argument("--limit", type=int, help="with --zoo: how many networks to measure (default: all)")
+    p.add_argument("--step", type=int, help="with --zoo: the step of each training run to measure (default: its last)")
+    p.add_argument("--lanes", type=int, default=32, help="with --zoo: networks measured at a time (default 32)")
 
 
 def measure_networks(options: argparse.Namespace, by_measure: Mapping[str, Mapping[str, object]]) -> int:
@@ -46,10 +51,10 @@ def measure_networks(options: argparse.Namespace, by_measure: Mapping[str, Mappi
         ValueError: for a wrong option, and a zoo or data that cannot be read.
     """
     if options.file is not None or not options.csv or not options.data:
-        raise ValueError("--zoo needs --data=NAME and --csv=FILE, and no file of one network")
+        raise ValueError("--zoo needs --data=NAME and --csv=FILE, and takes no Python file")
     for name in ("train_size", "lanes", "limit"):
         if (value := getattr(options, name)) is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; it has to be at least 1")
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
     names = select(options.measures if options.measures in {"fast", "all"} else options.measures.split(","))
     check_options(by_measure)
     zoo = read_zoo(options.zoo)
@@ -63,7 +68,7 @@ def measure_networks(options: argparse.Namespace, by_measure: Mapping[str, Mappi
             rows |= dict(zip(group, found, strict=True))
             _write(options.csv, zoo, rows, names)  # what is measured is not lost
             bar.update(len(group))
-    print(f"wrote {options.csv}; prunegen judge {options.csv} judges it")
+    print(f"wrote {options.csv}; to judge it: prunegen judge {options.csv}")
     return 0
 
 
@@ -74,7 +79,7 @@ def _images(name: str, size: int) -> Dataset:
             with np.load(name, allow_pickle=False) as content:
                 images, labels = content["images"], content["labels"]
         except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ValueError(f"--data: {name!r} is no .npz with images and labels: {error}") from error
+            raise ValueError(f"--data: {name!r} is not an .npz file with images and labels: {error}") from error
     else:
         raw = data.load(name)
         images, labels = raw.train_images, raw.train_labels

@@ -13,17 +13,24 @@ from prunegen_jax.runs import configs as shipped
 from prunegen_jax.runs import processes
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "An experiment: a file such as configs/sweep.py, or the name of a shipped one.", lock_config=True
+    "config",
+    None,
+    "An experiment: a file such as configs/sweep.py, or the name of a config of the package.",
+    lock_config=True,
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where records, checkpoints and the verdict go.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder or bucket for records, checkpoints and the verdict.")
 _STAGE = flags.DEFINE_list("stage", ["train", "measure", "judge", "report"], "Which stages to run, in this order.")
 _EVERY = flags.DEFINE_float(
     "report_every", 0.0, "Seconds between refreshes of the report while the sweep runs; 0: none."
 )
 _EXECUTOR = flags.DEFINE_string("executor", "local", "Where networks are trained and measured: local or ray.")
-_ADDRESS = flags.DEFINE_string("ray_address", "", "Address of the Ray cluster; auto: that of this machine.")
+_ADDRESS = flags.DEFINE_string(
+    "ray_address", "", "Address of the Ray cluster; auto: the cluster that this machine belongs to."
+)
 _TIMING = flags.DEFINE_bool("timing", False, "Print at the end how long the parts of the command took.")
-_SHARD = flags.DEFINE_string("shard", "", "i/n: only every n-th group of work, from the i-th (from 0) on.")
+_SHARD = flags.DEFINE_string(
+    "shard", "", "i/n: run only every n-th group of networks, starting with the i-th, counted from 0."
+)
 
 
 def main() -> None:
@@ -89,9 +96,7 @@ def _run(argv: list[str]) -> None:
     try:
         lost = sweeps.overridden_axes(config, config_flags.get_override_values(flags.FLAGS["config"]))
         if lost:
-            raise ValueError(
-                f"--config.{lost[0]} is given, but the sweep varies {lost[0]!r}: its axis would replace it"
-            )
+            raise ValueError(f"--config.{lost[0]} is given, but the sweep varies {lost[0]!r} and would replace it")
         pipeline.run(
             config,
             _WORKDIR.value,

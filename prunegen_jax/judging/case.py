@@ -82,7 +82,7 @@ def prepare(
     notes += remarks
     judged, grid = models, models_grid
     if repeats == "mean" and not models_grid.axes and len(models) > 1:
-        notes.append("no axis but the repeats varies: the models are judged one by one, not averaged")
+        notes.append("no hyperparameter varies, only the repeats: the models are judged one by one, not averaged")
         alone = np.arange(len(models))
         models_grid = grid = dataclasses.replace(models_grid, configurations=alone, repeats=np.zeros_like(alone))
     elif repeats == "mean":
@@ -100,12 +100,12 @@ def prepare(
         notes.append("the grid is incomplete: cells with one model are skipped, and there is no PGDL score")
     if len(judged) < 10:
         notes.append(
-            f"{len(judged)} models are too few for firm conclusions; intervals need 4, a fold of R2 at least 10"
+            f"{len(judged)} models are too few for a conclusion; intervals need at least 4, the k-fold R2 at least 10"
         )
     paired = _paired(judged, grid)
     if len(paired) < len(grid.axes):
         notes.append(
-            f"K conditions on every axis alone, and on two at once among {len(paired)} of the {len(grid.axes)}, those "
+            f"K conditions on each axis alone, and on pairs of {len(paired)} of the {len(grid.axes)} axes, those "
             f"with the largest tau with a target: {', '.join(grid.axes[a] for a in paired)}"
         )
     complete = grid.is_complete and len(grid.axes) >= 2
@@ -135,12 +135,12 @@ def _gaps(grid: Grid, pairs: Sequence[Pairs], given: Conditions) -> list[str]:
         which = "Psi and the sign error have no value" if len(alone) == len(grid.axes) else "they are not in Psi"
         notes.append(
             f"no two configurations differ in {', '.join(alone)} alone, as in a random search: {which}; to compare "
-            f"configurations that are nearly equal otherwise, {advice}"
+            f"configurations whose other values are nearly equal, {advice}"
         )
     rest = [axis for place, axis in enumerate(grid.axes) if (place,) not in given.sets]
     if rest:
         notes.append(
-            f"K is not conditioned on {', '.join(rest)}, whose values nearly tell the configurations apart; {advice}"
+            f"K is not conditioned on {', '.join(rest)}, whose values identify nearly every configuration; {advice}"
         )
     return notes
 

@@ -79,7 +79,7 @@ def _of_ceiling(row: Row, ceilings: Sequence[Row]) -> str:
     tau = row["sign"] * row[RANKED_BY]
     if not taus or not tau > min(taus):
         return ""
-    return f"its tau-b {tau:.2f} is above the ceiling {min(taus):.2f}, what a perfect measure can be expected to reach"
+    return f"its tau-b {tau:.2f} is above the ceiling {min(taus):.2f}, the expected tau-b of a perfect measure"
 
 
 def _of_same(row: Row) -> str:
@@ -87,8 +87,8 @@ def _of_same(row: Row) -> str:
         return ""
     group = {row["measure"], row["same_as"]}
     identities = (words for names, words in IDENTITIES.items() if group <= set(names))
-    why = next(identities, "both order the networks equally")
-    return f"one measure with {row['same_as']} ({why}): corrected p-values count them once"
+    why = next(identities, "both give the same order, or one the reverse of the other")
+    return f"the same measure as {row['same_as']} ({why}): corrected p-values count them once"
 
 
 def _order(values: np.ndarray) -> bytes:

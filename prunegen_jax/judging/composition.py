@@ -205,22 +205,27 @@ def _remarks(case: Case, targets: Sequence[str], names: Sequence[str]) -> list[s
     for name, values in columns.items():
         missing, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
         if missing:
-            remarks.append(
-                f"{name} has no value for {missing} of {len(values)} models: its statistics are over the others"
-            )
+            remarks.append(f"{name} has no value for {missing} of {len(values)} models: its statistics use the others")
         if infinite:
             remarks.append(
-                f"{name} is infinite for {infinite} models: they keep their place in the order, equal infinities tie, "
-                "and linear fits leave them out"
+                f"{name} is infinite for {infinite} models: they keep their place in the order, "
+                "equal infinities are tied, and linear fits leave them out"
             )
         if len(np.unique(values[~np.isnan(values)])) == 1:
             remarks.append(f"{name} is constant: tau-b, K and R2 are not defined, tau-a is 0")
         elif len(np.unique(values[~np.isnan(values)])) < (~np.isnan(values)).sum():
-            remarks.append(f"{name} has ties: tau-b corrects for them, tau-a counts 0, information drops the pairs")
+            remarks.append(
+                f"{name} has ties: tau-b corrects for them, tau-a counts them as 0, "
+                "K and added information leave them out"
+            )
     for target in targets:
         if context.test_size_of(target, case.table.test_size) is None:
             why = "the size of the test set is not known" if target in context.ACCURACIES else "not an accuracy"
-            remarks.append(f"sign error on {target}: every pair has weight one, noise is not weighed ({why})")
+            remarks.append(
+                f"sign error on {target}: every pair has weight 1; the noise of the target is not used ({why})"
+            )
     kind = case.plan.kind
-    remarks.append(f"sign error: environments are pairs of {kind}, kept from 12 effective pairs of models on")
+    remarks.append(
+        f"sign error: environments are pairs of {kind}; those with fewer than 12 effective pairs of models are not used"
+    )
     return remarks

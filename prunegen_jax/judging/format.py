@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 from prunegen_jax.judging.statistics import ranked, shown_statistics
 from prunegen_jax.judging.verdict import Row, Verdict
+from prunegen_jax.judging.words import unit_of
 
 
 def format_table(verdict: Verdict, *, target: str | None = None) -> str:
     """The verdict on one target, best measure first, with what was left out and why.
 
-    A star marks a measure of which the lines below the table say something; measures that are one stand together.
+    A star marks a measure with a warning below the table; measures with the same order are listed together.
 
-    Measures are sorted by tau-b times their believed sign; p-values are Holm's, over the measures; K is less its bias.
+    Measures are sorted by tau-b times their expected sign; p-values are Holm's, over the measures; K is less its bias.
 
     Args:
         verdict: the verdict.
@@ -32,7 +33,8 @@ def format_table(verdict: Verdict, *, target: str | None = None) -> str:
         columns = [column for column in columns if column.name != "n"]
     cells = [[column.heading for column in columns], *([column.text(row) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    lines = [f"target: {target} (larger is worse), {rows[0]['n']} models"]
+    unit = "models" if unit_of(verdict) == "networks" else "configurations"
+    lines = [f"target: {target} (larger is worse), {rows[0]['n']} {unit}"]
     warned = [row for row in verdict.warnings if row["target"] == target]
     marks = ["", *("*" if any(w["measure"] == row["measure"] for w in warned) else "" for row in rows)]
     widths[0] += any(marks)

@@ -193,8 +193,8 @@ STATISTICS: dict[str, Statistic] = {
         value=lambda data: data.least_information[0],
         label="K",
         latex="$K$",
-        explanation="share of the target's order that the measure tells whichever two hyperparameters are known, less "
-        "what a permuted measure seems to tell",
+        explanation="normalised conditional mutual information with the target, the smallest given at most two "
+        "hyperparameters, minus the mean of permuted measures",
         details=_k_details,
         p_column="k_p",
         less_bias=True,
@@ -212,7 +212,7 @@ STATISTICS: dict[str, Statistic] = {
         label="adj. R²",
         plain="R2",
         latex=r"adj.\ $R^2$",
-        explanation="of a straight line from the measure to the target",
+        explanation="of a linear fit of the target to the measure",
         bootstrap=lambda sample: regression.weighted_adjusted_r2(
             sample.data.measure, sample.data.target, sample.weights
         ),
@@ -220,19 +220,19 @@ STATISTICS: dict[str, Statistic] = {
     "adjusted_r2_log": Statistic(
         value=lambda data: regression.adjusted_r2(regression.logarithm(data.measure), data.target),
         label="adj. R² of the logarithm",
-        explanation="of a straight line from the measure's logarithm to the target",
+        explanation="of a linear fit of the target to the logarithm of the measure",
         is_shown=False,
     ),
     "k_fold_r2": Statistic(
         value=_k_fold_r2,
         label="k-fold R²",
-        explanation="R² of a straight line on configurations that it was not fitted to",
+        explanation="R² of a linear fit on configurations that it was not fitted to",
         is_shown=False,
     ),
     "sign_error": Statistic(
         value=lambda data: data.sign_error.mean,
         label="sign error",
-        explanation="share of wrong predictions when one hyperparameter changes (0.5 is a coin), on average",
+        explanation="fraction of wrong predictions when one hyperparameter changes, on average; guessing gives 0.5",
         bootstrap=lambda sample: sample.sign_errors[0],
         smaller_is_better=True,
         by_environment=True,

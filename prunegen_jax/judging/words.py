@@ -37,15 +37,20 @@ def describe(verdict: Verdict, *, target: str | None = None) -> str:
         reasons = "; ".join(warned(verdict, first, "edge"))
         sentences.append(f"{first['measure']} has the largest tau-b ({_tau(first)}), but {reasons}.")
     if best is None:
-        return " ".join([*sentences, "The same holds for every other measure: none is called the best."])
+        return " ".join([*sentences, "The same holds for every other measure, so none is called the best."])
     others = " of the others" if sentences else ""
     sentences.append(
-        f"On {target}, {best['measure']} orders the {best['n']} networks best{others}: tau-b {_tau(best)}"
+        f"On {target}, {best['measure']} orders the {best['n']} {unit_of(verdict)} best{others}: tau-b {_tau(best)}"
         f"{_p_value(best, 'tau_p_holm')}."
     )
     sentences += _rivals(verdict, best, judged) + _along_axes(verdict, best) + _beyond_axes(best)
     sentences += [f"Note that {text}." for text in warned(verdict, best, "ceiling")]
     return " ".join([*sentences, _conditions(verdict, best)])
+
+
+def unit_of(verdict: Verdict) -> str:
+    """What n counts: networks, or configurations if the repeats of some were averaged."""
+    return "networks" if verdict.settings["judged"] == verdict.settings["models"] else "configurations"
 
 
 def warned(verdict: Verdict, row: Row, kind: str) -> list[str]:
@@ -63,9 +68,9 @@ def _rivals(verdict: Verdict, best: Row, judged: Sequence[Row]) -> list[str]:
     level = verdict.settings.get("level", 0.95)
     low = _turned(best)[1]
     if math.isnan(low):
-        return ["How certain that is cannot be said: there is no interval."]
+        return ["Its uncertainty is not known: there is no interval."]
     if low <= 0:
-        return [f"Its {level:.0%} interval holds 0: it may not predict {best['target']} at all."]
+        return [f"Its {level:.0%} interval contains 0: it may not predict {best['target']} at all."]
     about = (best["target"], RANKED_BY, best["measure"])
     worse = {
         d["measure"]
@@ -76,7 +81,7 @@ def _rivals(verdict: Verdict, best: Row, judged: Sequence[Row]) -> list[str]:
     rest = [row for row in judged if (row.get("same_as") or row["measure"]) != own]
     near = [row for row in rest if _turned(row)[2] >= low and row["measure"] not in worse]
     if not near:
-        return ["Every other measure is worse beyond chance."] if rest else []
+        return ["Every other measure is significantly worse."] if rest else []
     names = ", ".join(row["measure"] for row in near[:3]) + (f" and {len(near) - 3} more" if len(near) > 3 else "")
     return [f"It cannot be told apart from {names}."]
 
@@ -98,10 +103,10 @@ def _beyond_axes(best: Row) -> list[str]:
     if math.isnan(p):
         return []
     if p < 0.05:
-        return [f"It tells more of the order than any two hyperparameters do (K, p = {p:.2g})."]
+        return [f"It has information about the order beyond any two hyperparameters (K, p = {p:.2g})."]
     which = best["k_set"].replace(" x ", " and ") if best["k_set"] not in ("", "none") else ""
     known = f"Once {which} are known, " if " and " in which else f"Once {which} is known, " if which else ""
-    rest = f"it is not shown to tell more of the order than chance does (K, p = {p:.2g})."
+    rest = f"it is not shown to have more information about the order than a random measure (K, p = {p:.2g})."
     return [known + rest if known else rest[0].upper() + rest[1:]]
 
 
@@ -109,16 +114,16 @@ def _conditions(verdict: Verdict, best: Row) -> str:
     """What the verdict is about: it holds for networks like these."""
     axes = ", ".join(map(str, verdict.settings.get("axes", ())))
     varied = f"which differ in {axes}" if axes else "whose hyperparameters do not differ"
-    sentence = f"This holds for networks like these {verdict.settings['judged']}, {varied}"
+    sentence = f"This holds for {unit_of(verdict)} like these {verdict.settings['judged']}, {varied}"
     if verdict.left_out:
-        sentence += f", without the {len(verdict.left_out)} that were left out"
+        sentence += f", without the {len(verdict.left_out)} networks that were left out"
         pair = next(
             (r for r in verdict.sensitivity if (r["measure"], r["target"]) == (best["measure"], best["target"])), None
         )
         if pair is not None and not math.isnan(pair["tau_b_with_left_out"]):
             sentence += f" (with them its tau-b is {best['sign'] * pair['tau_b_with_left_out']:.2f})"
-    few = "; they are few: look at the intervals, not at the order" if best["n"] < 10 else ""
-    return f"{sentence}{few}. It says nothing about what happens if the measure is changed by other means."
+    few = "; they are few: rely on the intervals, not on the order" if best["n"] < 10 else ""
+    return f"{sentence}{few}. It does not say what happens if the measure is changed by other means."
 
 
 def _turned(row: Row) -> tuple[float, float, float]:

@@ -46,7 +46,7 @@ def ranking(verdict: Verdict, target: str) -> Finding:
         rows.append(row | {f"reference_{key}": other.get(key) for key in ("better_by", "low", "high", "p_holm")})
     reference = verdict.settings.get("reference", "the reference")
     about = (
-        f"Target: {target}; best first, in the believed direction. The last columns say by how much the tau-b of "
+        f"Target: {target}; best first, in the expected direction. The last columns say by how much the tau-b of "
         f"{reference} is larger, with a paired interval and a p-value corrected for the number of measures (Holm)."
     )
     return Finding("ranking", "Which measure predicts generalization?", about, rows)
@@ -60,8 +60,9 @@ def growth(table: Table, target: str, *, draws: int, level: float, seed: int) ->
         if is_size and len(np.unique(values)) > 1:
             rows += growth_rows(table, axis, targets=(target,), draws=draws, level=level, seed=seed)
     about = (
-        "Slope per doubling of the size, in standard deviations over all networks, with everything else fixed; the "
-        f"interval is over cells, `rises` the share of cells in which it rises. {target} is the first row of each axis."
+        "Slope per doubling of the size, in standard deviations over all networks, with everything else fixed. The "
+        "interval is over cells, and `rises` is the fraction of cells in which the value rises. "
+        f"{target} is the first row of each axis."
     )
     return Finding("growth", "Does a measure grow with the size of the network?", about, rows)
 
@@ -71,7 +72,7 @@ def descent(table: Table, verdict: Verdict) -> tuple[Finding, Finding]:
     axis = size_axis(table)
     title = "Double descent"
     if axis is None or "test_loss" not in table.targets:
-        none = Finding("double_descent", title, "The networks have no five sizes, or no test loss.")
+        none = Finding("double_descent", title, "The networks have fewer than five sizes, or no test loss.")
         return none, dataclasses.replace(none, name="double_descent_ranking")
     across = table.hyperparameters[axis]
     sizes = np.unique(across)
@@ -105,8 +106,8 @@ def course(sizes: np.ndarray, losses: np.ndarray, axis: str) -> str:
 def information(verdict: Verdict, target: str) -> Finding:
     """(d) What each family of measures shares with the others, and adds to them."""
     about = (
-        "shared: normalised mutual information of two orders, mean over pairs of measures; adds_to.F: what a measure "
-        "of the row's family tells about the target given one of family F, less what chance would."
+        "shared: normalised mutual information of two orders, mean over pairs of measures. adds_to.F: information of a "
+        "measure of the row's family about the target, given one of family F, minus the mean of permuted measures."
     )
     rows = [row for row in verdict.families if row["target"] == target]
     return Finding("information", "What do families of measures share and add?", about, rows)
@@ -130,8 +131,8 @@ def pruned_test_loss(curves: Mapping[str, Json]) -> Finding:
         rows.append(row)
     better = test.min(axis=1) < test[:, -1]
     about = (
-        f"Losses of the pruned network divided by those of the whole one: quartiles over {len(known)} networks. "
-        f"{int(better.sum())} of them have a smaller test loss somewhere on the curve than unpruned."
+        f"Losses of the pruned network divided by those of the unpruned network: quartiles over {len(known)} networks. "
+        f"{int(better.sum())} of them have a smaller test loss somewhere on the curve than before pruning."
     )
     return Finding("pruned_test_loss", title, about, rows)
 
@@ -153,7 +154,7 @@ def choices(table: Table, target: str, curves: Mapping[str, Json], *, draws: int
     variants = dataclasses.replace(table, measures=columns, signs={}, families={}, left_out_rows=None)
     verdict = judge(variants, targets=[target], draws=draws, level=level, seed=seed, **_QUICK)
     keys = ("measure", "n", RANKED_BY, f"{RANKED_BY}_low", f"{RANKED_BY}_high", "psi", "psi_low", "psi_high")
-    about = f"Target: {target}. `beta=` are read from the pruning curves, the others are columns of the study."
+    about = f"Target: {target}. Rows `beta=...` are read from the pruning curves, the others are columns of the study."
     return Finding("choices", title, about, [{key: row.get(key) for key in keys} for row in verdict.rows])
 
 

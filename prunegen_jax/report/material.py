@@ -18,7 +18,7 @@ from prunegen_jax.runs.record import Record
 from prunegen_jax.runs.schema import Json, is_number
 from prunegen_jax.runs.tables.verdict_files import read_verdict
 
-_NO_RUNS = "the report was made from a table alone, without the runs behind it"
+_NO_RUNS = "the report was made from a table alone, without a workdir"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,11 +141,11 @@ def _missing_statistics(table: Table, verdict: Verdict) -> dict[str, str]:
     if not verdict.settings.get("axes"):
         missing["Ψ per axis"] = "no hyperparameter varies among the judged networks"
     if not any("k_null" in row for row in verdict.rows):
-        missing["the null band of K"] = "the verdict was made without permutations"
+        missing["the null band of K"] = "the verdict was computed without permutations"
     if not verdict.matrices:
         missing["shared and added information"] = "the verdict has no matrices"
     if table.left_out and not verdict.sensitivity:
-        missing["the verdict with the networks left out"] = "they have no numbers"
+        missing["the verdict with the networks left out"] = "those networks have no values"
     return missing
 
 
@@ -153,7 +153,7 @@ def _missing_curves(records: int, curves: int, histories: int) -> dict[str, str]
     missing = {}
     if curves < records:
         which = f"{records - curves} of {records} networks have no pruning curve"
-        missing["pruning curves"] = f"{which}; the stage report makes them where weights and data set are available"
+        missing["pruning curves"] = f"{which}; the stage report computes them if weights and data set are available"
     if histories < records:
         missing["training curves"] = f"{records - histories} of {records} networks have no training history"
     return missing

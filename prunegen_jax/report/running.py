@@ -72,10 +72,11 @@ class Refresher:
     def _refresh(self) -> None:
         table = self._read(self._folder)
         known = len(table) + len(table.left_out)
-        remark = f"The sweep is running: {known} of {self._total} networks are trained. Intervals and nulls come last."
+        remark = f"The sweep is running: {known} of {self._total} networks are trained. "
+        remark += "Intervals and nulls are computed at the end."
         if not table.measures:
             table = dataclasses.replace(table, measures=table.confounders)
-            remark += " No measure is computed yet: the table shows facts of the training instead."
+            remark += " No measure is computed yet: the table shows quantities known from training instead."
         verdict = quick_verdict(table)
         content = material.from_workdir(self._folder, verdict=verdict, table=table, remark=remark)
         with files.atomic(workdir.report_path(self._folder) / "index.html", within=self._folder) as file:

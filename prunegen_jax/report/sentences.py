@@ -36,10 +36,10 @@ def summary(material: Material, target: str) -> Markup:
         lines.append(Markup(words).format(sum(significant), len(judged)) + end)
     least = ceiling(material, target)
     if least:
-        words = "Because of the noise of the target ({}), even a perfect measure would reach a {} of only about {}."
+        words = "Because of the noise of the target ({}), the expected {} of a perfect measure is only about {}."
         lines.append(Markup(words).format(_NOISE.get(*[least["noise"]] * 2), _LABEL, number(least["tau_b"], 2).text))
     if judged[0]["n"] < _FEW:
-        words = "<b>Only {} configurations were judged: look at the intervals, not at the order.</b>"
+        words = "<b>Only {} configurations were judged: rely on the intervals, not on the order.</b>"
         lines.append(Markup(words).format(judged[0]["n"]))
     return Markup("<p>{}</p>").format(Markup(" ").join(lines))
 
@@ -72,11 +72,11 @@ def _lead(material: Material, judged: list[Json], best: Json | None) -> list[Mar
         reasons = Markup("; ").join(warned(material.verdict, first, "edge"))
         lines = [Markup(words).format(target, first["measure"], _LABEL, count, _value(first), reasons)]
         if best is None:
-            return [*lines, Markup("The same holds for every other measure: none is called the best.")]
+            return [*lines, Markup("The same holds for every other measure, so none is called the best.")]
         if not directed(best, RANKED_BY)[1] <= 0:
-            words = "Of the measures without such a reservation, <b>{}</b> orders the networks best: {}."
+            words = "Of the measures without this warning, <b>{}</b> orders the networks best: {}."
             return [*lines, Markup(words).format(best["measure"], _named(best))]
-        words = "The highest {} without such a reservation, that of <b>{}</b>, is {}: it cannot be told apart from 0."
+        words = "The highest {} without this warning, that of <b>{}</b>, is {}: its interval contains 0."
         return [*lines, Markup(words).format(_LABEL, best["measure"], _value(best))]
     if directed(best, RANKED_BY)[1] <= 0 or directed(best, RANKED_BY)[0] <= 0:
         words = (

@@ -72,7 +72,7 @@ def check_paths(config: ConfigDict) -> None:
     for field in ("data.dir", "data.cache_dir", "run.compilation_cache"):
         section, _, key = field.partition(".")
         if "\0" in (config[section][key] or ""):
-            raise ValueError(f"{field}={config[section][key]!r} is not a path: it has a character of code 0")
+            raise ValueError(f"{field}={config[section][key]!r} is not a path: it contains a null character")
 
 
 def resolve_paths(config: ConfigDict) -> ConfigDict:

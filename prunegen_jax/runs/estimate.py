@@ -43,7 +43,7 @@ def estimate(points: Sequence[Point], names: Sequence[str], config: ConfigDict) 
     hours = (training + measuring) / 3.6e15
     return (
         f"{len(points)} networks to train, at most {training:.2g} floating-point operations, and {measuring:.2g} to "
-        f"measure them: {hours:.2g} hours at 1 TFLOP/s, less where training reaches its target early"
+        f"measure them: {hours:.2g} hours at 1 TFLOP/s, less if training reaches its target early"
     )
 
 

@@ -138,11 +138,11 @@ def _restore_weights(folder: epath.Path, units: Sequence[Unit]) -> None:
     gone = [point.name for unit in units for point in unit.points if point.name not in there]
     lost = [name for name in gone if not snapshot.restore_weights(folder, name)]
     if len(gone) > len(lost):
-        print(f"weights of {len(gone) - len(lost)} networks were gone: written again", file=sys.stderr)
+        print(f"weights of {len(gone) - len(lost)} networks were missing: written again", file=sys.stderr)
     if lost:
         advice = f"to train them again, delete their files in {folder / 'records'}"
         which = f"{len(lost)} networks, such as {lost[0]}"
-        print(f"weights and checkpoints of {which}, are gone or damaged; {advice}", file=sys.stderr)
+        print(f"weights and checkpoints of {which}, are missing or damaged; {advice}", file=sys.stderr)
 
 
 def _check_measures(folder: epath.Path, units: Sequence[Unit], names: Sequence[str]) -> None:

@@ -54,7 +54,7 @@ def test_command_line_of_pgdl(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give either a CSV or --pgdl"),
+        ([], "give either a table or --pgdl"),
         (["nothing.csv"], "there is no file 'nothing.csv'"),
         (
             ["TABLE", "--target=accuracy"],
@@ -66,10 +66,10 @@ def test_command_line_of_pgdl(tmp_path, capsys):
         (["TABLE", "--repeats=median"], "repeats is 'median'"),
         (["TABLE", "--draws=many"], "argument --draws: invalid int value: 'many'"),
         (["TABLE", "--unknown=1"], "unrecognized arguments: --unknown=1"),
-        (["TABLE", "--family=x"], "--family is 'x'; it has to look like NAME=VALUES"),
+        (["TABLE", "--family=x"], "--family is 'x'; it must have the form NAME=VALUES"),
         (["TABLE", "--signature=x=zz*"], "--signature x: no measure matches 'zz*'"),
-        (["TABLE", "--predictions=a.predict"], "--predictions belong to --pgdl"),
-        (["TABLE", "--out=TABLE"], "which is a file; give a directory"),
+        (["TABLE", "--predictions=a.predict"], "--predictions needs --pgdl"),
+        (["TABLE", "--out=TABLE"], "which is a file; give a folder"),
         (["TABLE", "--test-size=0"], "test_size is 0; it has to be a positive finite number"),
         (["TABLE", "--test-size=-5"], "test_size is -5; it has to be a positive finite number"),
         (["TABLE", "--test-size=1" + "0" * 400], "it has to be a positive finite number"),

@@ -100,7 +100,7 @@ def test_measures_that_are_one_count_once_and_stand_together():
     expected = uncertainty.holm(np.array(groups))
     assert [rows[name]["tau_p_holm"] for name in ("gauss_newton_trace", "turned", "other")] == expected.tolist()
     assert "piecewise linear" in said(verdict, "gauss_newton_trace")["same"]
-    assert "both order the networks equally" in said(verdict, "turned")["same"]
+    assert "both give the same order" in said(verdict, "turned")["same"]
     order = [row["measure"] for row in ranked(verdict.rows)]
     for one, two in (("hessian_trace", "gauss_newton_trace"), ("m", "turned")):
         assert abs(order.index(one) - order.index(two)) == 1

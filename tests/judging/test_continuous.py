@@ -27,7 +27,7 @@ def test_why_there_is_no_psi_is_said():
     said = "\n".join(verdict.notes)
     assert "no two configurations differ in rate, decay, width alone, as in a random search" in said
     assert "Psi and the sign error have no value" in said and "--bins=5" in said
-    assert "K is not conditioned on rate, decay, whose values nearly tell the configurations apart" in said
+    assert "K is not conditioned on rate, decay, whose values identify nearly every configuration" in said
     assert row["k_set"] in ("none", "width") and not math.isnan(row["k"])
 
 

@@ -65,7 +65,7 @@ def test_repeats_kept():
 def test_only_seeds_vary():
     verdict = judge(make_table(levels=(1, 1, 1), seeds=12), **QUICK)
     assert verdict.row("prunability", "gap")["n"] == 12
-    assert any("no axis but the repeats varies" in note for note in verdict.notes)
+    assert any("no hyperparameter varies, only the repeats" in note for note in verdict.notes)
 
 
 def test_models_left_out():

@@ -96,4 +96,4 @@ def test_a_running_sweep_that_knows_its_trained_networks(sweep, tmp_path):
     clock.now = 1e6
     assert refresh()
     text = (folder / "report" / "index.html").read_text()
-    assert "the table shows facts of the training instead" in text and "train_loss" in text
+    assert "the table shows quantities known from training instead" in text and "train_loss" in text

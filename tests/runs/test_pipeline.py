@@ -221,9 +221,10 @@ def test_weights_that_were_deleted_come_back(finished, workdir, capsys):
     pipeline.run(experiments.get_config(), workdir, stages=["train"])
     assert {file.name: file.read_bytes() for file in (workdir / "weights").iterdir()} == before
     told = capsys.readouterr().err
-    assert "weights of 3 networks were gone: written again" in told
+    assert "weights of 3 networks were missing: written again" in told
     assert (
-        "checkpoints of 1 networks, such as learning_rate=0.1,seed=1, are gone or damaged; to train them again" in told
+        "checkpoints of 1 networks, such as learning_rate=0.1,seed=1, are missing or damaged; to train them again"
+        in told
     )
 
 

@@ -157,4 +157,4 @@ def _follow() -> None:
     multiprocessing.parent_process().join()
     processes.stop()
     time.sleep(STOP_SECONDS)
-    processes.leave("the driver of this worker is gone")
+    processes.leave("the driver of this worker has ended")

@@ -65,7 +65,7 @@ def assign(
             result on held-out data.
     """
     if higher_is_better and target is None:
-        raise ValueError("--higher-is-better is about the columns that --target names; give it too")
+        raise ValueError("--higher-is-better applies to the columns of --target; give --target too")
     free = list(header)
     accuracies = find_accuracy(numeric, TRAIN), find_accuracy(numeric, TEST)
 
@@ -244,7 +244,7 @@ def _matching(patterns: str, free: Sequence[str], header: Sequence[str], option:
         if option == "--measures":
             if pattern in matches and _is_result(pattern):
                 raise ValueError(
-                    f"--measures: {pattern!r} is a result on held-out data, which no measure may know; to judge it "
+                    f"--measures: {pattern!r} is a result on held-out data, which a measure must not use; to judge it "
                     f"all the same, call the column measure.{pattern}"
                 )
             matches = [c for c in matches if not _is_result(c)]

@@ -121,7 +121,7 @@ def arrange(
     kept = [i for i, name in enumerate(names) if name is not None and name not in names[:i]]
     dropped = [column for i, column in enumerate(header) if i not in kept]
     if dropped:
-        notes.append(f"columns that say nothing about a model: {', '.join(dropped)}")
+        notes.append(f"columns ignored, as they do not describe a model: {', '.join(dropped)}")
     return [str(names[i]) for i in kept], [[row[i] for i in kept] for row in rows], target, notes
 
 

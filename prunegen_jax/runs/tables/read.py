@@ -91,7 +91,7 @@ def read_csv(
     if rows and not any(map(_is_success, columns[status])):
         found = ", ".join(quote(word) for word in list(dict.fromkeys(columns[status]))[:3])
         raise ValueError(
-            f"none of the models succeeded: column {status!r} has {found}, and models count if it has one of "
+            f"no model is judged: column {status!r} has {found}, and a model is judged only if it has one of "
             f"{', '.join(SUCCESSES)}; if the column is no status, give it another name"
         )
     return leave_out(table, columns[status])

@@ -81,7 +81,7 @@ def _one_per_point(records: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[s
     for record in records:
         first = firsts.setdefault(repr(sorted((record.get("point") or {}).items())), record)
         if first is not record:
-            notes.append(f"{record['name']} is of the same network as {first['name']}, which counts alone")
+            notes.append(f"{record['name']} is of the same network as {first['name']}, and only the latter is judged")
     return list(firsts.values()), notes
 
 
@@ -95,9 +95,7 @@ def _axes(records: Sequence[Mapping[str, Any]], notes: list[str]) -> dict[str, n
             continue
         swept = [tuple(cell(p.get(a)) for a in axes) for p in points]
         if len(set(zip(swept, values, strict=True))) == len(set(swept)):
-            notes.append(
-                f"{field} varies with the axes {', '.join(axes)}, which determine it; it is no axis of its own"
-            )
+            notes.append(f"{field} varies with the axes {', '.join(axes)}, which determine it; it is not an axis")
         else:
             axes.append(field)
             notes.append(f"{field} varies between records and is taken as an axis")

@@ -205,7 +205,7 @@ def test_what_a_config_file_adds_reaches_the_workers(tmp_path, capsys):
         pipeline.run(config, tmp_path / "w", stages=["train", "measure"], source=str(path))
         assert "alone" not in capsys.readouterr().err
         pipeline.run(config, tmp_path / "v", stages=["train", "measure"])
-        assert "seven: known to this process alone" in capsys.readouterr().err
+        assert "seven: added in this process only" in capsys.readouterr().err
     finally:
         del measures.MEASURES["seven"]
     found = record.read_all(epath.Path(tmp_path / "w"))

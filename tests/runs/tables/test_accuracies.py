@@ -59,7 +59,7 @@ def test_higher_is_better(tmp_path):
     np.testing.assert_array_equal(table.targets["1 - score"], [0.75, 0.5])
     np.testing.assert_array_equal(table.targets["minus reward"], [-10, 3])
     assert "taken as targets: score (larger is better), reward (larger is better)" in table.notes
-    with pytest.raises(ValueError, match="--higher-is-better is about the columns that --target names"):
+    with pytest.raises(ValueError, match="--higher-is-better applies to the columns of --target"):
         read_csv(path, higher_is_better=True)
 
 

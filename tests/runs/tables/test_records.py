@@ -85,5 +85,5 @@ def test_a_record_copied_under_another_name_counts_once():
     copy = one | {"name": "copy", "test": {"loss": 9.0, "accuracy": 0.1, "size": 797}}
     table = from_records([one, record(3, 8, 0), copy])
     assert table.names == ("depth=2,width=8,seed=0", "depth=3,width=8,seed=0")
-    assert "copy is of the same network as depth=2,width=8,seed=0, which counts alone" in table.notes
+    assert "copy is of the same network as depth=2,width=8,seed=0, and only the latter is judged" in table.notes
     np.testing.assert_allclose(table.targets["test_loss"], 0.7)
