@@ -111,5 +111,5 @@ def test_those_left_out_and_few_models_are_conditions():
     out = np.arange(8) == 7
     rest = dataclasses.replace(table.take(~out), left_out=(("7", "diverged"),), left_out_rows=table.take(out))
     text = describe(judge(rest, **QUICK))
-    assert "without the 1 that were left out (with them its tau-b is" in text
+    assert "without the 1 networks that were left out (with them its tau-b is" in text
     assert "they are few: rely on the intervals" in text
