@@ -100,5 +100,7 @@ def test_a_state_of_numbers_is_a_measure(tmp_path):
 
 def test_a_column_that_is_no_status(tmp_path):
     text = "state,hp.a,norm,gap\non,0,1,2\noff,1,2,3\n"
-    with pytest.raises(ValueError, match="column 'state' has 'on', 'off', and a model is judged only .* give it another name"):
+    with pytest.raises(
+        ValueError, match="column 'state' has 'on', 'off', and a model is judged only .* give it another name"
+    ):
         read_csv(write(tmp_path / "t.csv", text))
