@@ -65,26 +65,26 @@ def prunability_bernoulli(model: TrainedModel, key: jax.Array, *, fold: bool = F
 
 
 def prunability_input_norm(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
-    """Smallest kept fraction within the tolerance when each output of a layer keeps its largest |w_j| ‖x_j‖₂.
+    """Smallest kept fraction that passes when each output keeps its largest |w_j| ‖x_j‖₂, x_j what w_j multiplies.
 
-    x_j: what w_j multiplies, over the training set. Details and options: `pruning.input_norm_prunability`.
+    ‖x_j‖₂ is over the training set. Details and options: `pruning.input_norm_prunability`.
     """
     network = select_network(model, fold=fold)
     return _estimate(pruning.input_norm_prunability(network.apply, network.params, network.train, **options))
 
 
 def prunability_channels(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
-    """Smallest fraction of whole channels within the tolerance, each layer dropping those of the smallest ‖w_c‖₁.
+    """Smallest fraction of channels that passes when each layer drops those of the smallest ‖w_c‖₁, w_c their weights.
 
-    w_c: the weights into channel c, with batch norm folded into them; c loses its bias too. The layers that make the
-    logits stay whole and do not count. Details and options: `pruning.channel_prunability`.
+    The weights into channel c, batch norm folded, and its bias become 0. The layers that make the logits stay whole and
+    do not count. Details and options: `pruning.channel_prunability`.
     """
     network = select_network(model, fold=True)
     return _estimate(pruning.channel_prunability(network.apply, network.params, network.train, **options))
 
 
 def prunability_blocks(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
-    """Smallest N / 4 within the tolerance when the N largest of every 4 neighbouring inputs of an output stay.
+    """Smallest N / 4 that passes when the N largest weights of every 4 neighbouring input channels of an output stay.
 
     Details and options, such as a `block` of another size: `pruning.block_prunability`.
     """

@@ -99,8 +99,8 @@ def _dense_hessian(network: WeightFunction, batch_size: int | None) -> np.ndarra
     flat = ravel_pytree(network.weights)[0]
     rows = []
     for start in range(0, flat.size, ROWS):
-        units = jnp.arange(start, start + ROWS)[:, None] == jnp.arange(flat.size)[None, :]
-        rows.append(np.asarray(hessian.products(operator, units.astype(flat.dtype)), np.float64))
+        units = jnp.asarray(np.eye(ROWS, flat.size, start), flat.dtype)
+        rows.append(np.asarray(hessian.products(operator, units), np.float64))
     matrix = np.concatenate(rows)[: flat.size]
     return (matrix + matrix.T) / 2
 
