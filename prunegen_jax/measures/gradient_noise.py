@@ -80,20 +80,45 @@ def example_gradients(
     return np.concatenate(squares)[: len(chosen)], total
 
 
+def covariance(network: WeightFunction, batch_size: int | None = None) -> np.ndarray:
+    """C = (1/m) Σ_i (∇ℓ_i − ∇L̂)(∇ℓ_i − ∇L̂)ᵀ `[p, p]` of all m examples, float64."""
+    _, mean = example_gradients(network, np.arange(len(network.data)), batch_size)
+    total = np.zeros((mean.size, mean.size))
+    objective = network.objective(batch_size or max(1, min(chunk_size(network.data), PER_EXAMPLE_VALUES // mean.size)))
+    centre = jnp.asarray(mean, jnp.result_type(*network.weights.values()))
+    for indices, scale in zip(objective.indices, objective.scale, strict=True):
+        total += np.asarray(_products(objective, network.weights, indices, scale, centre), np.float64)
+    return total
+
+
+@lockstep.jit
+def _products(
+    objective: Objective, weights: Weights, indices: jax.Array, scale: jax.Array, centre: jax.Array
+) -> jax.Array:
+    """Σ_i scale_i (∇ℓ_i − c)(∇ℓ_i − c)ᵀ `[p, p]` of one chunk."""
+    with jax.default_matmul_precision("highest"):
+        apart = _each_gradient(objective, weights, indices) - centre[None]
+        return apart.T @ (scale[:, None] * apart)
+
+
 @lockstep.jit
 def _gradients(
     objective: Objective, weights: Weights, indices: jax.Array, scale: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """‖∇ℓ_i‖² `[B]` of one chunk, and Σ_i scale_i ∇ℓ_i `[p]`."""
+    with jax.default_matmul_precision("highest"):
+        gradients = _each_gradient(objective, weights, indices)
+        return jnp.sum(jnp.square(gradients), axis=1), scale @ gradients
+
+
+def _each_gradient(objective: Objective, weights: Weights, indices: jax.Array) -> jax.Array:
+    """∇ℓ_i `[B, p]` of one chunk."""
+    unit = jnp.ones((1,), objective.scale.dtype)
 
     def one(index: jax.Array) -> jax.Array:
-        return ravel_pytree(
-            jax.grad(chunk_loss, argnums=1)(objective, weights, index[None], jnp.ones((1,), scale.dtype))
-        )[0]
+        return ravel_pytree(jax.grad(chunk_loss, argnums=1)(objective, weights, index[None], unit))[0]
 
-    with jax.default_matmul_precision("highest"):
-        gradients = jax.vmap(one)(indices)
-        return jnp.sum(jnp.square(gradients), axis=1), scale @ gradients
+    return jax.vmap(one)(indices)
 
 
 def _sem(

@@ -37,10 +37,11 @@ _RANGES: dict[str, _Rule] = {
         ("batch_size", "budget", "components", "count", "bins", "draws", "epochs", "examples"), _at_least(1)
     ),
     **dict.fromkeys(("lanes", "per_class", "size", "sketch", "starts", "subset", "prunability.steps"), _at_least(1)),
+    **dict.fromkeys(("block", "max_parameters"), _at_least(1)),
     **dict.fromkeys(("perturbation.draws", "pac_bayes.draws", "input_margins.examples"), _at_least(2)),
     **dict.fromkeys(("drops", "masks", "gradient_noise.examples", "probes", "curvature.steps"), _at_least(2)),
     "neighbourhood.budget": _at_least(4),
-    **dict.fromkeys(("clip", "end", "epsilon", "loss", "power", "rho", "scale_tolerance"), _POSITIVE),
+    **dict.fromkeys(("clip", "damping", "end", "epsilon", "loss", "power", "rho", "scale_tolerance"), _POSITIVE),
     **dict.fromkeys(("sigmas", "start", "target"), _POSITIVE),
     **dict.fromkeys(("confidence", "sharpness.delta"), _BETWEEN),
     **dict.fromkeys(("decay", "variance"), _SHARE),

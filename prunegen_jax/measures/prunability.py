@@ -64,6 +64,34 @@ def prunability_bernoulli(model: TrainedModel, key: jax.Array, *, fold: bool = F
     return prunability_random(model, key, fold=fold, draw="bernoulli", **options)
 
 
+def prunability_input_norm(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
+    """Smallest kept fraction that passes when each output keeps its largest |w_j| ‖x_j‖₂, x_j what w_j multiplies.
+
+    ‖x_j‖₂ is over the training set. Details and options: `pruning.input_norm_prunability`.
+    """
+    network = select_network(model, fold=fold)
+    return _estimate(pruning.input_norm_prunability(network.apply, network.params, network.train, **options))
+
+
+def prunability_channels(model: TrainedModel, key: jax.Array, **options: Any) -> Estimate:
+    """Smallest fraction of channels that passes when each layer drops those of the smallest ‖w_c‖₁, w_c their weights.
+
+    The weights into channel c, batch norm folded, and its bias become 0. The layers that make the logits stay whole and
+    do not count. Details and options: `pruning.channel_prunability`.
+    """
+    network = select_network(model, fold=True)
+    return _estimate(pruning.channel_prunability(network.apply, network.params, network.train, **options))
+
+
+def prunability_blocks(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
+    """Smallest N / 4 that passes when the N largest weights of every 4 neighbouring input channels of an output stay.
+
+    Details and options, such as a `block` of another size: `pruning.block_prunability`.
+    """
+    network = select_network(model, fold=fold)
+    return _estimate(pruning.block_prunability(network.apply, network.params, network.train, **options))
+
+
 def kept_parameters(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
     """The number of parameters kept at `prunability`: what compression bounds count, and it grows with the network."""
     fraction = prunability(model, key, fold=fold, **options)
@@ -77,8 +105,8 @@ def _estimate(pruned: pruning.Pruned) -> Estimate:
     return Estimate(details.pop("fraction"), details.pop("sem"), details=details)
 
 
-def _row(function: Any, cost: float, *invariant: str, version: int = 1) -> Measure:
-    return Measure(function, +1, "pruning", cost, SOURCE, (), ("permutation", *invariant), version=version)
+def _row(function: Any, cost: float, *invariant: str, version: int = 1, source: str = SOURCE) -> Measure:
+    return Measure(function, +1, "pruning", cost, source, (), ("permutation", *invariant), version=version)
 
 
 # The functions whose options a measure takes besides its own.
@@ -90,6 +118,9 @@ FORWARDS_OPTIONS_TO: dict[str, Callable[..., pruning.Pruned]] = {
     "prunability_folded": pruning.prunability,
     "prunability_random": pruning.random_prunability,
     "prunability_bernoulli": pruning.random_prunability,
+    "prunability_input_norm": pruning.input_norm_prunability,
+    "prunability_channels": pruning.channel_prunability,
+    "prunability_blocks": pruning.block_prunability,
     "kept_parameters": pruning.prunability,
 }
 
@@ -108,5 +139,14 @@ MEASURES = {
     "prunability_folded": _row(prunability_folded, 50.0),
     "prunability_random": _row(prunability_random, 350.0, version=2),
     "prunability_bernoulli": _row(prunability_bernoulli, 350.0, version=2),
+    "prunability_input_norm": _row(
+        prunability_input_norm, 50.0, "neuron_scaling", "layer_scaling", source=f"{SOURCE}; order of Sun et al. 2023"
+    ),
+    "prunability_channels": _row(
+        prunability_channels, 5.0, "layer_scaling", source=f"{SOURCE}; order of Li et al. 2017"
+    ),
+    "prunability_blocks": Measure(  # which inputs are neighbours depends on the order of the units
+        prunability_blocks, +1, "pruning", 4.0, f"{SOURCE}; pattern of Mishra et al. 2021", (), ("layer_scaling",)
+    ),
     "kept_parameters": _row(kept_parameters, 50.0),
 }

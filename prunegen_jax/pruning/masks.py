@@ -27,11 +27,14 @@ class Scores(NamedTuple):
         leaves: for each leaf of the parameters, int32 scores `[R, *shape]`, or None where nothing is pruned.
         sizes: number of prunable scalars in each leaf that has scores.
         shared: whether the scores run through all leaves (one kept count) or within each (one count per leaf).
+        kept_below: where the scores are not ranks of single scalars: how many scalars have a score below 0, 1, …, L.
+            A kept count is then such a bound for the scores of all leaves.
     """
 
     leaves: tuple[jax.Array | None, ...]
     sizes: tuple[int, ...]
     shared: bool
+    kept_below: tuple[int, ...] = ()
 
     @property
     def prunable(self) -> int:
@@ -46,13 +49,17 @@ class Scores(NamedTuple):
     def keep(self, j: int, steps: int) -> tuple[int, ...]:
         """Kept counts of the grid point j / steps, one per leaf with scores, in exact integer arithmetic.
 
-        k = (p·j + steps // 2) // steps of all p together, or of each leaf's own p within layers.
+        k = (p·j + steps // 2) // steps of all p together, or of each leaf's own p within layers; L for p where the
+        scores are not ranks of scalars.
         """
-        totals = [self.prunable] * len(self.sizes) if self.shared else self.sizes
+        total = len(self.kept_below) - 1 if self.kept_below else self.prunable
+        totals = [total] * len(self.sizes) if self.shared else self.sizes
         return tuple((p * j + steps // 2) // steps for p in totals)
 
     def kept(self, keep: tuple[int, ...]) -> int:
         """How many of the p parameters stay at these kept counts."""
+        if self.kept_below:
+            return self.kept_below[keep[0]]
         return keep[0] if self.shared else sum(keep)
 
 

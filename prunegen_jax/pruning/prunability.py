@@ -106,12 +106,19 @@ def prunability(
     Raises:
         ValueError: for unknown options, or a network whose own loss is not finite.
     """
-    prunable = select_prunable(prunable, apply, params, data)
-    scan = Scan(apply, params, magnitude_scores(params, scope=scope, prunable=prunable), data, criterion, lanes)
+    scores = magnitude_scores(params, scope=scope, prunable=select_prunable(prunable, apply, params, data))
+    scan = Scan(apply, params, scores, data, criterion, lanes)
+    return smallest_fraction(scan, GRID, criterion, tolerance=tolerance, beta=beta, delta=delta)
+
+
+def smallest_fraction(
+    scan: Scan, steps: int, criterion: Criterion, *, tolerance: Tolerance, beta: float, delta: float
+) -> Pruned:
+    """The smallest fraction j / steps of the orders of `scan` that passes; options as in `prunability`."""
     limit, note = limit_of_scan(scan, criterion, tolerance=tolerance, beta=beta, delta=delta)
-    grid = [scan.scores.keep(j, GRID) for j in range(GRID)]  # keeping all always passes
+    grid = [scan.scores.keep(j, steps) for j in range(steps)]  # keeping all always passes
     j, losses = scan.first_passing(grid, limit)
-    return _pruned(scan, limit, note, j / GRID, scan.scores.keep(j, GRID), losses)
+    return _pruned(scan, limit, note, j / steps, scan.scores.keep(j, steps), losses)
 
 
 def prunability_prefix(

@@ -1,4 +1,4 @@
-"""Computes the pre-activations of a network, and adds offsets to them."""
+"""Computes the pre-activations of a network, adds offsets to them, and sums what its layers get."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from prunegen_jax.networks.reading.chains import precision
 from prunegen_jax.networks.reading.edges import INPUT
-from prunegen_jax.networks.reading.layers import Path
+from prunegen_jax.networks.reading.layers import Path, apply_view
 from prunegen_jax.networks.reading.sites import Reading
 from prunegen_jax.networks.reading.structure import Bound, Structure, outputs
 
@@ -63,6 +65,34 @@ class LayerInput:
         site = reading.sites[self.path]
         logits, operand = outputs(reading, known, [reading.flat.nodes[site.position].inputs[1 - site.place]])
         return logits, operand
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSquares:
+    """(bound, params, inputs, kernels) → Σ over layers and their outputs of the layer at `kernels` and squared inputs.
+
+    The derivative by an entry of `kernels`, `{path: array like the parameter}`, is Σ x² of all values x that this entry
+    multiplies, over examples and positions, in any layout of the program. Shared by equal structures.
+    """
+
+    structure: Structure
+
+    def __call__(self, bound: Bound, params: Any, inputs: jax.Array, kernels: Mapping[Path, jax.Array]) -> jax.Array:
+        reading, known = self.structure.arguments(bound, self.structure.flatten_params(params), inputs)
+        nodes = {
+            path: (reading.flat.nodes[reading.sites[path].position], reading.sites[path].place) for path in kernels
+        }
+        _, *values = outputs(reading, known, [node.inputs[1 - place] for node, place in nodes.values()])
+        total: jax.Array | float = 0.0
+        for (path, (node, place)), value in zip(nodes.items(), values, strict=True):
+            assert node.equation is not None  # layers whose program is evaluated
+            view = [step for step in reading.layers[path].view if step[0] != "convert"]
+            squares = jnp.square(value.astype(precision(value.dtype)))
+            operands = [squares, apply_view(view, kernels[path].astype(squares.dtype))]
+            changes = {"precision": (lax.Precision.HIGHEST,) * 2, "preferred_element_type": None}
+            made = node.equation.primitive.bind(*operands[:: 1 if place == 1 else -1], **{**node.params, **changes})
+            total = total + jnp.sum(made)
+        return jnp.asarray(total)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from jax.tree_util import Partial
 
 from prunegen_jax.compute.planes import with_convolutions
 from prunegen_jax.networks.reading import folding
-from prunegen_jax.networks.reading.activations import Features, LayerInput
+from prunegen_jax.networks.reading.activations import Features, InputSquares, LayerInput
 from prunegen_jax.networks.reading.closures import lift
 from prunegen_jax.networks.reading.edges import Edge, edges, is_sequential
 from prunegen_jax.networks.reading.layers import Layer, Path
@@ -119,6 +119,16 @@ class Program:
         return Partial(with_convolutions(LayerInput(self.structure, path)), self.bound)
 
     @property
+    def input_squares(self) -> Partial:
+        """(params, inputs, {path: kernel}) → a sum whose derivatives are Σ x², see `activations.InputSquares`."""
+        return Partial(with_convolutions(_input_squares(self.structure)), self.bound)
+
+    @property
+    def hidden(self) -> dict[Path, str]:
+        """Path of each layer inside a function with its own derivative → the reason why its values cannot be taken."""
+        return dict(self.structure.references[0].hidden)
+
+    @property
     def powered(self) -> Partial:
         """(params, inputs, power=2) → logits of the network of |w|^p, see `powers.Powered`."""
         return Partial(with_convolutions(_powered(self.structure)), self.bound)
@@ -158,6 +168,7 @@ class Program:
 
 
 _features = functools.lru_cache(maxsize=256)(Features)
+_input_squares = functools.lru_cache(maxsize=256)(InputSquares)
 _powered = functools.lru_cache(maxsize=256)(Powered)
 _folded = functools.lru_cache(maxsize=256)(folding.Folded)
 
