@@ -1,10 +1,11 @@
-"""Writes docs/measures.md from `prunegen_jax.MEASURES` and the docstrings of its functions.
+"""Writes docs/measures.md from `prunegen_jax.MEASURES`, the docstrings of its functions, and docs/networks.csv.
 
 python docs/make_measures.py
 """
 
 from __future__ import annotations
 
+import csv
 import inspect
 import pathlib
 import re
@@ -16,6 +17,9 @@ from prunegen_jax import MEASURES
 from prunegen_jax.types import Measure
 
 PAGE = pathlib.Path(__file__).parent / "measures.md"
+TABLE = PAGE.with_name("networks.csv")  # written by docs/make_table.py
+EVERYTHING, NETWORK_AND_DATA = "everything", "network and data"
+Column = dict[tuple[str, str], str]  # (measure, what it is given) → "ok" or why it does not apply
 FAMILIES = {
     "pruning": "Pruning: how much of the network can be removed",
     "size": "Size of the network",
@@ -47,6 +51,14 @@ before training, ω the number of entries, d that of kernels, L̂ the cross-entr
 logits, p their softmax, ℓ_i the loss of example i, H the Hessian of L̂, γ the margin, σ and α scales of perturbations.
 Numbers in parentheses after Jiang et al. 2020 are the equations of their appendix.
 """
+NETWORKS = """
+## Which measures apply to which network
+
+`make table` computes all measures of networks of several kinds, with random weights and statistics, given everything
+that can be given (initial state, first epoch, history). ✓: the measure applies; a letter: it does not, for the reason
+below. The last row is for the network and its training set alone.
+
+"""
 _QUOTED = re.compile(r"`([A-Za-z_][\w.]*)`")
 _LETTERS = {"permutation": "P", "neuron_scaling": "N", "layer_scaling": "L"}
 
@@ -58,8 +70,32 @@ def page() -> str:
         rows = {name: row for name, row in MEASURES.items() if row.family == family}
         if rows:
             text += f"\n## {FAMILIES.get(family, family)}\n\n{_table(rows)}"
+    text += NETWORKS + networks(load())
     defined = "\n".join(f"* `{name}`: {_escaped(words)}" for name, words in sorted(_mentioned().items()))
     return f"{text}\n## What the formulas refer to\n\n{defined}\n"
+
+
+def load() -> dict[str, Column]:
+    """The columns of docs/networks.csv, by network, without empty cells."""
+    with TABLE.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        kinds, rows = list(reader.fieldnames or [])[2:], list(reader)
+    return {kind: {(row["measure"], row["given"]): row[kind] for row in rows if row[kind]} for kind in kinds}
+
+
+def networks(columns: dict[str, Column]) -> str:
+    """The table of measures × networks in Markdown, the counts of those that apply, and the reasons of the others."""
+    reasons: dict[str, str] = {"ok": "✓"}
+    lines = [f"| measure | {' | '.join(columns)} |", f"|---|{':-:|' * len(columns)}"]
+    for name in MEASURES:
+        cells = [column.get((name, EVERYTHING), "not computed yet") for column in columns.values()]
+        marks = [reasons.setdefault(cell, chr(ord("a") + len(reasons) - 1)) for cell in cells]
+        lines.append(f"| `{name}` | {' | '.join(marks)} |")
+    for given in (EVERYTHING, NETWORK_AND_DATA):
+        counts = [sum(column.get((name, given)) == "ok" for name in MEASURES) for column in columns.values()]
+        lines.append(f"| **of {len(MEASURES)}, given {given}** | {' | '.join(map(str, counts))} |")
+    notes = [f"* {mark}: {_escaped(reason)}" for reason, mark in reasons.items() if reason != "ok"]
+    return "\n".join([*lines, "", *notes]) + "\n"
 
 
 def _table(rows: dict[str, Measure]) -> str:

@@ -15,6 +15,8 @@ if "--xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from tests.support.compilations import drop_many_programs  # noqa: E402
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -33,11 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def few_programs_in_memory() -> Iterator[None]:
-    """Drops compiled programs before memory maps reach Linux's limit of 65,530, where XLA's compiler crashes."""
+    """XLA's compiler crashes where there are too many."""
     yield
-    maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
-        jax.clear_caches()
+    drop_many_programs()
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,7 @@ def labelled(kind, first_seed):
     raise AssertionError(f"no {kind} predicts two classes")
 
 
+@functools.cache
 def trained(kind, *, complete, seed=0):
     """The `TrainedModel` of a network of `NETWORKS`; `complete`: with initial state, first epoch and history."""
     apply, params, data = labelled(kind, seed)
