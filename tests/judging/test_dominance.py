@@ -102,7 +102,7 @@ def test_sixty_axes_do_not_hang():
     table = dataclasses.replace(table, hyperparameters=axes)
     verdict = judge(table, **NONE | {"permutations": 5})
     note = next(note for note in verdict.notes if note.startswith("K conditions"))
-    assert "two at once among 18 of the 61" in note and "best" in note
+    assert "on pairs of 18 of the 61 axes" in note and "best" in note
     assert np.isfinite(verdict.row("m0", "gap")["k"])
 
 

@@ -47,9 +47,10 @@ def test_a_label_gives_a_measure_other_options_and_a_subset_is_the_first_example
     assert found[more] == found["label_wise_mixup"]  # the same randomness
     early = {"gradient_noise_first_epoch": {"subset": 30}}
     assert measure(model, list(early), options=early)["gradient_noise_first_epoch"].details["examples"] == 30
-    for wrong, reason in ((0, "subset=0 must be at least 1"), (10**6, "subset=1000000 is larger than the training")):
-        entry = measure(model, ["training_cross_entropy"], options={"training_cross_entropy": {"subset": wrong}})
-        assert reason in entry["training_cross_entropy"].reason
+    entry = measure(model, ["training_cross_entropy"], options={"training_cross_entropy": {"subset": 10**6}})
+    assert "subset=1000000 is larger than the training" in entry["training_cross_entropy"].reason
+    with pytest.raises(ValueError, match=r"training_cross_entropy\.subset=0 must be at least 1"):
+        measure(model, ["training_cross_entropy"], options={"training_cross_entropy": {"subset": 0}})
     with pytest.raises(ValueError, match="updates_to_target has no option 'subset'"):
         measure(model, ["updates_to_target"], options={"updates_to_target": {"subset": 30}})
     with pytest.raises(ValueError, match=r"'prunability:a,b' has the label 'a,b'; it must be letters"):

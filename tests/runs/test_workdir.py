@@ -29,7 +29,7 @@ def test_no_path(place, tmp_path, monkeypatch):
         ("run.compilation_cache", "\0", "run.compilation_cache='.x00' is not a path"),
         ("judge.seed", -1, "seed is -1; it has to be 0 or more"),
         ("judge.level", 95.0, "level is 95.0; it has to lie between 0 and 1"),
-        ("measures.options", {"prunability_random": {"masks": -1}}, "prunability_random.masks=-1 must be at least 1"),
+        ("measures.options", {"prunability_random": {"masks": -1}}, "prunability_random.masks=-1 must be at least 2"),
         ("measures.options", {"prunability_random": {"prunable": len}}, "options cannot be written into records"),
     ],
 )
