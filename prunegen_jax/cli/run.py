@@ -54,14 +54,15 @@ def _parse(argv: list[str]) -> list[str]:
             else str(error)
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a locked config refuses an override
-        _fail(f"invalid config override: {str(error).encode().decode('unicode_escape')}")
+        _fail(f"invalid config override: {error.args[0] if error.args else error}")
     for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
         if not flag.present:
             _fail(f"{name} is missing; try --config=sweep --workdir=runs/sweep")
     if not isinstance(_CONFIG.value, ConfigDict):  # ml_collections raises no error for a file that it cannot read
         path = flags.FLAGS["config"].config_filename
         known = ", ".join(shipped.names())
-        _fail(f"{path} cannot be read; --config takes a Python file with get_config(), or one of {known}")
+        problem = f"{path} cannot be read" if os.path.exists(path) else f"there is no file {path!r}"
+        _fail(f"{problem}; --config takes a Python file with get_config(), or one of {known}")
     if len(rest) > 1:
         _fail(f"unknown flag {rest[1]!r}; write --name=value")
     return rest
