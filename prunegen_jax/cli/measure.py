@@ -53,7 +53,12 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     p.add_argument("file", nargs="?", help="a Python file that defines get_model() -> TrainedModel; it is run")
-    p.add_argument("--measures", default="fast", help="fast, all, or names separated by commas (default fast)")
+    p.add_argument(
+        "--measures",
+        default="fast",
+        help="all, names separated by commas, or fast (the default): those that cost "
+        "at most one pass over the training set, and prunability_prefix",
+    )
     p.add_argument(
         "--options", action="append", default=[], metavar="MEASURE.OPTION=VALUE",
         help="an option of a measure, for example prunability.beta=0.2; may be given several times",
