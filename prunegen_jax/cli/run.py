@@ -54,7 +54,7 @@ def _parse(argv: list[str]) -> list[str]:
             else str(error)
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a locked config refuses an override
-        _fail(f"invalid config override: {error.args[0] if error.args else error}")
+        _fail(f"invalid config override: {str(error).encode().decode('unicode_escape')}")
     for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
         if not flag.present:
             _fail(f"{name} is missing; try --config=sweep --workdir=runs/sweep")
