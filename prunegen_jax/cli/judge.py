@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fnmatch
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -126,12 +127,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print(f"\n{format_table(verdict, target=target)}\n\n{textwrap.fill(describe(verdict, target=target), 120)}")
     if options.out:
         paths = write(verdict, options.out)
-        print(f"\nwrote {len(paths)} files to {options.out}, verdict.csv and verdict.json first")
+        _print(f"\nwrote {len(paths)} files to {options.out}, verdict.csv and verdict.json first")
     if options.report:
         from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
 
         title = Path(options.table or options.pgdl).name
-        print(f"report: {report.write_for_table(table, verdict, options.out, title=title)}")
+        _print(f"report: {report.write_for_table(table, verdict, options.out, title=title)}")
     return 0
 
 
@@ -145,7 +146,6 @@ class _Bar:
     def __call__(self, what: str, done: int, total: int) -> None:
         if self._bar is None:  # nothing is wrong with the input, and the work begins
             _print("\n".join(f"note: {note}" for note in self._notes))
-            sys.stdout.flush()
             self._bar = tqdm(total=total, file=sys.stderr, leave=False, disable=None)
         if done == 0:
             self._bar.reset(total)
@@ -157,7 +157,10 @@ class _Bar:
 
 def _print(text: str) -> None:
     """Prints text that contains names from a file, without characters that a terminal interprets as commands."""
-    print("\n".join(readable(line) for line in text.split("\n")))
+    try:
+        print("\n".join(readable(line) for line in text.split("\n")), flush=True)
+    except BrokenPipeError:  # the reader has stopped, as `head` does; the files are still to be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _table(options: argparse.Namespace) -> Table:

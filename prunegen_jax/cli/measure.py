@@ -23,6 +23,7 @@ from prunegen_jax.compute.checks import check_network
 from prunegen_jax.compute.evaluation import loss_and_accuracy
 from prunegen_jax.measures import check_options, find, measure, select
 from prunegen_jax.runs import files
+from prunegen_jax.runs.estimate import duration
 from prunegen_jax.runs.tables.text_files import readable
 from prunegen_jax.runs.tables.write import csv_text
 from prunegen_jax.types import Estimate, TrainedModel
@@ -52,7 +53,12 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     p.add_argument("file", nargs="?", help="a Python file that defines get_model() -> TrainedModel; it is run")
-    p.add_argument("--measures", default="fast", help="fast, all, or names separated by commas (default fast)")
+    p.add_argument(
+        "--measures",
+        default="fast",
+        help="all, names separated by commas, or fast (the default): those that cost "
+        "at most one pass over the training set, and prunability_prefix",
+    )
     p.add_argument(
         "--options", action="append", default=[], metavar="MEASURE.OPTION=VALUE",
         help="an option of a measure, for example prunability.beta=0.2; may be given several times",
@@ -190,16 +196,9 @@ def _print_estimate(model: TrainedModel, names: Sequence[str]) -> None:
     print(f"{model!r}: training loss {loss:.4g}" + (f", accuracy {accuracy:.2%}" if accuracy >= 0 else ""))
     print(
         f"{len(names)} measures: about {passes:.0f} passes over the training set of {seconds:.2g} s each, "
-        f"{_duration(passes * seconds)}, and compilation (seconds each, once)",
+        f"{duration(passes * seconds)}, and compilation (seconds each, once)",
         flush=True,
     )
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 1 else "less than a second"
 
 
 def _write(

@@ -61,7 +61,8 @@ def _parse(argv: list[str]) -> list[str]:
     if not isinstance(_CONFIG.value, ConfigDict):  # ml_collections raises no error for a file that it cannot read
         path = flags.FLAGS["config"].config_filename
         known = ", ".join(shipped.names())
-        _fail(f"{path} cannot be read; --config takes a Python file with get_config(), or one of {known}")
+        problem = f"{path} cannot be read" if os.path.exists(path) else f"there is no file {path!r}"
+        _fail(f"{problem}; --config takes a Python file with get_config(), or one of {known}")
     if len(rest) > 1:
         _fail(f"unknown flag {rest[1]!r}; write --name=value")
     return rest

@@ -43,7 +43,7 @@ def describe(verdict: Verdict, *, target: str | None = None) -> str:
         f"On {target}, {best['measure']} orders the {best['n']} {unit_of(verdict)} best{others}: tau-b {_tau(best)}"
         f"{_p_value(best, 'tau_p_holm')}."
     )
-    sentences += _rivals(verdict, best, judged) + _along_axes(verdict, best) + _beyond_axes(best)
+    sentences += _rivals(verdict, best, judged) + _along_axes(verdict, best) + _beyond_axes(verdict, best)
     sentences += [f"Note that {text}." for text in warned(verdict, best, "ceiling")]
     return " ".join([*sentences, _conditions(verdict, best)])
 
@@ -98,12 +98,14 @@ def _along_axes(verdict: Verdict, best: Row) -> list[str]:
     return [f"With the other hyperparameters fixed (Psi), {' but '.join(filter(None, (said, failed)))}."]
 
 
-def _beyond_axes(best: Row) -> list[str]:
+def _beyond_axes(verdict: Verdict, best: Row) -> list[str]:
     p = best.get("k_p_holm", math.nan)
     if math.isnan(p):
         return []
     if p < 0.05:
-        return [f"It has information about the order beyond any two hyperparameters (K, p = {p:.2g})."]
+        axes = verdict.settings.get("axes", ())
+        beyond = " beyond any two hyperparameters" if len(axes) > 1 else f" beyond {axes[0]}" if axes else ""
+        return [f"It has information about the order{beyond} (K, p = {p:.2g})."]
     which = best["k_set"].replace(" x ", " and ") if best["k_set"] not in ("", "none") else ""
     known = f"Once {which} are known, " if " and " in which else f"Once {which} is known, " if which else ""
     rest = f"it is not shown to have more information about the order than a random measure (K, p = {p:.2g})."
@@ -113,15 +115,17 @@ def _beyond_axes(best: Row) -> list[str]:
 def _conditions(verdict: Verdict, best: Row) -> str:
     """What the verdict is about: it holds for networks like these."""
     axes = ", ".join(map(str, verdict.settings.get("axes", ())))
-    varied = f"which differ in {axes}" if axes else "whose hyperparameters do not differ"
+    varied = f"which differ in {axes or 'no hyperparameter of the table'}"
     sentence = f"This holds for {unit_of(verdict)} like these {verdict.settings['judged']}, {varied}"
     if verdict.left_out:
-        sentence += f", without the {len(verdict.left_out)} networks that were left out"
+        count = len(verdict.left_out)
+        sentence += f", without the {f'{count} networks that were' if count > 1 else 'network that was'} left out"
         pair = next(
             (r for r in verdict.sensitivity if (r["measure"], r["target"]) == (best["measure"], best["target"])), None
         )
         if pair is not None and not math.isnan(pair["tau_b_with_left_out"]):
-            sentence += f" (with them its tau-b is {best['sign'] * pair['tau_b_with_left_out']:.2f})"
+            tau = best["sign"] * pair["tau_b_with_left_out"]
+            sentence += f" (with {'them' if count > 1 else 'it'} its tau-b is {tau:.2f})"
     few = "; they are few: rely on the intervals, not on the order" if best["n"] < 10 else ""
     return f"{sentence}{few}. It does not say what happens if the measure is changed by other means."
 

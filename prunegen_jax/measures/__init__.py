@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import math
 import zlib
@@ -127,7 +128,9 @@ def select(names: str | Iterable[str]) -> list[str]:
     for name in selected:
         base, colon, label = name.partition(":")
         if base not in MEASURES:
-            raise ValueError(f"measure {name!r} is unknown; choose 'fast', 'all' or among {', '.join(MEASURES)}")
+            close = difflib.get_close_matches(base, MEASURES, n=1)
+            choices = f"choose 'fast', 'all' or among {', '.join(MEASURES)}"
+            raise ValueError(f"measure {name!r} is unknown; {f'did you mean {close[0]!r}?' if close else choices}")
         if colon and not label.isidentifier():
             raise ValueError(f"measure {name!r} has the label {label!r}; it must be letters, digits and _")
     return selected

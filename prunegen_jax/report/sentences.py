@@ -6,7 +6,7 @@ import math
 
 from markupsafe import Markup
 
-from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS, shown_statistics
+from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS, best_first, shown_statistics
 from prunegen_jax.judging.words import warned
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.ranking import directed, number, rows_of
@@ -20,7 +20,8 @@ _NOISE = {"both": "test set and seeds"}
 
 def summary(material: Material, target: str) -> Markup:
     """The verdict on `target` as HTML; names are escaped."""
-    judged = [row for row in rows_of(material, target) if not math.isnan(row[RANKED_BY])]
+    rows = sorted(rows_of(material, target), key=best_first)  # a measure and its negative stand far apart
+    judged = [row for row in rows if not math.isnan(row[RANKED_BY])]
     if not judged:
         return Markup("<p>No measure could be judged on {}.</p>").format(target_name(target))
     best = next((row for row in judged if not warned(material.verdict, row, "edge")), None)

@@ -40,11 +40,19 @@ def estimate(points: Sequence[Point], names: Sequence[str], config: ConfigDict) 
         for point in same:
             epochs, updates, batch = (point.fields[f"train.{x}"] for x in ("max_epochs", "max_updates", "batch_size"))
             training += 3 * one_pass * min(epochs, updates * batch / size)
-    hours = (training + measuring) / 3.6e15
+    time = duration((training + measuring) / 1e12)
     return (
         f"{len(points)} networks to train, at most {training:.2g} floating-point operations, and {measuring:.2g} to "
-        f"measure them: {hours:.2g} hours at 1 TFLOP/s, less if training reaches its target early"
+        f"measure them: {time} at 1 TFLOP/s, without compilation; less if training reaches its target early"
     )
+
+
+def duration(seconds: float) -> str:
+    """A time in words, in the largest unit of which it has at least two."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 1 else "less than a second"
 
 
 def _operations(one: task.Task) -> int:

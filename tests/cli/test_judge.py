@@ -1,6 +1,9 @@
 """`prunegen judge` as its user meets it."""
 
 import json
+import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -106,3 +109,14 @@ def test_a_terminal_obeys_no_name(tmp_path, capsys):
     assert main([str(tmp_path / "t.csv"), *FAST]) == 0
     printed = capsys.readouterr().out
     assert all(line.isprintable() for line in printed.split("\n")) and "\ufffd]0;t\ufffdm" in printed
+
+
+def test_a_reader_that_stops_costs_no_file(tmp_path):
+    """As with `prunegen judge t.csv --out=verdict | head -1`: no traceback, and the verdict is written."""
+    write_csv(make_table(), tmp_path / "t.csv")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "prunegen_jax.judging", str(tmp_path / "t.csv"), f"--out={tmp_path / 'v'}", *FAST]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "v" / "verdict.json").is_file()

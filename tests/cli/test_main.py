@@ -90,7 +90,7 @@ def test_run_is_run_py(laid_out, tmp_path):
     done = laid_out("run", "--config", "nothing", "--workdir=w")
     assert done.returncode == 2
     assert (
-        "nothing cannot be read; --config takes a Python file with get_config(), or one of cifar10, default, "
+        "there is no file 'nothing'; --config takes a Python file with get_config(), or one of cifar10, default, "
         in done.stderr
     )
 

@@ -29,7 +29,7 @@ def call(workdir, *arguments, config="tests/support/experiments.py"):
         (["--config.data.name=digitz"], "data.name='digitz' is unknown; choose 'digits', 'breast_cancer' or"),
         (
             ["--config.measures.names=('prunabilty',)"],
-            "measure 'prunabilty' is unknown; choose 'fast', 'all' or among",
+            "measure 'prunabilty' is unknown; did you mean 'prunability'?",
         ),
         (["--config.train.optimizer=sgd"], "train.optimizer='sgd' is unknown; choose among momentum, adam, rmsprop"),
         (["--config.train.batch_size=201"], "train.batch_size=201 is larger than the training set of 200 examples"),

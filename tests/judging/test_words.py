@@ -111,5 +111,16 @@ def test_those_left_out_and_few_models_are_conditions():
     out = np.arange(8) == 7
     rest = dataclasses.replace(table.take(~out), left_out=(("7", "diverged"),), left_out_rows=table.take(out))
     text = describe(judge(rest, **QUICK))
-    assert "without the 1 networks that were left out (with them its tau-b is" in text
+    assert "without the network that was left out (with it its tau-b is" in text
     assert "they are few: rely on the intervals" in text
+
+
+def test_nothing_is_said_about_hyperparameters_that_the_table_does_not_have():
+    table = make_table()
+    for axes in ({}, {"width": table.hyperparameters["axis1"]}):
+        known = dataclasses.replace(table, hyperparameters=axes, measures={"m": table.targets["gap"]})
+        text = describe(judge(known, reference="m", repeats="keep", **QUICK | {"permutations": 99}))
+        beyond, differ = (
+            (" beyond width", "differ in width") if axes else ("", "differ in no hyperparameter of the table")
+        )
+        assert f"It has information about the order{beyond} (K, p = 0.01)." in text and differ in text

@@ -20,8 +20,10 @@ def test_selecting():
     assert {"num_parameters", "training_cross_entropy", "prunability_prefix"} <= set(fast)
     assert not {"prunability", "hessian_trace"} & set(fast)
     assert measures.select("parameter_norm") == ["parameter_norm"]
-    with pytest.raises(ValueError, match="measure 'sharpnes' is unknown; choose 'fast', 'all' or among prunability"):
-        measures.select(["sharpnes"])
+    with pytest.raises(ValueError, match="measure 'no' is unknown; choose 'fast', 'all' or among prunability"):
+        measures.select(["no"])
+    with pytest.raises(ValueError, match="measure 'prunabilty' is unknown; did you mean 'prunability'\\?$"):
+        measures.select(["prunabilty"])
     with pytest.raises(ValueError, match="prunability has no option 'bta'; it has fold, scope, beta"):
         measure(trained(0), ["prunability"], options={"prunability": {"bta": 0.2}})
     with pytest.raises(ValueError, match="prunability_bernoulli has no option 'draw'"):

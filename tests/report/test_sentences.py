@@ -50,10 +50,10 @@ def test_a_difference_is_worded_by_its_sign_and_interval(judged, better_by, low,
     assert expected in words and "ahead" not in words
 
 
-def _summary(taus: dict[str, tuple[float, float, float]], warnings: dict[str, str]) -> str:
-    """The summary of a verdict made by hand: tau-b with its interval, and the kind of warning on a measure."""
+def _summary(taus: dict[str, tuple[float, float, float]], warnings: dict[str, str], **same: str) -> str:
+    """The summary of a verdict made by hand: tau-b with its interval, the kind of warning, which measures are one."""
     rows = tuple(
-        {"measure": name, "target": "gap", "family": "", "sign": 1, "n": 20}
+        {"measure": name, "target": "gap", "family": "", "sign": 1, "n": 20, "same_as": same.get(name, "")}
         | {"tau_b": value, "tau_b_low": low, "tau_b_high": high}
         for name, (value, low, high) in taus.items()
     )
@@ -72,6 +72,12 @@ def test_a_measure_at_its_edge_is_not_called_the_best():
     assert "<b>second</b> orders the networks best" in words and "<b>first</b> orders" not in words
     assert "none is called the best" in _summary(taus, dict.fromkeys(taus, "edge"))
     assert "<b>first</b> orders the networks best" in _summary(taus, {"first": "same"})
+
+
+def test_the_negative_of_the_first_is_not_second():
+    """The table shows measures that are one next to each other; the sentences go by the values."""
+    taus = {"first": (0.73, 0.6, 0.8), "turned": (-0.73, -0.8, -0.6), "second": (0.5, 0.3, 0.7)}
+    assert "<b>second</b> orders the networks best" in _summary(taus, {"first": "edge"}, turned="first")
 
 
 def test_of_the_best_it_is_said_that_its_tau_is_above_the_ceiling():

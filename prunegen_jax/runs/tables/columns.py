@@ -122,6 +122,8 @@ def explain(parts: Mapping[str, Any]) -> list[str]:
         if part == "targets" and parts["gap"]:
             taken.insert(0, " - ".join(parts["gap"]) + " (gap)")
         lines.append(f"taken as {part}: {', '.join(taken) or 'none'}")
+        if part == "hyperparameters" and not taken:
+            lines[-1] += "; name the columns that were varied (hyperparameters='lr,width', --hyperparameters=lr,width)"
     if parts["status"] is not None:
         lines.append(f"taken as status: {parts['status']}")
     if parts["unused"]:

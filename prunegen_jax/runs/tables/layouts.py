@@ -71,7 +71,7 @@ LAYOUTS = (
         fallback=("value", "the objective, which Optuna minimizes unless told otherwise"),
     ),
     Layout(
-        "W&B", (r"name", r"state", r"created|runtime|user|sweep|_runtime|_timestamp|_wandb.*|summary\..+"),
+        "W&B", (r"name", r"state", r"created|runtime|user|sweep|_runtime|_timestamp|_wandb.*|summary\..+|(?-i:State)"),
         hyperparameter="config.", result="summary.", label=("id",),
         drops=r"(notes|user|tags|created|runtime|sweep|id|group|job type|job_type|commit|hostname|end time|"
         r"gpu( type| count)?|updated|(summary\.)?_(runtime|timestamp|wandb.*))",
@@ -119,7 +119,7 @@ def arrange(
     notes = [f"the table is recognised as one of {layout.name}", *steps]
     notes += [f"taken as the target: {target}, {meaning}"] if target else []
     kept = [i for i, name in enumerate(names) if name is not None and name not in names[:i]]
-    dropped = [column for i, column in enumerate(header) if i not in kept]
+    dropped = [column for i, column in enumerate(header) if column and i not in kept]
     if dropped:
         notes.append(f"columns ignored, as they do not describe a model: {', '.join(dropped)}")
     return [str(names[i]) for i in kept], [[row[i] for i in kept] for row in rows], target, notes

@@ -62,6 +62,21 @@ LAYOUTS = {
 }  # fmt: skip
 
 
+def test_an_export_of_wandb_with_few_columns(tmp_path):
+    """A table of W&B is exported with the columns that are shown: all others can be hidden."""
+    text = "Name,State,lr,width,test/acc,train/acc,grad_norm\nsea,finished,.1,8,.8,.9,1\nsun,crashed,.2,16,.7,.9,2\n"
+    table = read_csv(write(tmp_path / "table.csv", text))
+    assert list(table.hyperparameters) == ["lr", "width"] and list(table.measures) == ["grad_norm"]
+    lower = read_csv(write(tmp_path / "lower.csv", text.replace("Name,State", "name,state")))
+    assert not lower.hyperparameters and list(lower.measures) == ["lr", "width", "grad_norm"]
+    assert "taken as hyperparameters: none; name the columns that were varied (hyperparameters=" in str(lower.notes)
+
+
+def test_an_unnamed_column_is_not_listed(tmp_path):
+    notes = read_csv(write(tmp_path / "table.csv", OPTUNA)).notes
+    assert "columns ignored, as they do not describe a model: datetime_start, datetime_complete, duration" in notes
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_everything_is_found(name, tmp_path, capsys):
     text, hyperparameters, measures, targets, gap, left_out = LAYOUTS[name]
