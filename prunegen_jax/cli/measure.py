@@ -96,8 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = _get_model(module, options.file)
         _print_estimate(model, names)
         estimates = measure(model, names, key=jax.random.key(options.seed), options=by_measure)
+        _write(options, model, estimates, by_measure)  # before printing, which fails if the reader has stopped
         print("\n" + readable_table(estimates))
-        _write(options, model, estimates, by_measure)
+        for path in filter(None, (options.csv, options.json)):
+            print(f"wrote {path}")
     except (ValueError, OSError) as error:
         print(readable(str(error)), file=sys.stderr)
         return 2
@@ -215,8 +217,6 @@ def _write(
         content = files.plain({"network": model.name, "seed": options.seed, "measures": rows})
         with files.atomic(options.json) as file:
             file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-    for path in filter(None, (options.csv, options.json)):
-        print(f"wrote {path}")
 
 
 def _csv(estimates: Mapping[str, Estimate]) -> str:

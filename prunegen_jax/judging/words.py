@@ -68,7 +68,7 @@ def _rivals(verdict: Verdict, best: Row, judged: Sequence[Row]) -> list[str]:
     level = verdict.settings.get("level", 0.95)
     low = _turned(best)[1]
     if math.isnan(low):
-        return ["Its uncertainty is not known: there is no interval."]
+        return ["No interval was computed, so its uncertainty cannot be stated."]
     if low <= 0:
         return [f"Its {level:.0%} interval contains 0: it may not predict {best['target']} at all."]
     about = (best["target"], RANKED_BY, best["measure"])
@@ -107,7 +107,7 @@ def _beyond_axes(verdict: Verdict, best: Row) -> list[str]:
         beyond = " beyond any two hyperparameters" if len(axes) > 1 else f" beyond {axes[0]}" if axes else ""
         return [f"It has information about the order{beyond} (K, p = {p:.2g})."]
     which = best["k_set"].replace(" x ", " and ") if best["k_set"] not in ("", "none") else ""
-    known = f"Once {which} are known, " if " and " in which else f"Once {which} is known, " if which else ""
+    known = f"Given {which}, " if which else ""
     rest = f"it is not shown to have more information about the order than a random measure (K, p = {p:.2g})."
     return [known + rest if known else rest[0].upper() + rest[1:]]
 
