@@ -103,6 +103,7 @@ class Scan:
         self.examples = 0
         # On a CPU a call with many masks only saves the calls; elsewhere they run together.
         self._lanes = lanes or (16 if jax.default_backend() == "cpu" else 64)
+        self._stretch_lanes = 1 if jax.default_backend() == "cpu" else self._lanes // 8
         self.size = len(data)
         # As many at first as prove most failures at a target of 0.01 nats, then eight times as many at a time;
         # functions of N alone, so that networks of equal shape share programs.
@@ -170,48 +171,69 @@ class Scan:
             first = self._evaluate([keep for keep, _ in lanes], [mask for _, mask in lanes], order[: self._first])
             first = first.reshape(len(candidates), len(masks), -1)
             allowed = limit * self.size * len(masks) * (1.0 + _SLACK)
-            for offset in np.flatnonzero(first.sum(axis=(1, 2), dtype=np.float64) <= allowed):
-                losses = self.passes(candidates[offset], limit, masks=masks, order=order, known=first[offset])
-                if losses is not None:
-                    return start + int(offset), losses
+            offsets = np.flatnonzero(first.sum(axis=(1, 2), dtype=np.float64) <= allowed)
+            together = max(1, self._stretch_lanes // len(masks))
+            for some in (offsets[i : i + together] for i in range(0, len(offsets), together)):
+                keeps = [candidates[offset] for offset in some]
+                found = self._first_of(keeps, limit, masks, order, first[some], lanes=together * len(masks))
+                if found is not None:
+                    return start + int(some[found[0]]), found[1]
         return len(grid), np.full(len(masks), self.dense())
 
-    def passes(
-        self,
-        keep: Keep,
-        limit: float,
-        *,
-        masks: Sequence[int] = (0,),
-        order: np.ndarray | None = None,
-        known: np.ndarray | None = None,
-    ) -> np.ndarray | None:
+    def passes(self, keep: Keep, limit: float, *, masks: Sequence[int] = (0,)) -> np.ndarray | None:
         """The criterion `[masks]` at these kept counts if its mean is at most `limit`, else None.
 
         Args:
             keep: kept counts.
             limit: the largest criterion that passes.
             masks: the masks over which the mean is taken.
-            order: order `[N]` in which to take the examples; None: the hardest first.
-            known: costs `[masks, n]` of the first n examples of `order`, if they have been evaluated.
         """
-        order = self._order if order is None else order
-        costs = np.zeros((len(masks), self.size))
-        done = 0 if known is None else known.shape[1]
-        costs[:, :done] = 0.0 if known is None else known
+        nothing = np.zeros((1, len(masks), 0))
+        found = self._first_of([keep], limit, masks, self._order, nothing, lanes=len(masks))
+        return None if found is None else found[1]
+
+    def _first_of(
+        self,
+        keeps: Sequence[Keep],
+        limit: float,
+        masks: Sequence[int],
+        order: np.ndarray,
+        known: np.ndarray,
+        lanes: int,
+    ) -> tuple[int, np.ndarray] | None:
+        """The index of the first of `keeps` that passes and its criterion `[masks]`; None if none does.
+
+        Args:
+            keeps: kept counts; all are evaluated together, a stretch of examples at a time, until their sums fail.
+            limit: the largest criterion that passes.
+            masks: the masks over which the mean is taken.
+            order: order `[N]` in which to take the examples.
+            known: costs `[keeps, masks, n]` of the first n examples of `order`, which have been evaluated.
+            lanes: of a call: the last of `keeps` fills up those whose candidates have failed.
+        """
+        done = known.shape[2]
+        costs = np.zeros((len(keeps), len(masks), self.size))
+        costs[:, :, :done] = known
         allowed = limit * self.size * len(masks)
-        while done < self.size and costs.sum() <= allowed * (1.0 + _SLACK):  # NaN ends it too
+        alive = longest = list(range(len(keeps)))
+        while done < self.size and alive:  # NaN ends it too
             indices = order[done : done + self._stretch]
-            new = self._evaluate([keep] * len(masks), masks, np.resize(indices, self._stretch))
-            costs[:, done : done + len(indices)] = new[:, : len(indices)]
+            called = [alive[min(i, len(alive) - 1)] for i in range(lanes // len(masks))]
+            filled = np.resize(indices, self._stretch)
+            new = self._evaluate([keeps[i] for i in called for _ in masks], list(masks) * len(called), filled)
+            for i, values in zip(alive, new.reshape(len(called), len(masks), -1), strict=False):
+                costs[i, :, done : done + len(indices)] = values[:, : len(indices)]
             done += len(indices)
-        self._hardness[order[:done]] = np.nan_to_num(costs[:, :done].sum(axis=0), nan=np.inf)
+            longest, alive = alive, [i for i in alive if costs[i].sum() <= allowed * (1.0 + _SLACK)]
+        self._hardness[order[:done]] = np.nan_to_num(costs[longest[-1], :, :done].sum(axis=0), nan=np.inf)
         self._order = np.argsort(-self._hardness, kind="stable")
-        if not costs.sum() <= allowed * (1.0 + _SLACK):
-            return None
-        if costs.sum() <= allowed * (1.0 - _SLACK):
-            return costs.sum(axis=1) / self.size
-        losses = np.array([self.exact(keep, mask) for mask in masks])
-        return losses if losses.mean() <= limit else None
+        for i in alive:
+            if costs[i].sum() <= allowed * (1.0 - _SLACK):
+                return i, costs[i].sum(axis=1) / self.size
+            losses = np.array([self.exact(keeps[i], mask) for mask in masks])
+            if losses.mean() <= limit:
+                return i, losses
+        return None
 
     def _evaluate(self, keeps: Sequence[Keep], masks: Sequence[int], indices: np.ndarray) -> np.ndarray:
         """Costs `[len(keeps), n]` of the examples `indices [n]`, evaluated `lanes` masks at a time."""

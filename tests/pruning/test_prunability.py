@@ -68,6 +68,20 @@ def test_equals_the_definition(model):
     assert prefix.kept == coarse[decided_alike(round(prefix.fraction * 50), expected, losses, limit)]
 
 
+@pytest.mark.parametrize("lanes", [None, 8, 1])
+@pytest.mark.parametrize("model", MODELS[6:9], ids=lambda m: "-".join(f"{k}{v}" for k, v in m.items()))
+def test_accelerators_find_the_same_masks(model, lanes, monkeypatch):
+    """There, candidates that pass the first examples are evaluated several at a time, vmapped."""
+    apply, params, train = trained(**model)
+    ours = pruning.prunability(apply, params, train, beta=0.5)
+    ours_random = pruning.random_prunability(jax.random.key(0), apply, params, train, masks=4)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    theirs = pruning.prunability(apply, params, train, beta=0.5, lanes=lanes)
+    random = pruning.random_prunability(jax.random.key(0), apply, params, train, masks=4)
+    assert (theirs.fraction, theirs.loss) == (ours.fraction, pytest.approx(ours.loss, rel=1e-5))
+    assert random.fraction == pytest.approx(ours_random.fraction, rel=1e-6)
+
+
 def decided_alike(found, expected, losses, limit):
     """`found`, if it is `expected` or all that decides between the two lies within 1e-4 of the limit, which is said."""
     if found != expected:
