@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from prunegen_jax.judging.table import Table
 from prunegen_jax.report.colours import OKABE_ITO
@@ -32,7 +33,7 @@ def size_axis(table: Table) -> str | None:
 def panels(table: Table) -> list[Panel]:
     """Test and training loss, test error, the prunability measures, and two flatness measures."""
     losses = {"test loss": table.targets.get("test_loss"), "training loss": table.confounders.get("train_loss")}
-    found: list[Panel] = [("loss (nats)", {k: v for k, v in losses.items() if v is not None})]
+    found: list[Panel] = [(f"{k} (nats)", {k: v}) for k, v in losses.items() if v is not None]
     if "test_error" in table.targets:
         found.append(("error (fraction)", {"test error": table.targets["test_error"]}))
     pruning = {k: v for k, v in table.measures.items() if k.startswith("prunability")}
@@ -80,10 +81,14 @@ def image(table: Table) -> str:
 
 
 def _scale(axes: Any, across: np.ndarray, columns: list[np.ndarray], *, is_fraction: bool) -> None:
-    """Logarithmic scales where all values are positive, linear ones for fractions."""
+    """Logarithmic scales where all values are positive and far apart, linear ones for fractions."""
     if (across > 0).all():
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
     values = np.concatenate([column[np.isfinite(column)] for column in columns])
-    if not is_fraction and len(values) and (values > 0).all():
+    if not is_fraction and len(values) and 0 < 10 * values.min() <= values.max():
         axes.set_yscale("log")
+        steps = (1.0,) if values.max() >= 100 * values.min() else (1.0, 2.0, 5.0)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))
+        axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes formulas, which are off
+        axes.yaxis.set_minor_formatter(NullFormatter())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 
 import numpy as np
@@ -89,8 +90,20 @@ def test_a_study_of_many_sizes():
     assert "rises to 4 at model.width=4 and falls to 1 at model.width=8" in means.about
     assert {row["measure"] for row in ranking.rows} == set(table.measures)
     labels = [label for label, _ in widths.panels(dataclasses.replace(table, families={"noise": "flatness"}))]
-    assert labels == ["loss (nats)", "error (fraction)", "kept fraction", "noise"]
-    assert widths.image(table).startswith("data:image/svg+xml;base64,") and widths.image(study()) == ""
+    assert labels == ["test loss (nats)", "training loss (nats)", "error (fraction)", "kept fraction", "noise"]
+    assert widths.image(study()) == ""
+
+
+def test_numbers_at_the_axes_of_sizes_are_plain():
+    """Matplotlib writes those of logarithmic scales as formulas, which are off."""
+    table = dataclasses.replace(
+        study().take(np.arange(10)), hyperparameters={"model.width": np.repeat([1.0, 2, 4, 8, 16], 2)}
+    )
+    table.targets["test_loss"][:] = 10.0 ** np.repeat([0, -1, -2, -3, -4], 2)
+    address = widths.image(table)
+    assert address.startswith("data:image/svg+xml;base64,")
+    drawing = base64.b64decode(address.partition(",")[2]).decode()
+    assert ">0.01<" in drawing and "math" not in drawing
 
 
 def test_the_command(tmp_path, capsys):
