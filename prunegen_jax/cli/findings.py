@@ -72,7 +72,7 @@ def collect(options: argparse.Namespace) -> list[Finding]:
         OSError: if files cannot be read.
     """
     folder = epath.Path(options.study)
-    table, target = _table(folder), options.target
+    table, target = read_study(folder), options.target
     shared = {"draws": options.draws, "level": options.level, "seed": options.seed}
     verdict = judging.judge(table, targets=[target], added_permutations=_ADDED, baseline_draws=0, **shared)
     if options.test_examples:
@@ -82,14 +82,14 @@ def collect(options: argparse.Namespace) -> list[Finding]:
     drawn = curves.read_table(folder)
     found = [findings.ranking(verdict, target), findings.growth(table, target, **shared)]
     if options.descent:
-        other = _table(epath.Path(options.descent))
+        other = read_study(epath.Path(options.descent))
         quick = {"permutations": 0, "added_permutations": 0, "baseline_draws": 0}
         found += findings.descent(other, judging.judge(other, targets=["test_loss"], **quick, **shared))
     found += [findings.information(verdict, target), findings.pruned_test_loss(drawn)]
     return [*found, findings.choices(table, target, drawn, **shared)]
 
 
-def _table(folder: epath.Path) -> Table:
+def read_study(folder: epath.Path) -> Table:
     """The results of a study, with the families and signs of the measures that are known."""
     table = tables.read_csv(workdir.results_path(folder))
     known = {name: find(name) for name in table.measures if name.partition(":")[0] in MEASURES}

@@ -34,6 +34,7 @@ _CONFOUNDER = re.compile(r"confounder\.(?=.)", re.IGNORECASE)
 _NAMES = ("name", "model", "row", "id", "index", "model_id", "experiment_id", "")
 _STATUS = ("status", "is.converged", "is_converged", "converged", "state")
 _BOOKKEEPING = ("test_size", "train_error", "is.high_train_accuracy")
+_ABOUT_MEASURES = re.compile(r"(sem|version)\.(?=.)", re.IGNORECASE)  # standard errors, and what made the numbers
 
 
 def assign(
@@ -98,7 +99,8 @@ def assign(
             free.remove(parts[part])
     for column in list(free):  # another target is not a measure, even if it is not judged
         prefixed = _MEASURE.match(column) or _CONFOUNDER.match(column)
-        if _is_result(column) or column.lower() in _BOOKKEEPING or (column in accuracies and not prefixed):
+        is_aside = column.lower() in _BOOKKEEPING or _ABOUT_MEASURES.match(column)
+        if _is_result(column) or is_aside or (column in accuracies and not prefixed):
             free.remove(column)
             parts["unused"] += [column] if column not in (parts["gap"] or ()) else []
     # a confounder that is a measure too stays a measure, and is judged

@@ -1,0 +1,70 @@
+"""docs/findings.md: its numbers are those of the tables in studies/, which are what the page says they are."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from etils import epath
+
+import prunegen_jax
+from configs.double_descent import get_config
+from docs import make_findings
+from prunegen_jax.cli.findings import read_study
+from prunegen_jax.runs import record, tables
+from tests.support.report_cases import record as make_record
+
+FOLDER = epath.Path(make_findings.STUDIES / "double_descent")
+
+
+def test_the_page_says_what_the_tables_say():
+    assert make_findings.PAGE.read_text() == make_findings.page(make_findings.STUDIES)
+
+
+def test_numbers_of_the_page_by_hand():
+    """Means over seeds and Kendall's coefficient, from the lines of the table alone."""
+    with (FOLDER / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    widths = sorted({float(row["hp.model.width"]) for row in rows})
+    assert len(rows) == 24 and len(widths) == 12
+
+    def means(column):
+        return np.array([np.mean([float(r[column]) for r in rows if float(r["hp.model.width"]) == w]) for w in widths])
+
+    loss, text = means("test_loss"), make_findings.PAGE.read_text()
+    peak = int(np.argmax(np.diff(loss))) + 1
+    assert f"rises to {loss[peak]:.3g} at model.width={widths[peak]:g}" in text
+    for name in ("prunability:absolute", "training_cross_entropy"):
+        signs = [np.sign((a - b) * (c - d)) for a, c in zip(means(name), loss, strict=True)
+                 for b, d in zip(means(name), loss, strict=True)]  # fmt: skip
+        assert f"| `{name}` | {np.sum(signs) / (12 * 11):.2f} |" in text
+
+
+def test_the_study_is_of_the_config():
+    wanted, table = get_config(), read_study(FOLDER)
+    assert set(table.measures) == set(wanted.measures.names)
+    axes = dict(wanted.sweep.axes)
+    assert sorted(set(table.hyperparameters["model.width"])) == list(axes["model.width"])
+    assert {len(set(values)) for values in table.hyperparameters.values()} == {12, 2}
+
+
+def test_a_study_from_a_workdir(tmp_path):
+    """Standard errors and versions are columns, and are not taken for measures."""
+    workdir, study = epath.Path(tmp_path / "workdir"), epath.Path(tmp_path / "study")
+    for name, value in (("a", 0.25), ("b", 0.5), ("c", 0.75)):
+        entry = {"value": value, "sem": 0.01, "status": "ok", "reason": "", "details": {}, "options": {}, "version": 1}
+        known = make_record(name) | {"measures": {"average_sharpness": entry}}
+        record.write(workdir, record.Record.from_json(known, workdir / "records" / f"{name}.json"))
+    tables.write_csv(
+        tables.from_records([each.to_json() for each in record.read_all(workdir)]), workdir / "results.csv"
+    )
+    (workdir / "config.json").write_text("{}")
+    make_findings.write_study(workdir, study)
+    with (study / "results.csv").open() as file:
+        first = next(csv.DictReader(file))
+    added = {name: first[name] for name in ("sem.average_sharpness", "version.jax", "version.prunegen_jax")}
+    assert list(added.values()) == ["0.01", "9.9.9", prunegen_jax.__version__]
+    table = read_study(study)
+    assert list(table.measures) == ["average_sharpness"] and table.families == {"average_sharpness": "flatness"}
+    assert table.measures["average_sharpness"] == pytest.approx([0.25, 0.5, 0.75])
