@@ -84,8 +84,8 @@ def _double_descent(folder: pathlib.Path) -> list[str]:
     return [
         "## Double descent: does prunability follow the test loss?\n",
         f"""\
-`python run.py --config=configs/double_descent.py --workdir=runs/double_descent`: the 5-layer `{config["model"]["name"]}`
-at {len(means.rows)} widths, {seeds} seeds each, on 1,000 handwritten digits, {data["label_noise"]:.0%} of their labels
+`python run.py --config=configs/double_descent.py --workdir=runs/double_descent`: the 5-layer
+`{config["model"]["name"]}` at {len(means.rows)} widths, {seeds} seeds each, on 1,000 handwritten digits, {data["label_noise"]:.0%} of their labels
 drawn again at random; Adam, {train["max_epochs"]} epochs, no target. {len(table)} networks; a row for each in
 `studies/double_descent/results.csv`.
 """,
@@ -142,8 +142,8 @@ def _verdict_in_words(rows: Mapping[str, Row], means: Sequence[Row]) -> str:
     moved = " and ".join(f"{name} goes from {before[name]:.3f} to {peak[name]:.3f}" for name in names)
     factor = f"{first['train_loss'] / last['train_loss']:,.0f}"
     return f"""\
-**Whether prunability follows the test loss through double descent depends on the tolerance.** With the relative tolerance
-that is this package's default, its tau-b with the test loss is {_with_interval(ours)}. With an absolute
+**Whether prunability follows the test loss through double descent depends on the tolerance.** With the relative
+tolerance that is this package's default, its tau-b with the test loss is {_with_interval(ours)}. With an absolute
 tolerance, 0.01 nats above the network's own loss, it is {_with_interval(absolute)}. Trained without a target, the
 losses that a relative tolerance refers to differ by a factor of {factor} between widths.
 
