@@ -16,8 +16,8 @@ import threading
 from collections.abc import Iterator
 
 TERMINATED = 143  # the exit status of a process that SIGTERM ended
-# Seconds between SIGTERM and the end, whatever the process does: longer than a driver waits for its workers, shorter than
-_GRACE = 20.0  # the 30 after which many sites send SIGKILL
+# Seconds between SIGTERM and the end, whatever the process does. A driver waits less for its workers; at many sites
+_GRACE = 20.0  # SIGKILL follows after 30
 _QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
 _LEVEL = "--xla_backend_optimization_level"
 # Flags of XLA that say where it writes, how it reports and how it spreads work, or that `environment` sets.
