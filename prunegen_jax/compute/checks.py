@@ -142,8 +142,11 @@ def check_network(apply: Any, params: Any, data: Any, *, needs_call: bool = Fals
             return one output per example, or the loss one number for each, that depends on no other example.
     """
     if not hasattr(data, "take") or not hasattr(data, "labels"):
-        raise ValueError(f"the training set is a {type(data).__name__}: give Dataset(inputs, labels)")
+        kind = "an array" if hasattr(data, "dtype") else f"a {type(data).__name__}"
+        raise ValueError(f"the training set is {kind}: give Dataset(inputs, labels)")
     check_examples(data.inputs, data.labels, classes=data.loss is None)
+    if not len(data.labels):
+        raise ValueError("the training set holds no example")
     examples = min(2, len(data.labels))
     inputs, _ = jax.eval_shape(data.take, jax.ShapeDtypeStruct((examples,), np.int32))
     try:
@@ -154,7 +157,8 @@ def check_network(apply: Any, params: Any, data: Any, *, needs_call: bool = Fals
             line = (str(error).strip() or "no message").splitlines()[0]
             raise ValueError(
                 f"the network cannot be called in evaluation mode on inputs {inputs.dtype}{list(inputs.shape)} "
-                f"({type(error).__name__}: {line}); give a function that calls it, call=..."
+                f"({type(error).__name__}: {line}). Give inputs of the shape that it was trained on and all of its "
+                "variables; if its call has another interface, give a function that calls it, call=..."
             ) from error
         return
     if data.loss is None:

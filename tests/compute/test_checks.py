@@ -45,8 +45,10 @@ def test_functions_that_equinox_wraps_are_functions():
 
 
 def test_what_is_no_function():
-    with pytest.raises(TypeError, match="apply is dict, not a function"):
-        TrainedModel(PARAMS, PARAMS, dataset())
+    statistics = {"batch_stats": np.zeros(2)}
+    for params in (PARAMS, jax.tree_util.Partial(flat, statistics)):  # the second: given in the wrong order
+        with pytest.raises(TypeError, match="apply is dict, not a function"):
+            TrainedModel(PARAMS, params, dataset())
 
 
 @pytest.mark.parametrize(
@@ -72,8 +74,14 @@ def test_lists_and_other_data_sets():
     for field in ("inputs", "labels"):
         with pytest.raises(ValueError, match=f"{field} are a list, not an array: give jnp.asarray"):
             Dataset(**{"inputs": np.zeros((2, 3)), "labels": np.zeros(2, int), field: [0, 1]})
-    with pytest.raises(ValueError, match=r"the training set is a tuple: give Dataset\(inputs, labels\)"):
-        prunability(flat, PARAMS, (dataset().inputs, dataset().labels))
+    wrong = (((dataset().inputs, dataset().labels), "a tuple"), (dataset().inputs, "an array"))
+    for data, kind in wrong:
+        with pytest.raises(ValueError, match=rf"the training set is {kind}: give Dataset\(inputs, labels\)"):
+            prunability(flat, PARAMS, data)
+    none = Dataset(dataset().inputs[:0], dataset().labels[:0])
+    for use in (lambda: prunability(flat, PARAMS, none), lambda: measure(TrainedModel(flat, PARAMS, none), "fast")):
+        with pytest.raises(ValueError, match="the training set holds no example"):
+            use()
 
 
 @pytest.mark.parametrize(
@@ -106,6 +114,7 @@ def test_what_from_linen_and_the_others_refuse():
         ((ConvNet(), variables["params"]), r"variables has no 'params' \(it has BatchNorm_0, Conv_0, Dense_0\)"),
         ((nnx_net(0), variables), r"from_linen takes a Flax Linen module, not an NNX module: use .*from_nnx"),
         ((flat, variables), "from_linen takes a Flax Linen module, not function"),
+        ((ConvNet, variables), "from_linen takes a Flax Linen module, not the class ConvNet: create an instance"),
     ):
         with pytest.raises(ValueError, match=message):
             TrainedModel.from_linen(*wrong, train)
@@ -113,6 +122,10 @@ def test_what_from_linen_and_the_others_refuse():
         TrainedModel.from_nnx(ConvNet(), train)
     with pytest.raises(ValueError, match="from_equinox takes an Equinox module, not a PyTorch module: port"):
         TrainedModel.from_equinox(torch_module(), train)
+    small = Dataset(train.inputs[..., :1], train.labels)
+    advice = "Give inputs of the shape that it was trained on and all of its variables"
+    with pytest.raises(ValueError, match=rf"inputs float32\[2, 6, 6, 1\] \(ScopeParamShapeError.*{advice}"):
+        TrainedModel.from_linen(ConvNet(), variables, small)
     for module in (NeedsDropout(), NeedsMode()):
         with pytest.raises(ValueError, match="cannot be called in evaluation mode on inputs float32.*call=..."):
             TrainedModel.from_linen(module, {"params": {}}, train)

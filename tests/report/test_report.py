@@ -111,22 +111,6 @@ def test_paper_tables_say_what_the_verdict_says(written, judged):
     assert latex.count(r"\\") == 6 and r"measure\_01" in latex
 
 
-def test_a_reverse_is_marked_in_the_tables_of_the_page_and_for_papers(tmp_path):
-    """It has no place of its own, wherever a click moves it."""
-    table = report_cases.table(24, 3)
-    table = dataclasses.replace(table, measures=table.measures | {"turned": -table.measures["prunability"]})
-    verdict = judging.judge(table, **QUICK)
-    folder = pathlib.Path(report.write_for_table(table, verdict, tmp_path, title="t")).parent
-    text = (folder / "index.html").read_text()
-    for label in ("The verdict, gap", "Psi along each hyperparameter, gap"):
-        rows = [(row["#"], row["measure"].replace(" ◆", "").replace(" *", "")) for row in pages.table(text, label)]
-        place = [name for _, name in rows].index("turned (reverse of prunability)")
-        assert rows[place - 1][1] == "prunability" and [number for number, _ in rows if number] == ["1", "2", "3"]
-        assert rows[place][0] == ""
-    assert "| turned (reverse of prunability) |" in (folder / "tables" / "verdict_gap.md").read_text()
-    assert "turned (reverse of prunability) &" in (folder / "tables" / "verdict_gap.tex").read_text()
-
-
 def test_the_reference_is_compared_with_the_best_other_measure(written, judged):
     table, verdict = judged
     text = (written / "index.html").read_text()
