@@ -90,10 +90,10 @@ def _of_same(row: Row) -> str:
     if not row["same_as"]:
         return ""
     other, once = row["same_as"], "corrected p-values count the two once"
-    if row["same_order"] < 0:
-        return f"the reverse of {other} (it gives exactly the opposite order): {once}"
-    identities = (words for names, words in IDENTITIES.items() if {row["measure"], other} <= set(names))
-    return f"the same measure as {other} ({next(identities, 'it gives the same order')}): {once}"
+    for names, words in IDENTITIES.items():
+        if {row["measure"], other} <= set(names):
+            return f"the same measure as {other} ({words}): {once}"
+    return f"gives {'the reverse order of' if row['same_order'] < 0 else 'the same order as'} {other}: {once}"
 
 
 def _order(values: np.ndarray) -> tuple[bytes, int]:

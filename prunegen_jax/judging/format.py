@@ -67,7 +67,8 @@ class _Column(NamedTuple):
             return "-"
         low, high = (row.get(f"{self.name}_{end}", math.nan) for end in ("low", "high"))
         interval = f" [{low:.2f}, {high:.2f}]" if self.shows_interval and not math.isnan(low) else ""
-        return format(value, self.form) + interval
+        text = format(value, self.form)
+        return (text.removeprefix("-") if text == "-0.000" else text) + interval
 
 
 def _columns() -> list[_Column]:

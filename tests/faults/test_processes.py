@@ -202,12 +202,18 @@ def get_config():
 def test_a_driver_waits_for_workers_in_the_middle_of_a_long_step(tmp_path):
     """One worker computes, one cannot even see the signal: the driver ends both, says so once, and leaves nothing."""
     (tmp_path / "stuck.py").write_text(STUCK)
-    driver = faults.start(tmp_path / "w", config=tmp_path / "stuck.py", process_group=0)
+    driver = faults.start(tmp_path / "w", config=tmp_path / "stuck.py")
     faults.until(driver, lambda: len(faults.records(tmp_path / "w")) == 2)
-    faults.kill(faults.workers(driver)[0], signal.SIGSTOP)
-    os.killpg(driver.pid, signal.SIGTERM)  # as a scheduler does
+    workers = faults.workers(driver)
+    faults.kill(workers[0], signal.SIGSTOP)
+    for process in (driver.pid, workers[1]):  # as a scheduler does
+        faults.kill(process, signal.SIGTERM)
+    driver.wait(timeout=faults.PATIENCE)
+    left = [worker for worker in workers if b"spawn_main" in faults.command(worker)]
+    for worker in left:
+        faults.kill(worker)
     output = faults.finish(driver, status=143)
-    assert "leaked" not in output and "Traceback" not in output
+    assert not left and "leaked" not in output and "Traceback" not in output
     assert [line for line in output.splitlines() if "stopped" in line] == [
         "stopped with 0 of 4 networks done; the same command continues from there"
     ]
