@@ -89,6 +89,23 @@ def check_params(params: Any, init_params: Any = None) -> None:
         raise ValueError("init_params must have the structure and the shapes of params; they have others")
 
 
+def check_finite(**trees_of_arrays: Any) -> None:
+    """Checks that trees of arrays, given by name, are finite.
+
+    The logits may be finite all the same: fused programs of a CPU may compute max(NaN, 0) = 0.
+
+    Raises:
+        ValueError: for the first that holds NaN or infinity.
+    """
+    for name, tree in trees_of_arrays.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            isfinite = jnp.isfinite if isinstance(leaf, jax.Array) else np.isfinite
+            dtype = leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)  # it may be a Python number
+            if jnp.issubdtype(dtype, jnp.floating) and not isfinite(leaf).all():
+                where = f" ({'/'.join(trees.path_names(path))})" if path else ""
+                raise ValueError(f"{name}{where} must be finite, but NaN or infinity is among the values")
+
+
 def check_examples(inputs: Any, labels: Any, *, classes: bool = True) -> None:
     """Checks that inputs and labels are arrays of one length, and the labels class numbers.
 

@@ -96,6 +96,23 @@ def test_what_is_no_logits(change, message):
         measure(TrainedModel(lambda params, x: change(flat(params, x)), PARAMS, dataset()), ["parameter_norm"])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_has_no_measures(value):
+    """The network sets NaN to 0, as the maximum in a fused program of a CPU may: its logits are finite all the same."""
+    forgiving = lambda params, x: jnp.nan_to_num(flat(params, x), posinf=0.0)  # noqa: E731
+    train = dataset()
+    inputs, weights = train.inputs.at[3, 0, 0, 0].set(value), {"w": PARAMS["w"].at[5, 1].set(value)}
+    for params, data, name in (
+        (PARAMS, Dataset(inputs, train.labels), "inputs"),
+        (PARAMS, Dataset(np.asarray(inputs), train.labels), "inputs"),
+        (weights, train, r"params \(w\)"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must be finite, but NaN or infinity"):
+            prunability(forgiving, params, data)
+        for estimate in measure(TrainedModel(forgiving, params, data), ["prunability", "parameter_norm"]).values():
+            assert estimate.status == "failed" and "must be finite" in estimate.reason
+
+
 def test_inputs_of_the_wrong_type():
     kernel = {"kernel": jnp.ones((1, 1, 2, 3))}
     floats = lambda params, x: jax.lax.conv(x, params["kernel"].transpose(3, 2, 0, 1), (1, 1), "SAME").mean((2, 3))  # noqa: E731
