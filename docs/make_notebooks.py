@@ -16,14 +16,16 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
 FOLDER = ROOT / "colabs"
-# Where the repository is published. An underscore cannot be part of a GitHub account: nobody else can own this one.
+# Where the repository is published: a placeholder, to be replaced here alone. The badges and the cells that install the
+# package are made from it. An underscore cannot be part of a GitHub account: nobody else can own this one.
 REPOSITORY = "REPOSITORY_OWNER/prunegen_jax"
 _BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+_ADVICE = "# Replace REPOSITORY_OWNER with the account that publishes it, or SOURCE with the folder of a checkout.\n"
 INSTALL = f"""# Installs the package unless it is there. JAX stays as it is: Colab's own runs on the GPU.
-import importlib.metadata
+{_ADVICE if "REPOSITORY_OWNER" in REPOSITORY else ""}import importlib.metadata
 import importlib.util
 
-SOURCE = "git+https://github.com/{REPOSITORY}"  # or the folder of a checkout
+SOURCE = "git+https://github.com/{REPOSITORY}"
 if importlib.util.find_spec("prunegen_jax") is None:
     found = {{d.name: d.version for d in importlib.metadata.distributions() if d.name in ("jax", "jaxlib")}}
     keep = " ".join(f"{{name}}=={{version}}" for name, version in found.items())

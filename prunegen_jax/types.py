@@ -127,8 +127,8 @@ class TrainedModel:
     name: str = ""
 
     def __post_init__(self) -> None:
-        check_params(self.params, self.init_params)
         object.__setattr__(self, "apply", as_partial(self.apply))
+        check_params(self.params, self.init_params)
         if self.init_apply is not None:
             object.__setattr__(self, "init_apply", as_partial(self.init_apply))
 

@@ -89,6 +89,23 @@ def check_params(params: Any, init_params: Any = None) -> None:
         raise ValueError("init_params must have the structure and the shapes of params; they have others")
 
 
+def check_finite(**trees_of_arrays: Any) -> None:
+    """Checks that trees of arrays, given by name, are finite.
+
+    The logits may be finite all the same: fused programs of a CPU may compute max(NaN, 0) = 0.
+
+    Raises:
+        ValueError: for the first that holds NaN or infinity.
+    """
+    for name, tree in trees_of_arrays.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            isfinite = jnp.isfinite if isinstance(leaf, jax.Array) else np.isfinite
+            dtype = leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)  # it may be a Python number
+            if jnp.issubdtype(dtype, jnp.floating) and not isfinite(leaf).all():
+                where = f" ({'/'.join(trees.path_names(path))})" if path else ""
+                raise ValueError(f"{name}{where} must be finite, but NaN or infinity is among the values")
+
+
 def check_examples(inputs: Any, labels: Any, *, classes: bool = True) -> None:
     """Checks that inputs and labels are arrays of one length, and the labels class numbers.
 
@@ -142,8 +159,11 @@ def check_network(apply: Any, params: Any, data: Any, *, needs_call: bool = Fals
             return one output per example, or the loss one number for each, that depends on no other example.
     """
     if not hasattr(data, "take") or not hasattr(data, "labels"):
-        raise ValueError(f"the training set is a {type(data).__name__}: give Dataset(inputs, labels)")
+        kind = "an array" if hasattr(data, "dtype") else f"a {type(data).__name__}"
+        raise ValueError(f"the training set is {kind}: give Dataset(inputs, labels)")
     check_examples(data.inputs, data.labels, classes=data.loss is None)
+    if not len(data.labels):
+        raise ValueError("the training set holds no example")
     examples = min(2, len(data.labels))
     inputs, _ = jax.eval_shape(data.take, jax.ShapeDtypeStruct((examples,), np.int32))
     try:
@@ -154,7 +174,8 @@ def check_network(apply: Any, params: Any, data: Any, *, needs_call: bool = Fals
             line = (str(error).strip() or "no message").splitlines()[0]
             raise ValueError(
                 f"the network cannot be called in evaluation mode on inputs {inputs.dtype}{list(inputs.shape)} "
-                f"({type(error).__name__}: {line}); give a function that calls it, call=..."
+                f"({type(error).__name__}: {line}). Give inputs of the shape that it was trained on and all of its "
+                "variables; if its call has another interface, give a function that calls it, call=..."
             ) from error
         return
     if data.loss is None:

@@ -30,25 +30,29 @@ def edge(values: np.ndarray) -> tuple[float, float]:
     return (count / len(known), value) if count > 1 else (0.0, float("nan"))
 
 
-def same_measures(case: Case, names: Sequence[str]) -> dict[str, str]:
-    """For each measure that is one with an earlier one of `names`, that one's name.
+def same_measures(case: Case, names: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """For each measure that is one with an earlier one of `names`: that one's name, and -1 if the order is reversed.
 
     Two are one if they order the configurations equally, or in exactly opposite ways: every statistic of order is then
     the same up to its sign. And if they are equal by one of `IDENTITIES`, and differ by less than a tenth everywhere.
     """
-    firsts: dict[bytes, str] = {}
-    same: dict[str, str] = {}
+    firsts: dict[bytes, tuple[str, int]] = {}
+    same: dict[str, tuple[str, int]] = {}
     for name in names:
         if len(np.unique(case.table.measures[name])) < 2:  # a constant orders nothing
             continue
-        first = firsts.setdefault(_order(case.table.measures[name]), name)
+        order, turn = _order(case.table.measures[name])
+        first, first_turn = firsts.setdefault(order, (name, turn))
         if first != name:
-            same[name] = first
+            same[name] = first, turn * first_turn
     for one, two in itertools.chain.from_iterable(itertools.combinations(group, 2) for group in IDENTITIES):
         if one in names and two in names and _agree(case.models.measures[one], case.models.measures[two]):
-            first, second = sorted((same.get(one, one), same.get(two, two)), key=list(names).index)
+            ends = same.get(one, (one, 1)), same.get(two, (two, 1))
+            (first, _), (second, _) = sorted(ends, key=lambda end: list(names).index(end[0]))
             if first != second:
-                same |= dict.fromkeys([second, *(n for n, f in same.items() if f == second)], first)
+                turn = ends[0][1] * ends[1][1]
+                members = {n: way for n, (f, way) in same.items() if f == second} | {second: 1}
+                same |= {n: (first, way * turn) for n, way in members.items()}
     return same
 
 
@@ -85,19 +89,21 @@ def _of_ceiling(row: Row, ceilings: Sequence[Row]) -> str:
 def _of_same(row: Row) -> str:
     if not row["same_as"]:
         return ""
-    group = {row["measure"], row["same_as"]}
-    identities = (words for names, words in IDENTITIES.items() if group <= set(names))
-    why = next(identities, "both give the same order, or one the reverse of the other")
-    return f"the same measure as {row['same_as']} ({why}): corrected p-values count them once"
+    other, once = row["same_as"], "corrected p-values count the two once"
+    for names, words in IDENTITIES.items():
+        if {row["measure"], other} <= set(names):
+            return f"the same measure as {other} ({words}): {once}"
+    return f"gives {'the reverse order of' if row['same_order'] < 0 else 'the same order as'} {other}: {once}"
 
 
-def _order(values: np.ndarray) -> bytes:
-    """Equal for columns that order the models equally, or in exactly opposite ways."""
+def _order(values: np.ndarray) -> tuple[bytes, int]:
+    """What is equal for columns that order the models equally, or in exactly opposite ways, and 1 or -1 by the way."""
     missing = np.isnan(values)
     ranks = np.zeros(len(values), dtype=np.int64)
     ranks[~missing] = np.unique(values[~missing], return_inverse=True)[1]
     turned = np.where(missing, 0, ranks.max(initial=0) - ranks)
-    return missing.tobytes() + min(ranks.tobytes(), turned.tobytes())
+    way = 1 if ranks.tobytes() <= turned.tobytes() else -1
+    return missing.tobytes() + (ranks if way > 0 else turned).tobytes(), way
 
 
 def _agree(one: np.ndarray, two: np.ndarray) -> bool:

@@ -100,7 +100,8 @@ def judge(
         options = {"test_size": context.test_size_of(target, table.test_size), "folds": folds, "seed": seed}
         data = {name: Comparison(case, name, target, **options) for name in names}
         group = threaded(_row, list(data.values()), what=f"statistics of {target}", **show)
-        group = [row | {"same_as": same.get(row["measure"], "")} for row in group]
+        for row in group:
+            row["same_as"], row["same_order"] = same.get(row["measure"], ("", 0))
         if draws:
             drawn = functools.partial(certainty.bootstrap, draws=draws, seed=seed)
             drawn = threaded(drawn, list(data.values()), what=f"intervals of {target}", **show)

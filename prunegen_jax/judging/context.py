@@ -102,14 +102,18 @@ def ceiling_rows(case: Case, target: str, *, test_size: int | None, draws: int, 
 def sensitivity_rows(
     table: Table, case: Case, targets: Sequence[str], names: Sequence[str], *, bins: int | None = None
 ) -> list[Row]:
-    """Each measure without and with the models left out, by every statistic that shows an interval."""
+    """Each measure without and with the models left out, by every statistic that shows an interval.
+
+    "left_out_known" counts the models left out that have values of measure and target: without any, nothing changes.
+    """
     if table.left_out_rows is None:
         return []
     whole = prepare(table.with_left_out(), repeats=case.repeats, bins=bins)
     rows = []
     for target in targets:
         for name in names:
-            row: Row = {"measure": name, "target": target}
+            values = table.left_out_rows.measures[name], table.left_out_rows.targets[target]
+            row: Row = {"measure": name, "target": target, "left_out_known": int((~np.isnan(values).any(axis=0)).sum())}
             for suffix, each in (("", case), ("_with_left_out", whole)):
                 data = Comparison(each, name, target)
                 row[f"n{suffix}"] = int(data.known.sum())

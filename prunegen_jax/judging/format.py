@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from prunegen_jax.judging.statistics import ranked, shown_statistics
+from prunegen_jax.judging.statistics import ranked, relations, shown_statistics
 from prunegen_jax.judging.verdict import Row, Verdict
 from prunegen_jax.judging.words import unit_of
 
@@ -13,7 +13,8 @@ from prunegen_jax.judging.words import unit_of
 def format_table(verdict: Verdict, *, target: str | None = None) -> str:
     """The verdict on one target, best measure first, with what was left out and why.
 
-    A star marks a measure with a warning below the table; measures with the same order are listed together.
+    A star marks a measure with a warning below the table. A measure that is one with a better one, or its reverse, is
+    indented below that one.
 
     Measures are sorted by tau-b times their expected sign; p-values are Holm's, over the measures; K is less its bias.
 
@@ -32,6 +33,8 @@ def format_table(verdict: Verdict, *, target: str | None = None) -> str:
     if len({row["n"] for row in rows}) == 1:  # the line above the table says it
         columns = [column for column in columns if column.name != "n"]
     cells = [[column.heading for column in columns], *([column.text(row) for column in columns] for row in rows)]
+    for line, (kind, _) in zip(cells[1:], relations(rows), strict=True):
+        line[0] = f"  {line[0]} ({kind})" if kind else line[0]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     unit = "models" if unit_of(verdict) == "networks" else "configurations"
     lines = [f"target: {target} (larger is worse), {rows[0]['n']} {unit}"]
@@ -64,7 +67,8 @@ class _Column(NamedTuple):
             return "-"
         low, high = (row.get(f"{self.name}_{end}", math.nan) for end in ("low", "high"))
         interval = f" [{low:.2f}, {high:.2f}]" if self.shows_interval and not math.isnan(low) else ""
-        return format(value, self.form) + interval
+        text = format(value, self.form)
+        return (text.removeprefix("-") if text == "-0.000" else text) + interval
 
 
 def _columns() -> list[_Column]:

@@ -99,6 +99,22 @@ def ranked(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [best[i] for i in sorted(range(len(best)), key=lambda i: groups.index(groups[i]))]
 
 
+def relations(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """For each of the `ranked` rows that is one with a better one: "same" or "reverse", and the best of them.
+
+    ("", "") for the others, and in a verdict of an older version, which does not say which of the two it is.
+    """
+    firsts: dict[str, Mapping[str, Any]] = {}
+    found = []
+    for row in rows:
+        first = firsts.setdefault(row.get("same_as") or row["measure"], row)
+        order = row.get("same_order", 0) or 1
+        kind = {1: "same", -1: "reverse"}[order * (first.get("same_order", 0) or 1)]
+        known = first is not row and "same_order" in row
+        found.append((kind, first["measure"]) if known else ("", ""))
+    return found
+
+
 def compute(data: Comparison) -> dict[str, Any]:
     """Every statistic of one measure and one target, with the columns behind it."""
     row: dict[str, Any] = {}

@@ -93,9 +93,11 @@ def _along_axes(verdict: Verdict, best: Row) -> list[str]:
     fails = [f"{axis} ({value:.2f})" for axis, value in axes.items() if value < _CLEAR]
     if not follows and not fails:
         return []
-    said = f"it follows {best['target']} along {', '.join(follows)}" if follows else ""
-    failed = f"it does not along {', '.join(fails)}" if fails else ""
-    return [f"With the other hyperparameters fixed (Psi), {' but '.join(filter(None, (said, failed)))}."]
+    said = f"it follows {best['target']} along {', '.join(follows)}"
+    if fails:
+        said = f"{said}, but not" if follows else f"it does not follow {best['target']}"
+        said += f" along {', '.join(fails)}"
+    return [f"With the other hyperparameters fixed (Psi), {said}."]
 
 
 def _beyond_axes(verdict: Verdict, best: Row) -> list[str]:
@@ -115,19 +117,22 @@ def _beyond_axes(verdict: Verdict, best: Row) -> list[str]:
 def _conditions(verdict: Verdict, best: Row) -> str:
     """What the verdict is about: it holds for networks like these."""
     axes = ", ".join(map(str, verdict.settings.get("axes", ())))
-    varied = f"which differ in {axes or 'no hyperparameter of the table'}"
-    sentence = f"This holds for {unit_of(verdict)} like these {verdict.settings['judged']}, {varied}"
+    varied = f", which differ in {axes}" if axes else " (the table has no hyperparameters)"
+    sentence = f"This holds for {unit_of(verdict)} like these {verdict.settings['judged']}{varied}"
     if verdict.left_out:
         count = len(verdict.left_out)
         sentence += f", without the {f'{count} networks that were' if count > 1 else 'network that was'} left out"
         pair = next(
             (r for r in verdict.sensitivity if (r["measure"], r["target"]) == (best["measure"], best["target"])), None
         )
-        if pair is not None and not math.isnan(pair["tau_b_with_left_out"]):
+        known = 0 if pair is None else pair.get("left_out_known", count)  # a verdict of an older version does not say
+        if known and not math.isnan(pair["tau_b_with_left_out"]):
             tau = best["sign"] * pair["tau_b_with_left_out"]
-            sentence += f" (with {'them' if count > 1 else 'it'} its tau-b is {tau:.2f})"
+            some = f"the {known} that {'has' if known == 1 else 'have'} values"
+            those = some if known < count else "them" if count > 1 else "it"
+            sentence += f" (with {those}, its tau-b is {tau:.2f})"
     few = "; they are few: rely on the intervals, not on the order" if best["n"] < 10 else ""
-    return f"{sentence}{few}. It does not say what happens if the measure is changed by other means."
+    return f"{sentence}{few}. It does not say whether changing the measure would change {best['target']}."
 
 
 def _turned(row: Row) -> tuple[float, float, float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from prunegen_jax.compute.checks import check_network
+from prunegen_jax.compute.checks import check_finite, check_network
 from prunegen_jax.compute.options import check_at_least
 from prunegen_jax.measures import (
     clustering,
@@ -236,6 +236,8 @@ def _estimate(name: str, model: TrainedModel, key: jax.Array, options: dict[str,
     stream = find(name).stream or _base(name)
     stream_key = jax.random.fold_in(key, zlib.crc32(stream.encode()) & 0x7FFFFFFF)
     try:
+        cached(model.train, "finite", lambda: check_finite(inputs=model.train.inputs))
+        cached(model, "finite", lambda: check_finite(params=model.params))
         network = _on_subset(model, options.pop(SUBSET)) if SUBSET in options else model
         estimate = find(name)(network, stream_key, **options)
     except Exception as error:  # any exception becomes the reason of the estimate, and the other measures continue

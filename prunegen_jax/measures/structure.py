@@ -56,6 +56,8 @@ def _fold(model: TrainedModel) -> TrainedModel:
     inputs, _ = model.train.take(np.arange(min(CHECKED, len(model.train))))
     dtype = str(jax.numpy.result_type(*jax.tree.leaves(model.params)))
     difference = program.difference(model.params, inputs)
+    if np.isnan(difference):
+        raise NotApplicableError("its logits are not finite; look for NaN and infinity in its weights and inputs")
     if not difference <= FOLDING_TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE):
         raise NotApplicableError(f"folding batch norm changes the logits by {difference:.2g} of the largest")
     return TrainedModel(

@@ -230,10 +230,10 @@ def _as_arrays(tree: PyTree) -> PyTree:
 
 
 def _check_kind(value: Any, kind: str, function: str) -> None:
+    if isinstance(value, type):
+        raise ValueError(f"{function} takes {kind}, not the class {value.__name__}: create an instance")
     actual = library_of(value)
     if actual == kind:
-        if isinstance(value, type):
-            raise ValueError(f"{function} takes {kind}, not the class {value.__name__}: create an instance")
         return
     advice = f": {advice_for(actual)}" if actual else ""
     raise ValueError(f"{function} takes {kind}, not {actual or type(value).__name__}{advice}")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from prunegen_jax.compute import trees
-from prunegen_jax.compute.checks import check_network
+from prunegen_jax.compute.checks import check_finite, check_network
 from prunegen_jax.compute.planes import as_partial
 from prunegen_jax.networks.reading import Program, read
 from prunegen_jax.networks.reading.layers import Layer, Path
@@ -20,9 +20,11 @@ def select_prunable(prunable: Prunable, apply: Apply, params: PyTree, data: Data
     Embeddings, biases and normalization are not kernels; kernels inside loops are.
 
     Raises:
-        ValueError: if the program has no kernel, or network or data set are not for classification.
+        ValueError: if the program has no kernel, network or data set are not for classification, or weights or inputs
+            are not finite.
     """
     check_network(as_partial(apply), params, data)
+    check_finite(params=params, inputs=data.inputs)
     if prunable != "kernels":
         return prunable
     kernels = frozenset(_read(apply, params, data).kernels)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from prunegen_jax.judging.statistics import shown_statistics
 from prunegen_jax.report.material import Material
-from prunegen_jax.report.ranking import rows_of
+from prunegen_jax.report.ranking import relation_words, rows_of
 from prunegen_jax.runs.schema import Json
 from prunegen_jax.runs.tables.verdict_files import file_stems
 
@@ -68,21 +68,27 @@ def _columns() -> list[_Column]:
 def _markdown(rows: Sequence[Json], columns: Sequence[_Column]) -> str:
     lines = [["measure", "family", "sign", *(column.markdown for column in columns)]]
     lines.append(["---", "---", "---", *("---:" for _ in columns)])
-    for row in rows:
-        words = [_markdown_text(row["measure"]), _markdown_text(row["family"]), "+" if row["sign"] > 0 else "−"]
+    for row, name in zip(rows, _names(rows), strict=True):
+        words = [_markdown_text(name), _markdown_text(row["family"]), "+" if row["sign"] > 0 else "−"]
         lines.append([*words, *(column.text(row) for column in columns)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _latex(rows: Sequence[Json], columns: Sequence[_Column]) -> str:
     lines = [["measure", "family", "sign", *(column.latex for column in columns)]]
-    for row in rows:
-        words = [latex_text(row["measure"]), latex_text(row["family"]), "$+$" if row["sign"] > 0 else "$-$"]
+    for row, name in zip(rows, _names(rows), strict=True):
+        words = [latex_text(name), latex_text(row["family"]), "$+$" if row["sign"] > 0 else "$-$"]
         lines.append([*words, *(column.text(row).replace("-", "$-$") for column in columns)])
     body = [" & ".join(line) + r" \\" for line in lines]
     rule = [r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule"]
     begin = "% \\usepackage{booktabs}\n\\begin{tabular}{llc" + "r" * len(columns) + "}\n"
     return begin + "\n".join(rule) + "\n\\end{tabular}\n"
+
+
+def _names(rows: Sequence[Json]) -> list[str]:
+    """The measures, with a remark at each that is one with a better one."""
+    relations = relation_words(rows)
+    return [row["measure"] + (f" ({words})" if words else "") for row, words in zip(rows, relations, strict=True)]
 
 
 def _is_absent(value: object) -> bool:

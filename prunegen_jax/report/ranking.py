@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from prunegen_jax.judging.statistics import STATISTICS, Statistic, ranked, shown_statistics
+from prunegen_jax.judging.statistics import STATISTICS, Statistic, ranked, relations, shown_statistics
 from prunegen_jax.report import colours
 from prunegen_jax.report.material import Material
 from prunegen_jax.runs.schema import Json
@@ -32,13 +32,17 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row: the measure's name, whether it is the reference, the colour of its family, its cells, its warnings."""
+    """A row: the measure's name, whether it is the reference, the colour of its family, its cells, its warnings.
+
+    `relation` says that it is one with a better measure, or its reverse.
+    """
 
     name: str
     is_reference: bool
     colour: str
     cells: tuple[Cell, ...]
     warnings: tuple[str, ...] = ()
+    relation: str = ""
 
 
 class Ranking(NamedTuple):
@@ -75,9 +79,14 @@ def ranking(material: Material, target: str) -> Ranking:
                 shows_p_value = True
     lines = [
         Row(
-            row["measure"], row["measure"] == material.reference, colour[row["family"]], cells, _warnings(material, row)
+            row["measure"],
+            row["measure"] == material.reference,
+            colour[row["family"]],
+            cells,
+            _warnings(material, row),
+            relation,
         )
-        for row, cells in zip(rows, zip(*columns, strict=True), strict=True)
+        for row, relation, cells in zip(rows, relation_words(rows), zip(*columns, strict=True), strict=True)
     ]
     return Ranking(tuple(headings), tuple(lines), tuple(explained), shows_p_value)
 
@@ -88,16 +97,22 @@ def psi_table(material: Material, target: str) -> Ranking:
     columns = {f"psi.{axis}": str(axis) for axis in material.verdict.settings.get("axes", ())}
     columns |= {"psi": STATISTICS["psi"].label}
     lines = []
-    for row in rows:
+    for row, relation in zip(rows, relation_words(rows), strict=True):
         values = [row["sign"] * row.get(name, math.nan) for name in columns]
         cells = tuple(number(value, 2)._replace(style=_shade(value)) for value in values)
-        lines.append(Row(row["measure"], row["measure"] == material.reference, "", cells))
+        lines.append(Row(row["measure"], row["measure"] == material.reference, "", cells, relation=relation))
     return Ranking(tuple(Heading(title, "shade", True) for title in columns.values()), tuple(lines))
 
 
 def rows_of(material: Material, target: str) -> list[Json]:
     """The verdict's rows on a target, best first."""
     return ranked([row for row in material.verdict.rows if row["target"] == target])
+
+
+def relation_words(rows: list[Json]) -> list[str]:
+    """For each row of `rows_of`: "same as NAME" or "reverse of NAME" if it is one with a better measure, else ""."""
+    words = {"same": "same as ", "reverse": "reverse of ", "": ""}
+    return [words[kind] + name for kind, name in relations(rows)]
 
 
 def directed(row: Json, statistic: str) -> tuple[float, float, float]:

@@ -77,13 +77,11 @@ def _lead(material: Material, judged: list[Json], best: Json | None) -> list[Mar
         if not directed(best, RANKED_BY)[1] <= 0:
             words = "Of the measures without this warning, <b>{}</b> orders the networks best: {}."
             return [*lines, Markup(words).format(best["measure"], _named(best))]
-        words = "The highest {} without this warning, that of <b>{}</b>, is {}: its interval contains 0."
+        words = "The highest {} without this warning, that of <b>{}</b>, is {}; its interval contains 0."
         return [*lines, Markup(words).format(_LABEL, best["measure"], _value(best))]
     if directed(best, RANKED_BY)[1] <= 0 or directed(best, RANKED_BY)[0] <= 0:
-        words = (
-            "On <b>{}</b>, no measure can be told apart from chance: the highest {} of {}, that of <b>{}</b>, is {}."
-        )
-        return [Markup(words).format(target, _LABEL, count, best["measure"], _value(best))]
+        words = "On <b>{}</b>, no measure can be told apart from chance: the highest {} of {} is {}, that of <b>{}</b>."
+        return [Markup(words).format(target, _LABEL, f"{count} measures", _value(best), best["measure"])]
     words = "On <b>{}</b>, <b>{}</b> orders the networks best of {} measures: {}."
     return [Markup(words).format(target, best["measure"], count, _named(best))]
 
@@ -99,7 +97,7 @@ def _reference(material: Material, judged: list[Json], best: Json) -> list[Marku
     against = Markup(" Compared with <b>{}</b>: {}.").format(other["measure"], words) if words else Markup("")
     if place == 0:
         return [against.strip()] if against else []
-    return [Markup("<b>{}</b> comes {}: {}.").format(row["measure"], ordinal(place + 1), _named(row)) + against]
+    return [Markup("<b>{}</b> ranks {}: {}.").format(row["measure"], ordinal(place + 1), _named(row)) + against]
 
 
 def _difference(material: Material, other: str, target: str, statistic: str) -> Markup | None:

@@ -92,7 +92,7 @@ def make(
     reasons: dict[str, str] = {}
     if not waiting:
         return reasons
-    with Progress(len(waiting), "pruning curves") as progress:
+    with Progress(len(waiting), "pruning curves:") as progress:
         for name, existing in waiting.items():
             try:
                 _write(folder, existing, data_dir=data_dir, cache_dir=cache_dir, test_examples=test_examples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from etils import epath
 
@@ -12,9 +12,9 @@ from prunegen_jax.runs.executors import base
 from prunegen_jax.runs.executors.base import Executor, RunContext, Unit
 from prunegen_jax.runs.points import Point
 from prunegen_jax.runs.progress import Progress, SweepProgress
-from prunegen_jax.runs.record import Record
+from prunegen_jax.runs.record import Missing, Record
 
-_ACTIVITIES = {"train": "training", "measure": "measuring"}
+_ACTIVITIES = {"train": "training:", "measure": "measuring:"}
 _PASSES = 3  # over what is missing, when another driver in the workdir wrote over what this one had written
 
 
@@ -40,13 +40,13 @@ def drive(
     """
     folder = epath.Path(context.folder)
     known = {existing.name: existing for existing in record.read_all(folder)} if units else {}
-    waiting = [unit for unit in units if any(_is_missing(known.get(p.name), p, unit) for p in unit.points)]
+    waiting = [unit for unit in units if any(_missing(known.get(p.name), p, unit) for p in unit.points)]
     if not waiting:
         return
     failed: dict[str, str] = {}
     unreachable: list[str] = []
     with processes.handle_signals(), _progress_bar(units, waiting) as bar:
-        progress = _progress(bar, folder, waiting, refresh)
+        progress = _progress(bar, folder, waiting, known, refresh)
         for _ in range(_PASSES):
             _run_pass(context, waiting, execute, progress, failed, unreachable)
             if processes.stopping():
@@ -95,25 +95,32 @@ def _run_pass(
 def _progress_bar(units: Sequence[Unit], waiting: Sequence[Unit]) -> Progress:
     """The progress of a sweep of `units`, of which those in `waiting` are not done."""
     total, left = (sum(len(unit.points) for unit in some) for some in (units, waiting))
-    activity = " and ".join(_ACTIVITIES[stage] for stage in units[0].stages)
-    return Progress(total, activity, done=total - left)
+    stages = units[0].stages
+    return Progress(total, _ACTIVITIES[stages[0]] if len(stages) == 1 else "measured", done=total - left)
 
 
 def _progress(
-    bar: Progress, folder: epath.Path, waiting: Sequence[Unit], refresh: Callable[[], object] | None
+    bar: Progress,
+    folder: epath.Path,
+    waiting: Sequence[Unit],
+    known: Mapping[str, Record],
+    refresh: Callable[[], object] | None,
 ) -> SweepProgress:
-    def is_done(point: Point, unit: Unit) -> Callable[[Record], bool]:
-        return lambda existing: not _is_missing(existing, point, unit)
+    def check(point: Point, unit: Unit) -> Callable[[Record | None], Missing]:
+        return lambda existing: _missing(existing, point, unit)
 
-    checks = {point.name: is_done(point, unit) for unit in waiting for point in unit.points}
-    return SweepProgress(bar, folder, checks, refresh)
+    checks = {point.name: check(point, unit) for unit in waiting for point in unit.points}
+    untrained = None  # with one stage there is nothing to tell apart
+    if len(waiting[0].stages) > 1:
+        untrained = [name for name, missing in checks.items() if missing(known.get(name)).train]
+    return SweepProgress(bar, folder, checks, untrained, refresh)
 
 
-def _is_missing(existing: Record | None, point: Point, unit: Unit, *, retry_failed: bool = True) -> bool:
+def _missing(existing: Record | None, point: Point, unit: Unit, *, retry_failed: bool = True) -> Missing:
     wanted = {"tests": unit.tests, "retry_failed": retry_failed}
-    return bool(record.find_missing(existing, point, unit.stages, unit.names, **wanted))
+    return record.find_missing(existing, point, unit.stages, unit.names, **wanted)
 
 
 def _is_unfinished(folder: epath.Path, unit: Unit) -> bool:
     """Whether anything is missing of `unit` besides measures that failed."""
-    return any(_is_missing(record.read(folder, p.name), p, unit, retry_failed=False) for p in unit.points)
+    return any(_missing(record.read(folder, p.name), p, unit, retry_failed=False) for p in unit.points)

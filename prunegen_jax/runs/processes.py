@@ -16,7 +16,8 @@ import threading
 from collections.abc import Iterator
 
 TERMINATED = 143  # the exit status of a process that SIGTERM ended
-_GRACE = 10.0  # seconds between SIGTERM and the end, whatever the process does; at many sites SIGKILL follows after 30
+# Seconds between SIGTERM and the end, whatever the process does. A driver waits less for its workers; at many sites
+_GRACE = 20.0  # SIGKILL follows after 30
 _QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
 _LEVEL = "--xla_backend_optimization_level"
 # Flags of XLA that say where it writes, how it reports and how it spreads work, or that `environment` sets.
@@ -81,7 +82,9 @@ def stop() -> None:
 
 
 @contextlib.contextmanager
-def handle_signals(grace: float = _GRACE, signals: tuple[int, ...] = (signal.SIGTERM,)) -> Iterator[None]:
+def handle_signals(
+    grace: float = _GRACE, signals: tuple[int, ...] = (signal.SIGTERM,), *, quiet: bool = False
+) -> Iterator[None]:
     """Within the block, `signals` make `stopping` true, and end the process after `grace` seconds if it still runs.
 
     The main thread may be in the middle of a compilation or a long measure, where Python runs no signal handler; so
@@ -90,6 +93,7 @@ def handle_signals(grace: float = _GRACE, signals: tuple[int, ...] = (signal.SIG
     Args:
         grace: seconds that the process has to save its state.
         signals: their numbers.
+        quiet: end without a line on stderr: of a worker, whose driver writes one for all.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -97,7 +101,8 @@ def handle_signals(grace: float = _GRACE, signals: tuple[int, ...] = (signal.SIG
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(reader, over, grace, signals), daemon=True)
+    sentence = "" if quiet else f"stopped after {grace:.0f} s in the middle of a step"
+    watcher = threading.Thread(target=_watch, args=(reader, over, grace, signals, sentence), daemon=True)
     old_handlers = {number: signal.signal(number, lambda *_: stop()) for number in signals}
     old_descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     watcher.start()
@@ -114,13 +119,13 @@ def handle_signals(grace: float = _GRACE, signals: tuple[int, ...] = (signal.SIG
         _stop.clear()
 
 
-def _watch(reader: int, over: threading.Event, grace: float, signals: tuple[int, ...]) -> None:
+def _watch(reader: int, over: threading.Event, grace: float, signals: tuple[int, ...], sentence: str) -> None:
     """Reads the numbers of the signals that arrive until the pipe is closed, or the process is to end."""
     while number := os.read(reader, 1):
         if number[0] in signals:
             stop()
             if not over.wait(grace):
-                leave(f"stopped after {grace:.0f} s in the middle of a step")
+                leave(sentence)
 
 
 def open_streams() -> None:
@@ -141,8 +146,13 @@ def open_streams() -> None:
         setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115 - until the process ends
 
 
-def leave(sentence: str) -> None:
-    """Ends this process at once, whatever its threads do. Every file that it writes is complete at every moment."""
+def leave(sentence: str = "") -> None:
+    """Ends this process at once, whatever its threads do. Every file that it writes is complete at every moment.
+
+    Args:
+        sentence: what happened, for stderr; "" to write nothing.
+    """
     with contextlib.suppress(OSError):
-        print(f"{sentence}; the same command continues from the latest checkpoint", file=sys.stderr, flush=True)
+        if sentence:
+            print(f"{sentence}; the same command continues from the latest checkpoint", file=sys.stderr, flush=True)
     os._exit(TERMINATED)

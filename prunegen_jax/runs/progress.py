@@ -13,7 +13,7 @@ from etils import epath
 from tqdm import tqdm
 
 from prunegen_jax.runs import checkpoint, record
-from prunegen_jax.runs.record import Record
+from prunegen_jax.runs.record import Missing, Record
 
 _QUIET_SECONDS = 15.0  # between lines when not a terminal
 _LOOK_SECONDS = 1.0  # between looks into the workdir, at least
@@ -23,12 +23,19 @@ _MOST_PEEKED = 200  # networks: those being trained are among the first that are
 
 
 class Progress:
-    """Counts `total` pieces of work; a context manager, written to stderr."""
+    """Counts `total` pieces of work, `done` of them from the start; a context manager, written to stderr."""
 
     def __init__(self, total: int, what: str, *, done: int = 0) -> None:
         self._what, self.total, self.done = what, total, done
         self._begin, self._shown, self._first = time.monotonic(), 0.0, done
-        self._bar = tqdm(total=total, initial=done, desc=what, leave=False) if _is_terminal() else None
+        self._bar = tqdm(total=total, initial=done, leave=False) if _is_terminal() else None
+        self.relabel(what)
+
+    def relabel(self, what: str) -> None:
+        """Replaces the words before the count."""
+        self._what = what
+        if self._bar is not None:
+            self._bar.set_description(what.removesuffix(":"))
 
     def note(self, text: str) -> None:
         """Shows what the present piece is at, its loss for instance."""
@@ -37,7 +44,7 @@ class Progress:
             self._bar.set_postfix_str(text)
         elif now - max(self._shown, self._begin) >= _QUIET_SECONDS:
             self._shown = now
-            print(f"{self._what}: {self.done}/{self.total}; {text}", file=sys.stderr, flush=True)
+            print(f"{self._what} {self.done}/{self.total}; {text}", file=sys.stderr, flush=True)
 
     def step(self, text: str = "") -> None:
         """One more piece is done."""
@@ -50,7 +57,7 @@ class Progress:
         if self.done == self.total or now - self._shown >= _QUIET_SECONDS:
             self._shown = now
             left = (now - self._begin) / (self.done - self._first) * (self.total - self.done)
-            print(f"{self._what}: {self.done}/{self.total}, {left:.0f} s left; {text}", file=sys.stderr, flush=True)
+            print(f"{self._what} {self.done}/{self.total}, {left:.0f} s left; {text}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         return self
@@ -72,7 +79,8 @@ class SweepProgress:
     Args:
         bar: shows how many are done; it is open.
         folder: the workdir.
-        waiting: name -> whether its record says that it is done, of the networks that were not done at first.
+        waiting: name -> what is missing of a network, given its record; of the networks that were not done at first.
+        untrained: the names of those that have to be trained first, counted apart; None to count what is done alone.
         refresh: called at every update, to keep a report up to date; None for nothing.
     """
 
@@ -80,11 +88,14 @@ class SweepProgress:
         self,
         bar: Progress,
         folder: epath.Path,
-        waiting: Mapping[str, Callable[[Record], bool]],
+        waiting: Mapping[str, Callable[[Record | None], Missing]],
+        untrained: Iterable[str] | None = None,
         refresh: Callable[[], object] | None = None,
     ) -> None:
         self._bar, self._folder, self._refresh = bar, folder, refresh
         self._waiting = dict(waiting)
+        self._untrained = None if untrained is None else set(untrained)
+        self._count_trained()
         self._seen: dict[str, object] = {}
         self._due, self._peeked = time.monotonic() + _LOOK_SECONDS, time.monotonic()
 
@@ -108,6 +119,7 @@ class SweepProgress:
             existing = None
             with contextlib.suppress(OSError):  # the outcome of the work says what cannot be read
                 existing = record.read(self._folder, name)
+            self._count_trained(*[] if self._waiting[name](existing).train else [name])
             self._step(name, existing)
 
     def _look(self) -> None:
@@ -116,7 +128,9 @@ class SweepProgress:
                 continue
             self._seen[name] = stamp
             existing = record.read(self._folder, name)
-            if existing is not None and self._waiting[name](existing):
+            missing = self._waiting[name](existing)
+            self._count_trained(*[] if missing.train else [name])
+            if existing is not None and not missing:
                 self._step(name, existing)
             elif existing is not None:
                 self._bar.note(f"{name} {existing.describe()}, {len(existing.measures)} measures")
@@ -134,6 +148,12 @@ class SweepProgress:
         epochs = None if latest is None else checkpoint.progress(self._folder, latest)
         if epochs is not None:
             self._bar.note(f"{latest}: epoch {epochs}")
+
+    def _count_trained(self, *names: str) -> None:
+        """Counts networks as trained."""
+        if self._untrained is not None:
+            self._untrained.difference_update(names)
+            self._bar.relabel(f"trained {self._bar.total - len(self._untrained)}/{self._bar.total}, measured")
 
     def _step(self, name: str, existing: Record | None) -> None:
         del self._waiting[name]

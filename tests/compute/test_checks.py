@@ -45,8 +45,10 @@ def test_functions_that_equinox_wraps_are_functions():
 
 
 def test_what_is_no_function():
-    with pytest.raises(TypeError, match="apply is dict, not a function"):
-        TrainedModel(PARAMS, PARAMS, dataset())
+    statistics = {"batch_stats": np.zeros(2)}
+    for params in (PARAMS, jax.tree_util.Partial(flat, statistics)):  # the second: given in the wrong order
+        with pytest.raises(TypeError, match="apply is dict, not a function"):
+            TrainedModel(PARAMS, params, dataset())
 
 
 @pytest.mark.parametrize(
@@ -72,8 +74,14 @@ def test_lists_and_other_data_sets():
     for field in ("inputs", "labels"):
         with pytest.raises(ValueError, match=f"{field} are a list, not an array: give jnp.asarray"):
             Dataset(**{"inputs": np.zeros((2, 3)), "labels": np.zeros(2, int), field: [0, 1]})
-    with pytest.raises(ValueError, match=r"the training set is a tuple: give Dataset\(inputs, labels\)"):
-        prunability(flat, PARAMS, (dataset().inputs, dataset().labels))
+    wrong = (((dataset().inputs, dataset().labels), "a tuple"), (dataset().inputs, "an array"))
+    for data, kind in wrong:
+        with pytest.raises(ValueError, match=rf"the training set is {kind}: give Dataset\(inputs, labels\)"):
+            prunability(flat, PARAMS, data)
+    none = Dataset(dataset().inputs[:0], dataset().labels[:0])
+    for use in (lambda: prunability(flat, PARAMS, none), lambda: measure(TrainedModel(flat, PARAMS, none), "fast")):
+        with pytest.raises(ValueError, match="the training set holds no example"):
+            use()
 
 
 @pytest.mark.parametrize(
@@ -86,6 +94,23 @@ def test_lists_and_other_data_sets():
 def test_what_is_no_logits(change, message):
     with pytest.raises(ValueError, match=message):
         measure(TrainedModel(lambda params, x: change(flat(params, x)), PARAMS, dataset()), ["parameter_norm"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_has_no_measures(value):
+    """The network sets NaN to 0, as the maximum in a fused program of a CPU may: its logits are finite all the same."""
+    forgiving = lambda params, x: jnp.nan_to_num(flat(params, x), posinf=0.0)  # noqa: E731
+    train = dataset()
+    inputs, weights = train.inputs.at[3, 0, 0, 0].set(value), {"w": PARAMS["w"].at[5, 1].set(value)}
+    for params, data, name in (
+        (PARAMS, Dataset(inputs, train.labels), "inputs"),
+        (PARAMS, Dataset(np.asarray(inputs), train.labels), "inputs"),
+        (weights, train, r"params \(w\)"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must be finite, but NaN or infinity"):
+            prunability(forgiving, params, data)
+        for estimate in measure(TrainedModel(forgiving, params, data), ["prunability", "parameter_norm"]).values():
+            assert estimate.status == "failed" and "must be finite" in estimate.reason
 
 
 def test_inputs_of_the_wrong_type():
@@ -106,6 +131,7 @@ def test_what_from_linen_and_the_others_refuse():
         ((ConvNet(), variables["params"]), r"variables has no 'params' \(it has BatchNorm_0, Conv_0, Dense_0\)"),
         ((nnx_net(0), variables), r"from_linen takes a Flax Linen module, not an NNX module: use .*from_nnx"),
         ((flat, variables), "from_linen takes a Flax Linen module, not function"),
+        ((ConvNet, variables), "from_linen takes a Flax Linen module, not the class ConvNet: create an instance"),
     ):
         with pytest.raises(ValueError, match=message):
             TrainedModel.from_linen(*wrong, train)
@@ -113,6 +139,10 @@ def test_what_from_linen_and_the_others_refuse():
         TrainedModel.from_nnx(ConvNet(), train)
     with pytest.raises(ValueError, match="from_equinox takes an Equinox module, not a PyTorch module: port"):
         TrainedModel.from_equinox(torch_module(), train)
+    small = Dataset(train.inputs[..., :1], train.labels)
+    advice = "Give inputs of the shape that it was trained on and all of its variables"
+    with pytest.raises(ValueError, match=rf"inputs float32\[2, 6, 6, 1\] \(ScopeParamShapeError.*{advice}"):
+        TrainedModel.from_linen(ConvNet(), variables, small)
     for module in (NeedsDropout(), NeedsMode()):
         with pytest.raises(ValueError, match="cannot be called in evaluation mode on inputs float32.*call=..."):
             TrainedModel.from_linen(module, {"params": {}}, train)

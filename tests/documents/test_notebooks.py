@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import pathlib
+import runpy
 import subprocess
 
 import pytest
@@ -56,6 +57,18 @@ def test_a_badge_and_an_installation_that_keeps_jax(path):
     assert "".join(code[0]["source"]) == make_notebooks.INSTALL and code[0]["outputs"] == []
     assert not any("%pip" in "".join(cell["source"]) for cell in code[1:])
     assert "".join(cells(path, "markdown")[0]["source"]).startswith(f"{make_notebooks.badge(path.stem)}\n\n# ")
+
+
+def test_what_to_replace_while_the_repository_has_no_address():
+    """A person who runs the cell as it is sees pip fail; the cell says what to write instead."""
+    source = runpy.run_path(str(ROOT / "docs" / "make_notebooks.py"))
+    advice = "# Replace REPOSITORY_OWNER with the account that publishes it, or SOURCE with the folder"
+    assert (advice in source["INSTALL"]) == ("REPOSITORY_OWNER" in source["REPOSITORY"])
+    text = pathlib.Path(ROOT / "docs" / "make_notebooks.py").read_text()
+    code = text.replace('"REPOSITORY_OWNER/prunegen_jax"', '"someone/prunegen_jax"')
+    names: dict[str, str] = {"__file__": str(ROOT / "docs" / "make_notebooks.py"), "__name__": "changed"}
+    exec(code, names)
+    assert "REPOSITORY_OWNER" not in names["INSTALL"] and "github.com/someone/prunegen_jax" in names["INSTALL"]
 
 
 def test_the_cell_of_the_installation_keeps_the_jax_that_is_there(monkeypatch):

@@ -179,3 +179,41 @@ def test_a_process_in_the_middle_of_a_long_step_ends_all_the_same():
     assert done.stderr.strip() == (
         "stopped after 0 s in the middle of a step; the same command continues from the latest checkpoint"
     )
+
+
+STUCK = """
+import hashlib
+from prunegen_jax import MEASURES
+from prunegen_jax.types import Measure
+from tests.support import faults
+
+def stuck(model, key):
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in C, where Python runs no signal handler
+
+MEASURES["stuck"] = Measure(stuck, 1, "tests", 0.0, "this test")
+
+def get_config():
+    config = faults.get_config()
+    config.measures.names = ("stuck",)
+    return config
+"""
+
+
+def test_a_driver_waits_for_workers_in_the_middle_of_a_long_step(tmp_path):
+    """One worker computes, one cannot even see the signal: the driver ends both, says so once, and leaves nothing."""
+    (tmp_path / "stuck.py").write_text(STUCK)
+    driver = faults.start(tmp_path / "w", config=tmp_path / "stuck.py")
+    faults.until(driver, lambda: len(faults.records(tmp_path / "w")) == 2)
+    workers = faults.workers(driver)
+    faults.kill(workers[0], signal.SIGSTOP)
+    for process in (driver.pid, workers[1]):  # as a scheduler does
+        faults.kill(process, signal.SIGTERM)
+    driver.wait(timeout=faults.PATIENCE)
+    left = [worker for worker in workers if b"spawn_main" in faults.command(worker)]
+    for worker in left:
+        faults.kill(worker)
+    output = faults.finish(driver, status=143)
+    assert not left and "leaked" not in output and "Traceback" not in output
+    assert [line for line in output.splitlines() if "stopped" in line] == [
+        "stopped with 0 of 4 networks done; the same command continues from there"
+    ]

@@ -1,5 +1,6 @@
 """What is said beside the numbers: edges of a range, the ceiling, measures that are one, intervals of few models."""
 
+import csv
 import dataclasses
 import math
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from prunegen_jax.judging import cautions, describe, format_table, judge, uncertainty, write
-from prunegen_jax.judging.statistics import ranked
+from prunegen_jax.judging.statistics import ranked, relations
 from prunegen_jax.judging.table import Table
 from prunegen_jax.runs.tables.verdict_files import read_verdict
 from tests.support.sweeps import QUICK, make_table
@@ -52,6 +53,7 @@ def test_networks_at_the_edge_are_counted_and_said():
         verdict, "few"
     )  # not more than EDGE
     lines = format_table(verdict).splitlines()
+    assert not any("-0.000" in line for line in lines)
     assert any(line.startswith("floor* ") for line in lines) and any(line.startswith("few ") for line in lines)
     assert "* floor: 45% of the networks are tied at 1, an end of its range: it cannot tell them apart" in lines
 
@@ -100,13 +102,36 @@ def test_measures_that_are_one_count_once_and_stand_together():
     expected = uncertainty.holm(np.array(groups))
     assert [rows[name]["tau_p_holm"] for name in ("gauss_newton_trace", "turned", "other")] == expected.tolist()
     assert "piecewise linear" in said(verdict, "gauss_newton_trace")["same"]
-    assert "both give the same order" in said(verdict, "turned")["same"]
+    assert said(verdict, "turned")["same"] == ("gives the reverse order of m: corrected p-values count the two once")
+    assert {name: row["same_order"] for name, row in rows.items() if row["same_order"]} == {
+        "turned": -1, "gauss_newton_trace": 1
+    }  # fmt: skip
     order = [row["measure"] for row in ranked(verdict.rows)]
     for one, two in (("hessian_trace", "gauss_newton_trace"), ("m", "turned")):
         assert abs(order.index(one) - order.index(two)) == 1
     # of networks for which the identity does not hold they are two measures
     measures["gauss_newton_trace"] = trace * np.exp(rng.normal(size=24))
     assert not judge(table_of(measures, gap), **QUICK).row("gauss_newton_trace", "gap")["same_as"]
+
+
+def test_a_measure_and_its_reverse_are_shown_as_one(tmp_path):
+    """`down` comes first in the table of numbers and last by its tau: it is shown below `up`, as its reverse."""
+    gap = np.random.default_rng(2).permutation(np.arange(24.0))
+    measures = {"down": -gap, "other": np.random.default_rng(3).random(24), "up": gap, "twice": 2 * gap}
+    verdict = judge(table_of(measures, gap), reference="other", **QUICK)
+    names = [line[:18].rstrip() for line in format_table(verdict).splitlines()[2:6]]
+    assert names[0] in {"up*", "twice*"} and names[3] == "other"
+    below = {"  down (reverse)", "  down (reverse)*", "  twice (same)*", "  up (same)*"}
+    assert set(names[1:3]) <= below and sum("(reverse)" in name for name in names) == 1
+    rows = {row["measure"]: (row["same_as"], row["same_order"]) for row in verdict.rows}
+    assert rows == {"down": ("", 0), "other": ("", 0), "up": ("down", -1), "twice": ("down", -1)}
+    write(verdict, tmp_path)
+    assert relations(ranked(read_verdict(tmp_path / "verdict.json").rows)) == [
+        ("", ""), ("same", "up"), ("reverse", "up"), ("", "")
+    ]  # fmt: skip
+    with (tmp_path / "verdict.csv").open() as file:
+        lines = {line["measure"]: (line["same_as"], line["same_order"]) for line in csv.DictReader(file)}
+    assert lines["up"] == ("down", "-1") and lines["other"] == ("", "0")
 
 
 @pytest.mark.parametrize("n", [4, 8, 24])

@@ -11,6 +11,7 @@ import scipy.stats
 from prunegen_jax.judging import describe, judge, pairs, write
 from prunegen_jax.judging.case import prepare
 from prunegen_jax.judging.table import Table
+from prunegen_jax.judging.verdict import Verdict
 from prunegen_jax.runs.tables.verdict_files import read_verdict
 from tests.support.sweeps import QUICK, make_table
 
@@ -111,8 +112,44 @@ def test_those_left_out_and_few_models_are_conditions():
     out = np.arange(8) == 7
     rest = dataclasses.replace(table.take(~out), left_out=(("7", "diverged"),), left_out_rows=table.take(out))
     text = describe(judge(rest, **QUICK))
-    assert "without the network that was left out (with it its tau-b is" in text
+    assert "without the network that was left out (with it, its tau-b is" in text
     assert "they are few: rely on the intervals" in text
+
+
+@pytest.mark.parametrize(
+    ("without_value", "expected"),
+    [
+        ((), "without the 3 networks that were left out (with them, its tau-b is 1.00)"),
+        ((9, 11), "without the 3 networks that were left out (with the 1 that has values, its tau-b is 1.00)"),
+        ((9, 10, 11), "without the 3 networks that were left out. It does"),
+    ],
+)
+def test_the_tau_with_those_left_out_needs_their_values(without_value, expected):
+    """Training that diverged leaves no measure, or no gap: then including the network changes nothing."""
+    gap = np.arange(12.0)
+    for name in ("measure", "gap"):
+        values = {"measure": gap, "gap": gap} | {name: np.where(np.isin(np.arange(12), without_value), np.nan, gap)}
+        table = Table(tuple(map(str, range(12))), {"x": gap}, {"m": values["measure"]}, {"gap": values["gap"]})
+        out = gap > 8
+        left = tuple((str(i), "diverged") for i in (9, 10, 11))
+        judged = dataclasses.replace(table.take(~out), left_out=left, left_out_rows=table.take(out))
+        text = describe(judge(judged, reference="m", **QUICK))
+        assert expected in text.replace("; they are few: rely on the intervals, not on the order", "")
+
+
+@pytest.mark.parametrize(
+    ("psi", "expected"),
+    [
+        ({"a": 0.9, "b": 0.5}, "it follows gap along a (0.90), b (0.50)."),
+        ({"a": 0.9, "b": 0.1}, "it follows gap along a (0.90), but not along b (0.10)."),
+        ({"a": 0.1, "b": -0.5}, "it does not follow gap along a (0.10), b (-0.50)."),
+    ],
+)
+def test_along_which_hyperparameters_it_follows_the_target(psi, expected):
+    row = {"measure": "m", "target": "gap", "sign": 1, "n": 20, "tau_b": 0.5, "tau_b_low": 0.3, "tau_b_high": 0.7}
+    row |= {f"psi.{axis}": value for axis, value in psi.items()}
+    verdict = Verdict((row,), settings={"axes": list(psi), "models": 20, "judged": 20})
+    assert f"With the other hyperparameters fixed (Psi), {expected}" in describe(verdict)
 
 
 def test_nothing_is_said_about_hyperparameters_that_the_table_does_not_have():
@@ -121,6 +158,6 @@ def test_nothing_is_said_about_hyperparameters_that_the_table_does_not_have():
         known = dataclasses.replace(table, hyperparameters=axes, measures={"m": table.targets["gap"]})
         text = describe(judge(known, reference="m", repeats="keep", **QUICK | {"permutations": 99}))
         beyond, differ = (
-            (" beyond width", "differ in width") if axes else ("", "differ in no hyperparameter of the table")
+            (" beyond width", "differ in width") if axes else ("", "these 24 (the table has no hyperparameters)")
         )
         assert f"It has information about the order{beyond} (K, p = 0.01)." in text and differ in text

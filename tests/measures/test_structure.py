@@ -50,6 +50,12 @@ def test_a_folding_that_changes_the_function_is_refused(monkeypatch):
         structure.folded_network(model())
 
 
+def test_logits_that_are_not_finite_are_said(monkeypatch):
+    monkeypatch.setattr(Program, "difference", lambda *_: float("nan"))
+    with pytest.raises(NotApplicableError, match="its logits are not finite; look for NaN"):
+        structure.folded_network(model())
+
+
 def test_a_network_that_cannot_be_traced():
     def stubborn(params, images):
         return images @ params["w"] * float(images.sum())

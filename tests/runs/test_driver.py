@@ -11,7 +11,7 @@ import time
 import pytest
 from etils import epath
 
-from prunegen_jax.runs import driver, pipeline, progress, record, train, workdir
+from prunegen_jax.runs import driver, measure, pipeline, progress, record, train, workdir
 from prunegen_jax.runs import points as sweeps
 from prunegen_jax.runs.driver import FailedError
 from prunegen_jax.runs.executors import local, process
@@ -129,10 +129,45 @@ def test_how_far_a_network_has_come_is_shown(tmp_path, monkeypatch, capsys):
     for number, unit in enumerate(units[:2]):
         state = checkpoints.write_state(tmp_path, unit.points[0].name, epochs=7 + number)
         os.utime(state, (number, number))
-    for expected in (f"training and measuring: 0/4; {units[1].points[0].name}: epoch 8\n", ""):
+    for expected in (f"trained 0/4, measured 0/4; {units[1].points[0].name}: epoch 8\n", ""):
         with driver._progress_bar(units, units) as bar:
-            shown = driver._progress(bar, folder, units, None)
+            shown = driver._progress(bar, folder, units, {}, None)
             shown._due = 0.0
             shown.update()
         assert capsys.readouterr().err == expected
         state.write_text("{")
+
+
+def test_trained_networks_are_counted_before_they_are_measured(tmp_path, monkeypatch, capsys):
+    """Of four networks one is trained before the run, one while it is watched; then the first is measured."""
+    monkeypatch.setattr(progress, "_QUIET_SECONDS", 0.0)
+    config, folder = small(), epath.Path(tmp_path)
+    units = units_of(config)
+    names, points = units[0].names, [point for unit in units for point in unit.points]
+    shown = []
+
+    def look():
+        watcher._due = 0.0
+        watcher.update()
+        shown.extend(line.partition(";")[0].partition(", ")[::2] for line in capsys.readouterr().err.splitlines())
+
+    train.train_missing(folder, points[:1], config)
+    known = {each.name: each for each in record.read_all(folder)}
+    with driver._progress_bar(units, units) as bar:
+        watcher = driver._progress(bar, folder, units, known, None)
+        look()
+        train.train_missing(folder, points[1:2], config)
+        look()
+        measure.measure_missing(folder, points[:1], names, config)
+        look()
+    counts = [(first, rest.split(",")[0]) for first, rest in shown]
+    assert counts[0] == ("trained 1/4", "measured 0/4") and counts[-1] == ("trained 2/4", "measured 1/4")
+    assert ("trained 2/4", "measured 0/4") in counts
+
+
+def test_one_stage_is_called_by_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_QUIET_SECONDS", 0.0)
+    units = [unit._replace(stages=("train",)) for unit in units_of(small())]
+    with driver._progress_bar(units, units) as bar:
+        driver._progress(bar, epath.Path(tmp_path), units, {}, None).update("epoch 3")
+    assert capsys.readouterr().err == "training: 0/4; epoch 3\n"

@@ -147,7 +147,7 @@ def _end(workers: Sequence[_Worker]) -> None:
 def _begin(settings: dict[str, Any], source: str) -> None:
     """Sets up a worker: it handles SIGTERM and its parent's death; Ctrl-C is for the parent to pass on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _until_exit.enter_context(processes.handle_signals(STOP_SECONDS))
+    _until_exit.enter_context(processes.handle_signals(STOP_SECONDS, quiet=True))
     threading.Thread(target=_follow, daemon=True).start()
     base.adopt(settings, source)
 
@@ -157,4 +157,4 @@ def _follow() -> None:
     multiprocessing.parent_process().join()
     processes.stop()
     time.sleep(STOP_SECONDS)
-    processes.leave("the driver of this worker has ended")
+    processes.leave()

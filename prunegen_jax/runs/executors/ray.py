@@ -113,7 +113,7 @@ def _attempt(shared: tuple[dict[str, Any], RunContext], unit: Unit) -> Outcome:
     if (settings, context.source) not in _adopted:
         base.adopt(settings, context.source)
         _adopted.append((settings, context.source))
-    with processes.handle_signals(STOP_SECONDS, (signal.SIGTERM, signal.SIGINT)):
+    with processes.handle_signals(STOP_SECONDS, (signal.SIGTERM, signal.SIGINT), quiet=True):
         return base.attempt(context, unit)
 
 

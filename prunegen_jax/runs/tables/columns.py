@@ -230,10 +230,17 @@ def _named_targets(
         if pattern == "test_error" and not has_column and accuracies[1]:
             pattern = accuracies[1]
         rest = [c for c in free if c not in columns.values()]
-        for c in _matching(pattern, rest, header, "--target"):
+        for c in _matching(pattern, rest, header, "--target", computed=_computed(accuracies)):
             error = "test_error" if "test_error" not in columns else f"1 - {c}"
             columns[error if is_accuracy(c) else _target(c)] = c
     return columns
+
+
+def _computed(accuracies: tuple[str | None, str | None]) -> str:
+    """Which targets can be computed from the columns of train and test accuracy, in words; "" for none."""
+    train, test = accuracies
+    both = f"gap and test_error are computed from {train} and {test}"
+    return both if train and test else f"test_error is computed from {test}" if test else ""
 
 
 def _confounder(column: str) -> str:
@@ -241,7 +248,9 @@ def _confounder(column: str) -> str:
     return "" if _CONFOUNDER.match(column) else _short(_measure(_axis(column)))
 
 
-def _matching(patterns: str, free: Sequence[str], header: Sequence[str], option: str) -> list[str]:
+def _matching(
+    patterns: str, free: Sequence[str], header: Sequence[str], option: str, *, computed: str = ""
+) -> list[str]:
     columns: list[str] = []
     for pattern in (p.strip() for p in patterns.split(",")):
         matches = [c for c in free if fnmatch.fnmatchcase(c, pattern) and c not in columns]
@@ -255,7 +264,8 @@ def _matching(patterns: str, free: Sequence[str], header: Sequence[str], option:
         # `gap` also finds the column that we would call so
         matches = matches or [c for c in free if option == "--target" and _target(c) == pattern and c not in columns]
         if not matches:
-            raise ValueError(f"{option}: no column matches {pattern!r}; the columns are {_list(header)}")
+            rest = f"; {computed}" if computed else ""
+            raise ValueError(f"{option}: no column matches {pattern!r}; the columns are {_list(header)}{rest}")
         columns += matches
     return columns
 

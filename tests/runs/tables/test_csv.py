@@ -82,6 +82,16 @@ def test_csv_by_pattern(tmp_path):
     ("text", "options", "message"),
     [
         ("a,gap\n1,2\n", {"target": "nope"}, r"--target: no column matches 'nope'; the columns are a, gap"),
+        (
+            "a,train_acc,val_acc\n1,0.9,0.8\n",
+            {"target": "gapp"},
+            r"no column matches 'gapp'; .*val_acc; gap and test_error are computed from train_acc and val_acc$",
+        ),
+        (
+            "a,test_acc\n1,0.8\n",
+            {"target": "gap"},
+            r"no column matches 'gap'; .*test_acc; test_error is computed from test_acc$",
+        ),
         ("a,gap\n1,2\n", {"measures": "z*"}, r"--measures: no column matches 'z\*'"),
         ("a,gap\n1,2\n", {"hyperparameters": "hp*"}, r"--hyperparameters: no column matches 'hp\*'"),
         ("name,a,b\nx,1,2\n", {}, r"no target column found among name, a, b; name one with --target"),
