@@ -85,9 +85,9 @@ def _double_descent(folder: pathlib.Path) -> list[str]:
         "## Double descent: does prunability follow the test loss?\n",
         f"""\
 `python run.py --config=configs/double_descent.py --workdir=runs/double_descent`: the 5-layer
-`{config["model"]["name"]}` at {len(means.rows)} widths, {seeds} seeds each, on 1,000 handwritten digits, {data["label_noise"]:.0%} of their labels
-drawn again at random; Adam, {train["max_epochs"]} epochs, no target. {len(table)} networks; a row for each in
-`studies/double_descent/results.csv`.
+`{config["model"]["name"]}` at {len(means.rows)} widths, {seeds} seeds each, on 1,000 handwritten digits,
+{data["label_noise"]:.0%} of their labels drawn again at random; Adam, {train["max_epochs"]} epochs, no target.
+{len(table)} networks; a row for each in `studies/double_descent/results.csv`.
 """,
         "![Test loss, training loss, test error, prunability and two flatness measures against the width]"
         "(images/double_descent.svg)\n",
