@@ -66,7 +66,8 @@ def environment(folder: pathlib.Path) -> dict[str, str]:
     pip = folder / "bin" / "pip"
     pip.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -m pip "$@"\n')
     pip.chmod(0o755)
-    outer = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
+    unset = {"PYTHONPATH", "PYTHONHOME", "JAX_DISABLE_MOST_OPTIMIZATIONS"}  # sweeps compute more than they compile
+    outer = {key: value for key, value in os.environ.items() if key not in unset}
     cache = {"JAX_COMPILATION_CACHE_DIR": outer.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))}
     paths = {"PATH": f"{folder}/bin{os.pathsep}{outer.get('PATH', '')}", "PYTHONUNBUFFERED": "1"}
     return outer | cache | paths | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
