@@ -26,7 +26,8 @@ LACKING = re.compile(r"needs (an? |the )?(NVIDIA GPU|GPU|TPU|PyTorch|Slurm|Kuber
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory):
-    return installed.install(tmp_path_factory.mktemp("installed"))
+    """Of an installation whose sweeps have fewer networks: the code of the pages stays as it is."""
+    return installed.install(tmp_path_factory.mktemp("installed"), fewer=True)
 
 
 def ids(page):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 
@@ -21,6 +22,13 @@ from tests.support.registry_cases import CHANGES, answer, trained, with_params
 FAMILIES = {"pruning", "size", "norms", "margins", "flatness", "speed", "noise", "beyond"}
 LOWERED = set()  # kinds of calls; measures share many
 FIELDS = {field.name for field in dataclasses.fields(TrainedModel)}
+
+
+@functools.cache
+def answered(name, batch_norm=True):
+    """The answer for the first network as it was trained, and the programs that were called."""
+    with recorded_programs() as calls:
+        return answer(name, trained(0, batch_norm)), calls
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -42,8 +50,7 @@ def test_every_measure_answers_and_shares_its_programs(name):
 
     And the programs lower for accelerators.
     """
-    with recorded_programs() as calls:
-        first = answer(name, trained(0))
+    first, calls = answered(name)
     assert first.status == "ok", first.reason
     assert math.isfinite(first.value) or first.details.get("censored")
     assert first.sem is None or first.sem >= 0
@@ -62,10 +69,8 @@ def test_every_measure_answers_and_shares_its_programs(name):
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, row in MEASURES.items() for kind in row.invariant])
 def test_declared_invariances_hold(name, kind):
     """Powers of two scale without rounding; what sums in another order agrees to float error."""
-    model = trained(0, batch_norm=False)
-    base = answer(name, model)
-    changed = with_params(model, CHANGES[kind])
-    other = answer(name, changed)
+    base, _ = answered(name, batch_norm=False)
+    other = answer(name, with_params(trained(0, batch_norm=False), CHANGES[kind]))
     assert base.status == other.status == "ok", (base.reason, other.reason)
     spread = 4 * math.hypot(base.sem or 0, other.sem or 0) if kind == "permutation" else 0
     assert other.value == pytest.approx(base.value, rel=5e-3, abs=max(spread, 1e-6))
@@ -82,7 +87,7 @@ def test_the_order_of_the_examples_does_not_matter(name):
     order = np.random.default_rng(0).permutation(len(model.train))
     train = dataclasses.replace(model.train, inputs=model.train.inputs[order], labels=model.train.labels[order])
     early = dataclasses.replace(model.first_epoch, train=train)
-    base, other = answer(name, model), answer(name, dataclasses.replace(model, train=train, first_epoch=early))
+    base, other = answered(name)[0], answer(name, dataclasses.replace(model, train=train, first_epoch=early))
     spread = 5 * math.hypot(base.sem or 0, other.sem or 0)
     assert other.value == pytest.approx(base.value, rel=2e-3, abs=max(spread, 1e-6))
 
@@ -93,7 +98,7 @@ CHEAP = [name for name in EXACT if 0 < MEASURES[name].cost <= 6] + ["prunability
 @pytest.mark.parametrize("name", CHEAP)
 def test_the_size_of_chunks_does_not_matter(name, monkeypatch):
     """77 examples at a time, and 23 in the last chunk of 200 filled up, against all at once."""
-    base = answer(name, trained(0))
+    base, _ = answered(name)
     for function in (evaluation.batches, evaluation.example_losses):
         monkeypatch.setitem(function.__kwdefaults__, "batch_size", 77)
     fresh = dataclasses.replace(trained(0))
@@ -106,7 +111,7 @@ def test_the_size_of_chunks_does_not_matter(name, monkeypatch):
 # One operation after another takes seconds: quotients by a margin have the numerators and the margin of others.
 @pytest.mark.parametrize("name", [name for name in CHEAP if not name.endswith("_over_margin")])
 def test_compiling_does_not_matter(name):
-    base = answer(name, trained(0))
+    base, _ = answered(name)
     with jax.disable_jit():
         other = answer(name, dataclasses.replace(trained(0)))
     assert other.status == "ok", other.reason

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import jax.test_util
@@ -42,42 +44,48 @@ def in_flax(depth, width, classes):
     return Reference()
 
 
+@functools.cache
+def of_flax(size):
+    """A batch, and of the network in Flax's layers: initial variables, others, and what they give.
+
+    That is the loss, logits, new statistics and gradients in training, and logits in evaluation.
+    """
+    reference, keys = in_flax(2, 5, 3), jax.random.split(jax.random.key(7), 3)
+    batch = jax.random.normal(keys[0], (6, size, size, 2)), jnp.asarray([0, 1, 2, 0, 1, 2])
+    initial = reference.init(keys[1], batch[0], train=False)
+    params, stats = noisy((initial["params"], initial["batch_stats"]), keys[2])
+
+    def loss(params):
+        variables = {"params": params, "batch_stats": stats}
+        logits, new = reference.apply(variables, batch[0], train=True, mutable=["batch_stats"])
+        return evaluation.cross_entropy(logits, batch[1]).mean(), (logits, new["batch_stats"])
+
+    with jax.default_matmul_precision("highest"):
+        trained = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        later = reference.apply({"params": params, "batch_stats": stats}, batch[0], train=False)
+    return batch, (initial["params"], initial["batch_stats"]), (params, stats), trained, later
+
+
 @pytest.mark.parametrize("form", FORMS[1:])
 @pytest.mark.parametrize("size", [8, 7])
 def test_training_agrees_with_flax_layers(form, size):
     """Initial weights, logits, running statistics and gradients, of a batch in training and then in evaluation."""
+    (images, labels), initial, (params, stats), expected, later = of_flax(size)
     network = build("nin", input_shape=(size, size, 2), classes=3, depth=2, width=5, convolutions=form)
-    reference = in_flax(2, 5, 3)
     keys = jax.random.split(jax.random.key(7), 3)
-    images, labels = jax.random.normal(keys[0], (6, size, size, 2)), jnp.asarray([0, 1, 2, 0, 1, 2])
-    params, stats = network.init(keys[1])
-    flax_variables = reference.init(keys[1], images, train=False)
-    for a, b in zip(
-        jax.tree.leaves((params, stats)),
-        jax.tree.leaves((flax_variables["params"], flax_variables["batch_stats"])),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
-    params, stats = worn(network, keys[2])
+    jax.tree.map(np.testing.assert_array_equal, network.init(keys[1]), initial)
 
-    def ours(params):
+    @jax.jit
+    def train(params):
         logits, new = network.train_apply(params, stats, images, jnp.float32(0.0), keys[0])
         return evaluation.cross_entropy(logits, labels).mean(), (logits, new)
 
-    def flax(params):
-        logits, new = reference.apply(
-            {"params": params, "batch_stats": stats}, images, train=True, mutable=["batch_stats"]
-        )
-        return evaluation.cross_entropy(logits, labels).mean(), (logits, new["batch_stats"])
-
     with jax.default_matmul_precision("highest"):
-        got, gradient = jax.value_and_grad(ours, has_aux=True)(params)
-        expected, expected_gradient = jax.value_and_grad(flax, has_aux=True)(params)
-        later = reference.apply({"params": params, "batch_stats": stats}, images, train=False)
+        found = jax.value_and_grad(train, has_aux=True)(params)
         np.testing.assert_allclose(network.apply(stats, params, images), later, rtol=1e-4, atol=1e-4)
-    for a, b in zip(jax.tree.leaves((got, gradient)), jax.tree.leaves((expected, expected_gradient)), strict=True):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
-    assert not np.any(gradient["block0_conv1"]["bias"])  # batch norm takes it out: exactly zero, not rounding
+    assert not np.any(found[1]["block0_conv1"]["bias"])  # batch norm takes it out: exactly zero, not rounding
 
 
 def test_dropout_does_not_depend_on_the_form():
@@ -106,13 +114,16 @@ def test_the_gradient_of_batch_norm_in_float64(axis):
         jax.test_util.check_grads(value, (x, scale, beta), order=1, modes=["rev"], rtol=1e-6)
 
 
-def worn(network, key):
+def noisy(variables, key):
     """Parameters and running statistics as training might leave them: nothing at its initial value."""
-    params, stats = network.init(key)
-    leaves, structure = jax.tree.flatten((params, stats))
+    leaves, structure = jax.tree.flatten(variables)
     keys = jax.random.split(key, len(leaves))
-    noisy = [w + 0.3 * jnp.abs(jax.random.normal(k, w.shape)) for w, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(structure, noisy)
+    noise = [w + 0.3 * jnp.abs(jax.random.normal(k, w.shape)) for w, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, noise)
+
+
+def worn(network, key):
+    return noisy(network.init(key), key)
 
 
 @pytest.mark.parametrize("head", ["gap", "rgm"])

@@ -17,9 +17,8 @@ from tests.support import experiments
 
 # One of every kind of program: passes, masks, searches, gradients, products with the Hessian, layers, inputs.
 NAMES = (
-    "parameter_norm", "prunability", "inverse_margin", "normalized_margins", "path_norm", "product_of_spectral_norms",
-    "sharpness_flatness", "worst_sharpness", "sam_sharpness_batches", "hessian_top_eigenvalue", "relative_flatness",
-    "gradient_noise", "davies_bouldin_mixup", "input_gradient_norm", "updates_to_loss",
+    "parameter_norm", "prunability", "normalized_margins", "path_norm", "sharpness_flatness", "worst_sharpness",
+    "hessian_top_eigenvalue", "gradient_noise", "davies_bouldin_mixup", "updates_to_loss",
 )  # fmt: skip
 
 
