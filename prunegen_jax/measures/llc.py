@@ -15,7 +15,7 @@ import numpy as np
 from prunegen_jax.compute.options import check_at_least, check_positive
 from prunegen_jax.compute.sampling import chains_standard_error, split_r_hat
 from prunegen_jax.measures.langevin import Density, sample
-from prunegen_jax.measures.objective import mean_loss, weight_function
+from prunegen_jax.measures.objective import weight_function
 from prunegen_jax.types import Estimate, Measure, NotApplicableError, TrainedModel
 
 R_HAT = 1.1  # the most at which chains count as sampling one distribution
@@ -39,14 +39,14 @@ def llc(
     fold: bool = True,
     batch_size: int | None = None,
 ) -> Estimate:
-    """λ̂ = nβ (E[L̂(w)] − L̂(w*)), nβ = m / ln m, over the density of exp(−nβ L̂(w) − (γ/2) ‖w − w*‖²), w* the weights.
+    """λ̂ = nβ (E[L̂(w)] − L̂(w*)) under the density ∝ exp(−nβ L̂(w) − (γ/2) ‖w − w*‖²), nβ = m / ln m, γ = `localization`.
 
-    d/2 for a regular model of d weights, as γ → 0, and less where directions are flat: of a quadratic loss it is
-    ½ Σ_i nβ h_i / (nβ h_i + γ), h_i the eigenvalues of H. The density is sampled by Langevin chains that start at w*,
-    see `langevin`. The standard error counts the autocorrelation of the chains and how far they differ. It cannot see
-    what all of them have in common: details["converged"] is False, and details["problems"] say why, if the chains do
-    not agree (split R̂ above 1.1), if they still drift, if too few steps are accepted, or if λ̂ is negative: then w* is
-    no minimum of the training loss, and λ̂ no learning coefficient.
+    w* are the trained weights. Of d weights λ̂ is d/2 where the loss is regular, as γ → 0, and less where directions are
+    flat; of a quadratic loss it is ½ Σ_i nβ h_i / (nβ h_i + γ), h_i the eigenvalues of H. The density is sampled by
+    Langevin chains that start at w*, see `langevin`. The standard error counts the autocorrelation of the chains and
+    how far they differ. It cannot see an error that all of them share: details["converged"] is False, and
+    details["problems"] say why, if the chains do not agree (split R̂ above 1.1) or still drift, if too few steps are
+    accepted, or if λ̂ is negative: w* is no minimum of the training loss then, and λ̂ no learning coefficient.
 
     Args:
         model: any; L̂ is taken for a negative log-likelihood.
@@ -65,16 +65,7 @@ def llc(
         ValueError: if γ or ε is not positive, for fewer than two chains, eight steps or one example per step, or for a
             minibatch without a step size.
     """
-    check_positive(localization=localization, **({} if step_size is None else {"step_size": step_size}))
-    check_at_least(2, chains=chains)
-    check_at_least(8, steps=steps)
-    check_at_least(0, burn_in=burn_in)
-    check_at_least(1, minibatch=minibatch or 1)
-    if step_size is None and (minibatch or not burn_in):
-        raise ValueError(
-            f"step_size=None needs a burn-in in which it can be adapted and the Metropolis correction; give a number "
-            f"with burn_in={burn_in}, minibatch={minibatch}"
-        )
+    _check_options(localization, chains, burn_in, steps, step_size, minibatch)
     size = len(model.train)
     if size < 2:
         raise NotApplicableError("nβ = m / ln m needs two training examples")
@@ -87,11 +78,26 @@ def llc(
     adapted = burn_in if step_size is None else 0
     run = sample(density, starts, key, first, steps=burn_in + steps, adapted=adapted, minibatch=minibatch)
     acceptance = np.asarray(run.acceptance, np.float64)[burn_in:].mean()
-    if minibatch:
+    if minibatch is not None:
         check = sample(density, run.last, jax.random.fold_in(key, 0), run.step_size, steps=CHECKS)
         acceptance = np.asarray(check.acceptance, np.float64).mean()
     details = {**network.details(), "nbeta": nbeta, "step_size": float(run.step_size), "acceptance": float(acceptance)}
     return _estimate(nbeta * np.asarray(run.rises, np.float64)[burn_in:].T, details, minibatch is not None)
+
+
+def _check_options(
+    localization: float, chains: int, burn_in: int, steps: int, step_size: float | None, minibatch: int | None
+) -> None:
+    check_positive(localization=localization, step_size=1.0 if step_size is None else step_size)
+    check_at_least(2, chains=chains)
+    check_at_least(8, steps=steps)
+    check_at_least(0, burn_in=burn_in)
+    check_at_least(1, minibatch=1 if minibatch is None else minibatch)
+    if step_size is None and (minibatch is not None or burn_in == 0):
+        raise ValueError(
+            f"step_size=None needs a burn-in in which it can be adapted and the Metropolis correction; give a number "
+            f"with burn_in={burn_in}, minibatch={minibatch}"
+        )
 
 
 def _estimate(rises: np.ndarray, details: dict[str, Any], unadjusted: bool) -> Estimate:

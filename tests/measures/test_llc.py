@@ -111,9 +111,7 @@ def test_minibatches():
 
 def test_minibatches_have_no_bias_from_the_loss_of_the_examples_drawn():
     """Losses that differ by 1,000 between examples, and not with the weights: the estimate does not see them."""
-    model = linear(
-        np.ones((M, 1)), [0.0], lambda outputs, targets: jnp.square(outputs[:, 0]) / 2 + targets
-    )
+    model = linear(np.ones((M, 1)), [0.0], lambda outputs, targets: jnp.square(outputs[:, 0]) / 2 + targets)
     train = Dataset(model.train.inputs, jnp.asarray(np.arange(M), jnp.float32), loss=model.train.loss)
     model = TrainedModel(model.apply, model.params, train)
     found = answer(model, step_size=1e-4, minibatch=4, chains=8, burn_in=100)
