@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.signal
 import scipy.stats
 
 from prunegen_jax.compute import sampling
@@ -43,11 +44,9 @@ def test_few_and_equal_samples():
 
 def autoregressive(random, chains, steps, slope):
     """Chains of x' = φ x + ξ from their stationary law, of mean 0 and variance 1 / (1 − φ²)."""
-    x = np.empty((chains, steps))
-    x[:, 0] = random.normal(size=chains) / math.sqrt(1 - slope**2)
-    for t in range(1, steps):
-        x[:, t] = slope * x[:, t - 1] + random.normal(size=chains)
-    return x
+    noise = random.normal(size=(chains, steps))
+    noise[:, 0] /= math.sqrt(1 - slope**2)
+    return scipy.signal.lfilter([1], [1, -slope], noise, axis=1)
 
 
 @pytest.mark.parametrize(("slope", "steps"), [(0.0, 200), (0.9, 500), (0.98, 500), (-0.5, 200)])
@@ -60,7 +59,7 @@ def test_standard_errors_of_chains(slope, steps):
         found.append((chains.mean(), *sampling.chains_standard_error(chains)))
     means, errors, effective = np.array(found).T
     assert np.mean(np.abs(means) <= 1.96 * errors) > 0.92
-    assert np.mean(errors) == pytest.approx(means.std(), rel=0.5)
+    assert 0.95 < np.mean(errors) / means.std() < 1.8  # 1.7 where steps alternate, which counts for nothing
     expected = 4 * steps * min(1.0, (1 - slope) / (1 + slope))
     assert np.median(effective) == pytest.approx(expected, rel=0.3)
 
