@@ -74,7 +74,7 @@ def test_powers_of_one_weight(power):
             scipy.integrate.quad(lambda w, k=k: density(w) * w ** (k * power), -3, 3, limit=200)[0] for k in (0, 1)
         )
         assert found.value == pytest.approx(NBETA * moment / mass, abs=4 * found.sem)
-        assert found.sem < 0.1 * found.value
+        assert found.sem < 0.15 * found.value  # of w⁶ far from zero, where γ rarely lets w go
         if localization < 1:
             assert NBETA * moment / mass == pytest.approx(1 / power, rel=1e-3)
 
