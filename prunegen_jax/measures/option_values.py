@@ -33,16 +33,19 @@ _SHARE: _Rule = (lambda x: 0 < x <= 1), "in (0, 1]"
 # Of numbers, by option, or by the module of the measure and the option.
 _RANGES: dict[str, _Rule] = {
     **dict.fromkeys(("beta", "delta", "eta", "memory", "relative_error", "tolerance", "steps"), _at_least(0)),
+    "burn_in": _at_least(0),
     **dict.fromkeys(
         ("batch_size", "budget", "components", "count", "bins", "draws", "epochs", "examples"), _at_least(1)
     ),
     **dict.fromkeys(("lanes", "per_class", "size", "sketch", "starts", "subset", "prunability.steps"), _at_least(1)),
-    **dict.fromkeys(("block", "max_parameters"), _at_least(1)),
+    **dict.fromkeys(("block", "max_parameters", "minibatch"), _at_least(1)),
+    "chains": _at_least(2),
+    "llc.steps": _at_least(8),
     **dict.fromkeys(("perturbation.draws", "pac_bayes.draws", "input_margins.examples"), _at_least(2)),
     **dict.fromkeys(("drops", "masks", "gradient_noise.examples", "probes", "curvature.steps"), _at_least(2)),
     "neighbourhood.budget": _at_least(4),
     **dict.fromkeys(("clip", "damping", "end", "epsilon", "loss", "power", "rho", "scale_tolerance"), _POSITIVE),
-    **dict.fromkeys(("sigmas", "start", "target"), _POSITIVE),
+    **dict.fromkeys(("localization", "sigmas", "start", "step_size", "target"), _POSITIVE),
     **dict.fromkeys(("confidence", "sharpness.delta"), _BETWEEN),
     **dict.fromkeys(("decay", "variance"), _SHARE),
     "lambdas": ((lambda x: x > 0.5), "above 1/2"),

@@ -18,6 +18,7 @@ OUT_OF_RANGE = {
     "power": 0.0, "probes": 1, "rates": (0.0, 1.0), "relative_error": -0.1, "rho": 0.0, "scale_tolerance": 0.0,
     "sigmas": (0.0,), "size": 0, "sketch": 0, "start": 0.0, "starts": 0, "steps": -1, "subset": 0, "target": -1.0,
     "tolerance": -1.0, "variance": 1.1, "block": 0, "damping": 0.0, "max_parameters": 0,
+    "burn_in": -1, "chains": 1, "localization": 0.0, "minibatch": 0, "step_size": 0.0,
 }  # fmt: skip
 PAIRS = [(name, option) for name in MEASURES for option in options_of(name)]
 

@@ -25,6 +25,7 @@ SHORT = {
     **{key: {"steps": 2, "starts": 1} for key in ("worst_sharpness", "worst_sharpness_adaptive", "keskar_sharpness")},
     "pac_bayes_dropout": {"rates": (0.1,), "sigmas": (0.1,), "lambdas": (2.0,), "draws": 4},
     **{key: {"masks": 2, "drops": 20} for key in ("prunability_random", "prunability_bernoulli")},
+    "llc": {"chains": 2, "burn_in": 0, "steps": 8, "step_size": 1e-6},
     **{key: {"draws": 2} for key in ("davies_bouldin", "davies_bouldin_mixup")},
 }
 
