@@ -12,7 +12,7 @@ from jax.tree_util import Partial  # noqa: F401 - the package imports it from he
 
 from prunegen_jax.compute import trees
 from prunegen_jax.compute.checks import check_no_lists, check_params
-from prunegen_jax.compute.planes import as_partial
+from prunegen_jax.compute.closures import bind_closure
 from prunegen_jax.compute.removed import refuse
 
 PyTree = Any
@@ -128,9 +128,9 @@ class TrainedModel:
 
     def __post_init__(self) -> None:
         check_params(self.params, self.init_params)
-        object.__setattr__(self, "apply", as_partial(self.apply))
+        object.__setattr__(self, "apply", bind_closure(self.apply, self.params, self.train))
         if self.init_apply is not None:
-            object.__setattr__(self, "init_apply", as_partial(self.init_apply))
+            object.__setattr__(self, "init_apply", bind_closure(self.init_apply, self.params, self.train))
 
     @classmethod
     def from_linen(

@@ -104,7 +104,9 @@ def _estimate(network: WeightFunction, scale: Scale, formula: Callable[[float], 
     details["response"] = crossing.response
     if crossing.high == 0:
         over = f"{crossing.response:.2g} > {crossing.limit:.2g}"
-        reason = f"undefined: ε = {FLOOR:g}, the perturbation at scale 0, already takes the error beyond its limit, {over}"
+        reason = (
+            f"undefined: ε = {FLOOR:g}, the perturbation at scale 0, already takes the error beyond its limit, {over}"
+        )
         return Estimate(float("nan"), status="not_applicable", reason=reason, details=details)
     if not crossing.scale > 0:
         reason = "no scale was found: the smallest perturbation tried exceeds the target"
