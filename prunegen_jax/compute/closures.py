@@ -106,6 +106,8 @@ def _lift(function: types.FunctionType, around: tuple[Any, ...]) -> Partial | No
     try:
         around = (*around, function)
         values = [cell.cell_contents for cell in function.__closure__ or ()]
+        if any(isinstance(value, list | dict) and not jax.tree.leaves(value) for value in values):
+            return None  # it may be there to be filled
         values = jax.tree.map(
             lambda leaf: (isinstance(leaf, types.FunctionType) and _lift(leaf, around)) or leaf, values
         )
@@ -151,7 +153,8 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 def _is_constant(value: Any) -> bool:
     """Whether a value cannot change and still be equal to what it was."""
-    return isinstance(value, _CONSTANT) or type(value).__hash__ not in (object.__hash__, types.MethodType.__hash__)
+    by_identity = (None, object.__hash__, types.MethodType.__hash__)
+    return isinstance(value, _CONSTANT) or type(value).__hash__ not in by_identity
 
 
 def _is_array(leaf: Any) -> bool:
