@@ -106,8 +106,8 @@ def _lift(function: types.FunctionType, around: tuple[Any, ...]) -> Partial | No
     try:
         around = (*around, function)
         values = [cell.cell_contents for cell in function.__closure__ or ()]
-        if any(isinstance(value, list | dict) and not jax.tree.leaves(value) for value in values):
-            return None  # it may be there to be filled
+        if any(isinstance(value, list | dict) and not any(map(_is_array, jax.tree.leaves(value))) for value in values):
+            return None  # the function may write to it
         values = jax.tree.map(
             lambda leaf: (isinstance(leaf, types.FunctionType) and _lift(leaf, around)) or leaf, values
         )
