@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -11,8 +12,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial  # noqa: F401 - the package imports it from here, beside what it is bound in
 
 from prunegen_jax.compute import trees
-from prunegen_jax.compute.checks import check_no_lists, check_params
-from prunegen_jax.compute.planes import as_partial
+from prunegen_jax.compute.checks import check_function, check_no_lists, check_params
+from prunegen_jax.compute.closures import bind_closure
 from prunegen_jax.compute.removed import refuse
 
 PyTree = Any
@@ -127,10 +128,12 @@ class TrainedModel:
     name: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "apply", as_partial(self.apply))
+        function = self.apply.func if isinstance(self.apply, functools.partial) else self.apply
+        check_function(function)  # first: with the two exchanged, this says so
         check_params(self.params, self.init_params)
+        object.__setattr__(self, "apply", bind_closure(self.apply, self.params, self.train))
         if self.init_apply is not None:
-            object.__setattr__(self, "init_apply", as_partial(self.init_apply))
+            object.__setattr__(self, "init_apply", bind_closure(self.init_apply, self.params, self.train))
 
     @classmethod
     def from_linen(

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax.compute.evaluation import concatenate_batches, default_batch_size
-from prunegen_jax.types import Apply, Dataset, PyTree, as_partial
+from prunegen_jax.compute.planes import as_partial
+from prunegen_jax.types import Apply, Dataset, PyTree
 
 BINS = 15  # of the confidence, of equal width, as in Guo et al. (2017)
 

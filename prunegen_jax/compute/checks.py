@@ -184,6 +184,16 @@ def check_network(apply: Any, params: Any, data: Any, *, needs_call: bool = Fals
         _check_loss(data.loss, logits, examples, data.labels)
 
 
+def can_be_traced(apply: Any, params: Any, data: Any) -> bool:
+    """Whether a network, as in `check_network`, can be called with abstract arguments."""
+    try:
+        inputs, _ = jax.eval_shape(data.take, jax.ShapeDtypeStruct((min(2, len(data.labels)),), np.int32))
+        _call.eval_shape(apply, params, inputs)
+    except Exception:  # whatever the network raises; it is raised again where its answer is needed
+        return False
+    return True
+
+
 @jax.jit
 def _call(apply: Any, params: Any, inputs: jax.Array) -> Any:
     return apply(params, inputs)

@@ -2,6 +2,7 @@
 
 σ is the scale of Gaussian noise in kernels and biases at which the training accuracy has dropped by `target` (0.1) on
 average over `draws` draws, to within `tolerance` (0.01); σ' the scale of noise of standard deviation √(σ'² w² + ε²).
+Where noise of standard deviation ε alone costs more, there is no σ', and its measures are not applicable.
 If the accuracy jumps over that window, details["converged"] is False and σ is the largest scale found below it.
 `compat="rgm"` does what the code of Dziugaite et al. (2020) does: bisection on [0, 2], at most 15 steps, and the noise
 of `weight_noise.add_rgm_noise`. The six measures share the draws and the two searches. `normalize` as in
@@ -103,7 +104,8 @@ def noise_scale(
             crossing = rgm_bisection(drop, target, tolerance=tolerance)
         else:
             start = 0.1 if magnitude else 0.01
-            crossing = largest_scale(drop, target, start=start, scale_tolerance=1e-3, response_tolerance=tolerance)
+            tolerances = {"scale_tolerance": 1e-3, "response_tolerance": tolerance}
+            crossing = largest_scale(drop, target, start=start, constant_part=magnitude, **tolerances)
         return crossing, scale_standard_error(crossing, lambda scale: evaluate(scale)[1])
 
     return scale_bounds.cached_search(model, key, search, "noise", magnitude, target, tolerance, draws, rgm, fold)

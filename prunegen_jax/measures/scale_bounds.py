@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from prunegen_jax.measures.bounds import FLOOR
 from prunegen_jax.measures.cache import cached
 from prunegen_jax.measures.estimates import normalized_estimate
 from prunegen_jax.measures.objective import WeightFunction, weight_function
@@ -101,6 +102,12 @@ def _estimate(network: WeightFunction, scale: Scale, formula: Callable[[float], 
     crossing, sem = scale
     details = {**network.details(), **search_details(crossing), "scale": crossing.scale, "scale_sem": sem}
     details["response"] = crossing.response
+    if crossing.high == 0:
+        over = f"{crossing.response:.2g} > {crossing.limit:.2g}"
+        reason = (
+            f"undefined: ε = {FLOOR:g}, the perturbation at scale 0, already takes the error beyond its limit, {over}"
+        )
+        return Estimate(float("nan"), status="not_applicable", reason=reason, details=details)
     if not crossing.scale > 0:
         reason = "no scale was found: the smallest perturbation tried exceeds the target"
         return Estimate(float("nan"), status="failed", reason=reason, details=details)

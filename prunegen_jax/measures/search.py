@@ -22,8 +22,9 @@ class Crossing:
     Attributes:
         scale: the scale found: its response is within the limit, or within the response tolerance of it.
         response: the response there.
+        limit: the largest response allowed.
         low: the largest scale found within the limit; 0 if there is none.
-        high: the smallest scale found beyond the limit; inf if there is none.
+        high: the smallest scale found beyond the limit; inf if there is none, 0 if no scale can be within it.
         evaluations: evaluations of the response.
         converged: whether the requested tolerance is met.
         history: every (scale, response) evaluated.
@@ -31,6 +32,7 @@ class Crossing:
 
     scale: float
     response: float
+    limit: float
     low: float
     high: float
     evaluations: int
@@ -44,7 +46,7 @@ class Crossing:
             (b / a, (y - z) / (b - a))
             for a, z in finite
             for b, y in finite
-            if a <= self.scale <= b and b >= 1.1 * a and y > z
+            if 0 < a <= self.scale <= b and b >= 1.1 * a and y > z
         ]
         return min(pairs)[1] if pairs else math.nan
 
@@ -57,6 +59,7 @@ def largest_scale(
     scale_tolerance: float,
     response_tolerance: float = 0.0,
     evaluations: int = EVALUATIONS,
+    constant_part: bool = False,
 ) -> Crossing:
     """The largest scale whose response is ≤ `limit`, for a response that grows with the scale from below the limit.
 
@@ -65,6 +68,9 @@ def largest_scale(
     response that is not a number counts as beyond the limit. Where the response is not monotone, one crossing of
     possibly several.
 
+    A perturbation that does not vanish with its scale may be beyond the limit at every scale. With `constant_part` the
+    scale 0 is tried, too, once the start turned out to be beyond; if 0 is, the search ends with `high` = 0.
+
     Args:
         response: from a scale to what is compared with the limit.
         limit: the largest response allowed.
@@ -72,6 +78,7 @@ def largest_scale(
         scale_tolerance: relative tolerance of the scale.
         response_tolerance: absolute tolerance of the response; 0: the scale alone decides.
         evaluations: the most evaluations of the response.
+        constant_part: whether the perturbation has a part that does not depend on the scale.
 
     Raises:
         ValueError: if the start or the scale tolerance is not positive.
@@ -82,16 +89,20 @@ def largest_scale(
     while len(history) < evaluations:
         value = response(scale)
         history.append((scale, value))
-        if response_tolerance > 0 and abs(value - limit) <= response_tolerance:
-            return Crossing(scale, value, low, high, len(history), True, tuple(history))
+        if response_tolerance > 0 and scale > 0 and abs(value - limit) <= response_tolerance:
+            return Crossing(scale, value, limit, low, high, len(history), True, tuple(history))
         low, high = (scale, high) if value <= limit else (low, scale)
-        if low > 0 and high <= low * (1 + scale_tolerance):
+        if high == 0 or (low > 0 and high <= low * (1 + scale_tolerance)):
             break
-        scale = 2 * low if high == math.inf else high / 2 if low == 0 else math.sqrt(low * high)
+        if constant_part and len(history) == 1 and low == 0:
+            scale = 0.0
+        else:
+            scale = 2 * low if high == math.inf else high / 2 if low == 0 else math.sqrt(low * high)
     tight = low > 0 and high <= low * (1 + scale_tolerance)
     return Crossing(
         low,
         dict(history).get(low, math.nan),
+        limit,
         low,
         high,
         len(history),
@@ -119,9 +130,9 @@ def rgm_bisection(
         value = abs(response(scale))
         history.append((scale, value))
         if abs(value - target) < tolerance:
-            return Crossing(scale, value, low, high, len(history), True, tuple(history))
+            return Crossing(scale, value, target, low, high, len(history), True, tuple(history))
         low, high = (low, scale) if value > target else (scale, high)
-    return Crossing(scale, value, low, high, len(history), False, tuple(history))
+    return Crossing(scale, value, target, low, high, len(history), False, tuple(history))
 
 
 def scale_standard_error(crossing: Crossing, evaluate: Callable[[float], np.ndarray]) -> float | None:

@@ -3,8 +3,9 @@
 α is the largest half-width of the box |u_j| ≤ α in which the training accuracy falls by at most `target` (0.1); α' that
 of |u_j| ≤ α' |w_j| + ε. The worst point is searched by ascending the loss along the sign of its gradient over the whole
 set, a quarter of the box at a time, from the network itself and from random points of the box; so α is an upper
-estimate, and found to a factor 1 + `scale_tolerance`. Kernels and biases move, with batch norm folded. The six measures
-share the two searches. Their bounds have ln(m/α) where the paper writes ln(m/σ), by our reading, and count the kernels
+estimate, and found to a factor 1 + `scale_tolerance`. Where |u_j| ≤ ε alone costs more than `target`, there is no α',
+and its measures are not applicable. Kernels and biases move, with batch norm folded. The six measures share the two
+searches. Their bounds have ln(m/α) where the paper writes ln(m/σ), by our reading, and count the kernels
 alone. `normalize` as in `estimates.normalized_estimate`: raw C, or the bound √(C / m).
 """
 
@@ -100,7 +101,10 @@ def box_size(
             return ascend_box(objective, network.weights, box, key, steps=steps, starts=starts, enough=limit).error
 
         start = 0.02 if magnitude else 0.002
-        return largest_scale(worst_error, limit, start=start, scale_tolerance=scale_tolerance), None
+        crossing = largest_scale(
+            worst_error, limit, start=start, scale_tolerance=scale_tolerance, constant_part=magnitude
+        )
+        return crossing, None
 
     options = ("box", magnitude, target, scale_tolerance, steps, starts, fold, batch_size)
     return scale_bounds.cached_search(model, key, search, *options)

@@ -29,8 +29,8 @@ def split_key(weights: Weights, key: jax.Array) -> dict[str, jax.Array]:
 def add_gaussian(weights: Weights, key: jax.Array, scale: jax.Array, *, magnitude: bool, floor: jax.Array) -> Weights:
     """w + u, u Gaussian of standard deviation `scale`, or √(`scale`² w² + `floor`²) if `magnitude`.
 
-    A negative scale gives −u. With a floor of zero the noise is `scale` · w times a standard normal, so that scaling a
-    weight scales its noise, sign and all.
+    A negative scale gives −u; at scale zero the floor is left. With a floor of zero the noise is `scale` · w times a
+    standard normal, so that scaling a weight scales its noise, sign and all.
     """
 
     def perturb(w: jax.Array, key: jax.Array) -> jax.Array:
@@ -38,7 +38,7 @@ def add_gaussian(weights: Weights, key: jax.Array, scale: jax.Array, *, magnitud
         if magnitude:
             proportional, low = size * w, floor.astype(w.dtype)
             root = jnp.sqrt(jnp.square(proportional) + jnp.square(low))
-            size = jnp.where(low > 0, jnp.sign(size) * root, proportional)
+            size = jnp.where(low > 0, jnp.where(size < 0, -root, root), proportional)
         return w + size * jax.random.normal(key, w.shape, w.dtype)
 
     keys = split_key(weights, key)

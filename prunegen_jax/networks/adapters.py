@@ -18,6 +18,7 @@ from flax import linen as nn
 from flax import nnx
 
 from prunegen_jax.compute.checks import advice_for, check_network, library_of
+from prunegen_jax.compute.closures import Static
 from prunegen_jax.types import Dataset, History, Partial, PyTree, TrainedModel
 
 # Arguments of a module's call, or fields of a Linen module, that select evaluation mode → their value in that mode.
@@ -52,23 +53,8 @@ Split = Callable[[Any, str], _Parts]  # (network as its user gives it, name of t
 
 
 @dataclasses.dataclass(frozen=True)
-class _Static:
-    """A constant, compared by its type and value, or by its identity if it is not hashable."""
-
-    value: Any
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Static) or type(self.value) is not type(other.value):
-            return False
-        return self.value is other.value or (_has_hash(self.value) and self.value == other.value)
-
-    def __hash__(self) -> int:
-        return hash(self.value) if _has_hash(self.value) else id(self.value)
-
-
-@dataclasses.dataclass(frozen=True)
 class _LinenFunction:
-    module: _Static
+    module: Static
     mode: tuple[tuple[str, bool], ...]
     call: Call | None
 
@@ -93,7 +79,7 @@ class _NnxFunction:
 @dataclasses.dataclass(frozen=True)
 class _EquinoxFunction:
     tree: Any
-    leaves: tuple[_Static, ...]
+    leaves: tuple[Static, ...]
     mode: tuple[tuple[str, Any], ...]
     call: Call | None
 
@@ -118,7 +104,7 @@ def split_linen(module: nn.Module, call: Call | None) -> Split:
     """How `TrainedModel.from_linen` takes variables of `module` apart."""
     _check_kind(module, "a Flax Linen module", "from_linen")
     mode, module = _mode(type(module).__call__), _in_evaluation_mode(module)
-    function = _LinenFunction(_Static(module), mode if call is None else (), call)
+    function = _LinenFunction(Static(module), mode if call is None else (), call)
 
     def split(variables: Any, argument: str) -> _Parts:
         collections = _check_variables(variables, argument)
@@ -155,7 +141,7 @@ def split_equinox(call: Call | None, *, has_state: bool) -> Split:
         params, rest = eqx.partition(_as_arrays(eqx.nn.inference_mode(model)), eqx.is_inexact_array)
         arrays, static = eqx.partition(rest, eqx.is_array)
         leaves, tree = jax.tree.flatten(static)
-        function = _EquinoxFunction(tree, tuple(map(_Static, leaves)), mode, call)
+        function = _EquinoxFunction(tree, tuple(map(Static, leaves)), mode, call)
         return _Parts(function, params, (arrays, state) if state is not None or not has_state else None)
 
     return split
@@ -242,11 +228,3 @@ def _check_kind(value: Any, kind: str, function: str) -> None:
 def _same_shapes(a: PyTree, b: PyTree) -> bool:
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (a, b)]
     return jax.tree.structure(a) == jax.tree.structure(b) and shapes[0] == shapes[1]
-
-
-def _has_hash(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True

@@ -17,8 +17,6 @@ from tests.support.compilations import counting_compilations
 CHEAP = [name for name, row in MEASURES.items() if row.cost <= 1]
 # The others compile for minutes: `make networks`.
 CHECKED = ("NNX CNN", "MLP on a table", "Equinox CNN")
-# A second network of its shape compiles anew: all programs of a closure, two evaluations of an NNX model.
-OWN_PROGRAM = ("Equinox CNN", "NNX CNN")
 
 
 @pytest.fixture
@@ -51,8 +49,6 @@ def test_nearly_all_measures_apply(kind):
 def test_all_measures_of_a_network_and_cheap_ones_of_another_of_its_shape(kind, promotion_of_other_peoples_networks):
     """As docs/networks.csv has them. The other has other parameters, statistics and labels, and compiles nothing."""
     assert {row: make_table.cell(kind, *row) for row in make_table.ROWS} == load()[kind]
-    if kind in OWN_PROGRAM:
-        return
     first, other = (trained(kind, complete=True, seed=seed) for seed in (0, 10))
     assert isinstance(first.apply, Partial)
     options = {name: SHORT[name] for name in CHEAP if name in SHORT}

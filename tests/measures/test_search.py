@@ -52,3 +52,22 @@ def test_bisection_of_rgm():
     missed = search.rgm_bisection(lambda x: 0.0 if x < 1.0 else 0.5, 0.1)
     assert len(missed.history) == 15 and not missed.converged
     assert missed.scale == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_perturbation_with_a_constant_part_may_be_beyond_the_limit_at_every_scale():
+    """The response 0.05 + x² and its root in closed form; the scale 0 is tried only where the start is beyond."""
+
+    def response(x):
+        return 0.05 + x**2
+
+    options = {"scale_tolerance": 0.01, "constant_part": True}
+    none = search.largest_scale(response, 0.04, start=1.0, **options)
+    assert (none.scale, none.high, none.response, none.evaluations) == (0.0, 0.0, 0.05, 2)
+    tiny = search.largest_scale(response, 0.05 + 1e-10, start=1.0, **options)
+    assert tiny.low <= 1e-5 <= tiny.high <= 1.01 * tiny.low and tiny.converged
+    assert [x for x, _ in tiny.history[:3]] == [1.0, 0.0, 0.5]
+    assert tiny.slope() == pytest.approx(2e-5, rel=0.2)
+    far = search.largest_scale(response, 1.05, start=0.1, **options)
+    assert far.low <= 1.0 <= far.high and 0.0 not in dict(far.history)
+    near = search.largest_scale(response, 0.05, start=1.0, response_tolerance=0.01, **options)
+    assert near.converged and 0 < near.scale <= 0.1  # not 0, though its response is within the tolerance

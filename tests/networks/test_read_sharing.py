@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from prunegen_jax.networks.reading import read
-from prunegen_jax.networks.reading.closures import lift
 from tests.support.reading_cases import ResNet, images, linen, nnx_cnn, randomize
 
 
@@ -80,30 +79,6 @@ def test_under_vmap_over_parameters_and_inside_jit():
     for found in both_ways(both, images()):
         for logits, own in zip(found, (params, other), strict=True):
             np.testing.assert_allclose(logits, jax.jit(apply)(own, images()), atol=1e-5)
-
-
-def closure(array, factor, inner=None):
-    def apply(params, x, *, shift=0.0):
-        hidden = x @ params["w"] * array[None] * factor + shift
-        return hidden if inner is None else inner(hidden)
-
-    return apply
-
-
-def test_lifted_closures_are_equal_where_their_arrays_alone_differ():
-    x, params = images(5, (6,)), {"w": jnp.ones((6, 3))}
-    one, other = (closure(value * jnp.ones(3), 2.0, closure_inner(jnp.ones(3))) for value in (1.0, 2.0))
-    lifted = lift(one), lift(other)
-    assert lifted[0].func == lifted[1].func and len(jax.tree.leaves(lifted[0])) == 2
-    for function, made in zip((one, other), lifted, strict=True):
-        np.testing.assert_array_equal(made(params, x, shift=1.0), function(params, x, shift=1.0))
-    assert lift(closure(jnp.ones(3), 1)).func != lift(closure(jnp.ones(3), 1.0)).func  # though 1 == 1.0
-    assert lift(closure(jnp.ones(3), 3.0)).func != lift(closure(jnp.ones(3), 2.0)).func
-    assert lift(closure([], {}.keys())).func.__name__ == "apply"  # nothing to lift
-
-
-def closure_inner(array):
-    return lambda hidden: hidden + array[None]
 
 
 def test_a_traced_array_deep_in_a_closure_is_refused():

@@ -21,10 +21,10 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
+from prunegen_jax.compute.closures import lift
 from prunegen_jax.compute.planes import with_convolutions
 from prunegen_jax.networks.reading import folding
 from prunegen_jax.networks.reading.activations import Features, InputSquares, LayerInput
-from prunegen_jax.networks.reading.closures import lift
 from prunegen_jax.networks.reading.edges import Edge, edges, is_sequential
 from prunegen_jax.networks.reading.layers import Layer, Path
 from prunegen_jax.networks.reading.powers import Powered
@@ -187,7 +187,8 @@ def read(apply: Callable[..., Any], params: Any, inputs: Any) -> Program:
         params: any pytree of arrays.
         inputs: an array or a `jax.ShapeDtypeStruct`, `[n, ...]`; n does not matter.
     """
-    apply = lift(apply)
+    lifted = lift(apply)
+    apply = Partial(lifted.func.original, *lifted.args, **lifted.keywords)  # with the convolutions of the model
     leaves, apply_tree = jax.tree.flatten(apply)
     # With their types, since True == 1 == 1.0, which trace differently.
     statics = tuple((i, type(leaf), leaf) for i, leaf in enumerate(leaves) if not _is_array(leaf))
