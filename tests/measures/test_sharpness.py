@@ -194,10 +194,6 @@ def test_average_case_is_half_the_weighted_trace(name, rho, adaptive):
     assert np.all(np.abs(values - expected) < 4 * sems + 0.01 * expected)
 
 
-def line(params, images):
-    return images.reshape(images.shape[0], 1) @ params["kernel"]
-
-
 def test_average_case_stops_when_accurate():
     found = neighbourhood.average_sharpness(network(), KEY, relative_error=0.2, budget=2000)
     assert found.details["converged"]
