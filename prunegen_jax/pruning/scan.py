@@ -167,9 +167,10 @@ class Scan:
         block = max(1, self._lanes // len(masks))
         for start in range(0, len(grid), block):
             candidates, order = list(grid[start : start + block]), self._order
-            lanes = [(keep, mask) for keep in candidates for mask in masks]
+            filled = candidates + candidates[-1:] * (min(block, len(grid)) - len(candidates))  # one program for all
+            lanes = [(keep, mask) for keep in filled for mask in masks]
             first = self._evaluate([keep for keep, _ in lanes], [mask for _, mask in lanes], order[: self._first])
-            first = first.reshape(len(candidates), len(masks), -1)
+            first = first.reshape(len(filled), len(masks), -1)[: len(candidates)]
             allowed = limit * self.size * len(masks) * (1.0 + _SLACK)
             offsets = np.flatnonzero(first.sum(axis=(1, 2), dtype=np.float64) <= allowed)
             together = max(1, self._stretch_lanes // len(masks))

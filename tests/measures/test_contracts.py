@@ -55,6 +55,8 @@ def test_every_measure_answers_and_shares_its_programs(name):
     assert math.isfinite(first.value) or first.details.get("censored")
     assert first.sem is None or first.sem >= 0
     json.dumps(first.details)
+    if name == "prunability_channels":  # every mask of the first network fails at its first examples
+        measure(trained(0), name, options={name: {"beta": 10.0}})
     other = trained(1)
     with jax.log_compiles(False), counting_compilations() as compiled:
         second = answer(name, other)
