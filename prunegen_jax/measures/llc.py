@@ -46,7 +46,7 @@ def llc(
     Langevin chains that start at w*, see `langevin`. The standard error counts the autocorrelation of the chains and
     how far they differ. It cannot see an error that all of them share: details["converged"] is False, and
     details["problems"] say why, if the chains do not agree (split R̂ above 1.1) or still drift, if too few steps are
-    accepted, or if λ̂ is negative: w* is no minimum of the training loss then, and λ̂ no learning coefficient.
+    accepted, or if λ̂ is negative: then w* is not a minimum of the training loss, and λ̂ is not a learning coefficient.
 
     Args:
         model: any; L̂ is taken for a negative log-likelihood.
@@ -56,8 +56,9 @@ def llc(
         burn_in: steps of each chain that are not used.
         steps: further steps of each chain.
         step_size: ε; None: adapted during the burn-in.
-        minibatch: examples per step, for large training sets: there is no Metropolis correction then, `step_size` has
-            to be given, and what it would accept is checked in a few steps at the end. None: all examples.
+        minibatch: examples per step, for large training sets. Steps are then not corrected: `step_size` has to be
+            given, and the acceptance that a correction would have is measured in a few steps at the end. None: all
+            examples, with the correction.
         fold: fold batch norm into the weights first.
         batch_size: examples per chunk; changes nothing but speed.
 

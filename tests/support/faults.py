@@ -46,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.run.group = 2
     if variant == "resnet":
         config.model = ConfigDict({"name": "resnet", "width": 8, "preactivation": True})
-        config.sweep.axes = (("train.learning_rate", (0.02, 0.05)), ("seed", (0, 1)))
+        config.sweep.axes = (("train.learning_rate", (0.01, 0.02)), ("seed", (0, 1)))
         config.measures.names = ("prunability_prefix", "path_norm", "distance_from_initialization")
         config.run.group = config.run.slots = 2
         config.run.workers = 1
