@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prunegen_jax import data
+from prunegen_jax.compute.planes import with_convolutions
 from prunegen_jax.measures import select
 from prunegen_jax.runs import zoo as zoos
 from prunegen_jax.types import Dataset
@@ -39,7 +40,7 @@ def train(networks, steps, seed=0):
     images, labels = images_and_labels()
     x, y = zoos.images_of(images), jnp.asarray(labels)
     shapes = [(3, 3, 1, WIDTH), (3, 3, WIDTH, WIDTH), (3, 3, WIDTH, WIDTH), (WIDTH, 10)]
-    apply = zoos.network(LAYERS, "relu")
+    apply = with_convolutions(zoos.network(LAYERS, "relu"))
 
     def initial(key):
         keys = jax.random.split(key, len(shapes))
@@ -61,7 +62,7 @@ def train(networks, steps, seed=0):
 
     rates = jnp.asarray([0.02, 0.05, 0.1, 0.2])[jnp.arange(networks) % 4]
     keys = jax.random.split(jax.random.key(seed), networks)
-    trained = jax.jit(lambda k, r: jax.lax.map(lambda kr: one(*kr), (k, r), batch_size=50))(keys, rates)
+    trained = jax.jit(lambda k, r: jax.lax.map(lambda kr: one(*kr), (k, r)))(keys, rates)
     flat = [np.asarray(trained[layer][name]).reshape(networks, -1) for layer in LAYERS for name in ("bias", "kernel")]
     return np.concatenate(flat, axis=1), [(layer, name) for layer in LAYERS for name in ("bias", "kernel")], shapes
 
@@ -86,7 +87,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--smoke", action="store_true", help="few networks: that it runs, not how fast")
     smoke = options.parse_args().smoke
-    networks, steps, lanes, groups = (8, 5, 4, 1) if smoke else (1000, 300, 32, 3)
+    networks, steps, lanes, groups = (8, 5, 4, 1) if smoke else (1000, 150, 32, 3)
     names = ["parameter_norm", "prunability_prefix"] if smoke else select("fast")
     begin = time.perf_counter()
     weights, parameters, shapes = train(networks, steps)

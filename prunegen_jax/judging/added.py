@@ -19,6 +19,7 @@ from prunegen_jax.judging.verdict import Matrix, Row
 
 _EMPTY = "S empty"
 _LEAST = "least over |S| <= 2"
+_AT_ONCE = 2**12  # models times measures that are counted together
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,21 +123,20 @@ def added(
         values = np.full((len(keys), len(names)), np.nan)
         nulls: dict[bytes, tuple[Null, Null]] = {}
         against = _Against(g, columns[label], case)
-        for i, name in enumerate(names):
-            if label == name:
-                continue
-            m = case.table.measures[name]
-            both = against.information(m)
-            found = values[0, i], values[3, i] = both.normalised[0], both.minimum[0]
+        for some in _alike({name: case.table.measures[name] for name in names if name != label}):
+            both = against.information(np.stack([case.table.measures[name] for name in some]))
+            rows = [names.index(name) for name in some]
+            values[0, rows], values[3, rows] = both.normalised[:, 0], both.minima
             if not permutations or both.pairs == 0:
                 continue
-            stand_in = almost_untied(m)
-            key = tie_pattern(stand_in)
-            if key not in nulls:
-                prepared, known = against.of_known(stand_in)
-                nulls[key] = null_of_information(known, prepared, permutations=permutations, seed=seed)
-            for place, value, null in zip((0, 3), found, nulls[key], strict=True):
-                values[place + 1 : place + 3, i] = null.bias, null.p_value(value)
+            for i, name in zip(rows, some, strict=True):
+                stand_in = almost_untied(case.table.measures[name])
+                key = tie_pattern(stand_in)
+                if key not in nulls:
+                    prepared, known = against.of_known(stand_in)
+                    nulls[key] = null_of_information(known, prepared, permutations=permutations, seed=seed)
+                for place, null in zip((0, 3), nulls[key], strict=True):
+                    values[place + 1 : place + 3, i] = null.bias, null.p_value(values[place, i])
         return values
 
     found = threaded(column, list(columns), what=f"information added about {target}", progress=progress)
@@ -155,6 +155,20 @@ def added(
     }
 
 
+def _alike(measures: dict[str, np.ndarray]) -> list[list[str]]:
+    """The measures by the models that they lack a value for and whether they have ties, a few at a time.
+
+    Those are counted together: one at a time spends as long between the products of matrices as in them, and many no
+    longer fit the processor's cache.
+    """
+    alike: dict[tuple[bytes, bool], list[str]] = {}
+    for name, m in measures.items():
+        known = m[~np.isnan(m)]
+        alike.setdefault((np.isnan(m).tobytes(), len(np.unique(known)) == len(known)), []).append(name)
+    step = max(1, _AT_ONCE // max(len(m) for m in measures.values())) if measures else 1
+    return [same[i : i + step] for same in alike.values() for i in range(0, len(same), step)]
+
+
 class _Against:
     """A target given a third order: what does not depend on the measure is done once."""
 
@@ -164,14 +178,18 @@ class _Against:
         self._prepared = self._prepare(self._known)
 
     def of_known(self, m: np.ndarray) -> tuple[PreparedOrder, np.ndarray]:
-        """The order prepared, and the measure, of the models that have all three values."""
-        if not np.isnan(m[self._known]).any():
-            return self._prepared, m[self._known]
-        known = self._known & ~np.isnan(m)
-        return self._prepare(known), m[known]
+        """The order prepared, and the measures `[..., n]`, of the models that have all three values.
+
+        The measures lack a value for the same models.
+        """
+        missing = np.isnan(m if m.ndim == 1 else m[0])
+        if not missing[self._known].any():
+            return self._prepared, m[..., self._known]
+        known = self._known & ~missing
+        return self._prepare(known), m[..., known]
 
     def information(self, m: np.ndarray) -> Information:
-        """I(V_m; V_g | V_third, U_S)."""
+        """I(V_m; V_g | V_third, U_S) of measures `[b, n]` that lack a value for the same models."""
         prepared, known = self.of_known(m)
         return from_counts(prepared.counts(known), prepared.given)
 
