@@ -1,10 +1,11 @@
 """Writes docs/findings.md from the tables in studies/, and such a table from the workdir of a sweep.
 
-    python -m docs.make_findings                                      # the page and its figure
+    python -m docs.make_findings                                      # the page, its figures, README's summary
     python -m docs.make_findings runs/double_descent double_descent   # studies/double_descent first, from a workdir
 
 A study has the results.csv of its workdir, with the standard errors of the measures (`sem.*`) and what each network was
-made with (`version.*`) besides, and its config. Every number on the page comes from these tables.
+made with (`version.*`) besides, its config, and curves.csv if its networks have pruning curves with test losses. Every
+number on the page comes from these tables.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import io
 import itertools
 import json
 import pathlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,19 +24,25 @@ from typing import Any
 from etils import epath
 
 import prunegen_jax
-from prunegen_jax.cli.findings import read_study
+from docs import findings_cifar10
+from docs import findings_text as text
+from docs.findings_text import with_interval
 from prunegen_jax.judging import judge
-from prunegen_jax.judging.statistics import RANKED_BY
+from prunegen_jax.judging.table import Table
 from prunegen_jax.judging.verdict import Row
 from prunegen_jax.report import findings, widths
-from prunegen_jax.runs import files, record
+from prunegen_jax.report.findings import Finding
+from prunegen_jax.runs import curves, files, record
+from prunegen_jax.runs.studies import read_study
 from prunegen_jax.runs.tables.write import csv_text
 
 ROOT = pathlib.Path(__file__).parent.parent
 STUDIES = ROOT / "studies"
 PAGE = ROOT / "docs" / "findings.md"
+README = ROOT / "README.md"
 FIGURE = ROOT / "docs" / "images" / "double_descent.svg"
-_DRAWS = 2000  # of the bootstrap
+CENTRAL_FIGURE = ROOT / "docs" / "images" / "cifar10.svg"
+_SUMMARY = re.compile(r"^\*\*What was found so far\.\*\* .*?\n(?=\n)", re.DOTALL | re.MULTILINE)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -43,6 +51,8 @@ def main(arguments: Sequence[str]) -> None:
         workdir, name = arguments
         write_study(epath.Path(workdir), epath.Path(STUDIES / name))
     PAGE.write_text(page(STUDIES))
+    README.write_text(with_summary(README.read_text(), STUDIES))
+    CENTRAL_FIGURE.write_bytes(findings_cifar10.figure(STUDIES / "cifar10"))
     FIGURE.write_bytes(base64.b64decode(widths.image(read_study(epath.Path(STUDIES / "double_descent"))).split(",")[1]))
 
 
@@ -59,6 +69,10 @@ def write_study(workdir: epath.Path, study: epath.Path) -> None:
         file.write(csv_text(added, [[*row, prunegen_jax.__version__] for row in rows]).encode())
     with files.atomic(study / "config.json") as file:
         file.write((workdir / "config.json").read_bytes())
+    drawn = {name: curve for name, curve in curves.read_table(workdir).items() if "test_losses" in curve}
+    if drawn:
+        with files.atomic(study / "curves.csv") as file:
+            file.write(csv_text(*curves.to_rows(drawn)).encode())
 
 
 def _text(value: Any, path: Sequence[str]) -> str:
@@ -69,13 +83,31 @@ def _text(value: Any, path: Sequence[str]) -> str:
 
 def page(studies: pathlib.Path) -> str:
     """The text of docs/findings.md."""
-    return "\n".join([_INTRODUCTION, *_double_descent(studies / "double_descent"), _OPEN])
+    large = studies / "cifar10"
+    return "\n".join([_INTRODUCTION, *findings_cifar10.sections(large), *_double_descent(studies / "double_descent")])
+
+
+def with_summary(readme: str, studies: pathlib.Path) -> str:
+    """The text of README.md with the summary of the findings in place of the one that is there.
+
+    Raises:
+        ValueError: if the text does not have exactly one.
+    """
+    found = findings_cifar10.summary(studies / "cifar10", _descent(studies / "double_descent")[2].rows)
+    if len(_SUMMARY.findall(readme)) != 1:
+        raise ValueError("README.md must have one paragraph that begins with '**What was found so far.**'")
+    return _SUMMARY.sub(lambda _: found, readme)
+
+
+def _descent(folder: pathlib.Path) -> tuple[Table, Finding, Finding]:
+    """The study of double descent: its table, its means by size, and its ranking by test loss."""
+    table = read_study(epath.Path(folder))
+    verdict = judge(table, targets=["test_loss"], draws=text.DRAWS, seed=0, permutations=0, baseline_draws=0)
+    return table, *findings.descent(table, verdict)
 
 
 def _double_descent(folder: pathlib.Path) -> list[str]:
-    table = read_study(epath.Path(folder))
-    verdict = judge(table, targets=["test_loss"], draws=_DRAWS, seed=0, permutations=0, baseline_draws=0)
-    means, ranking = findings.descent(table, verdict)
+    table, means, ranking = _descent(folder)
     axis = widths.size_axis(table)
     rows = {row["measure"]: row for row in ranking.rows}
     config = json.loads((folder / "config.json").read_text())
@@ -92,10 +124,10 @@ def _double_descent(folder: pathlib.Path) -> list[str]:
         "![Test loss, training loss, test error, prunability and two flatness measures against the width]"
         "(images/double_descent.svg)\n",
         means.about + "\n",
-        _table(means.rows, {axis: "width", **_SHOWN}),
+        text.table(means.rows, {axis: "width", **_SHOWN}),
         "Rank correlation (tau-b) with the test loss, seeds averaged, with 95 % intervals; the last columns say by how "
         "much prunability is better, from the same bootstrap draws.\n",
-        _ranking(ranking.rows),
+        text.ranking(ranking.rows),
         _verdict_in_words(rows, means.rows),
     ]
 
@@ -112,28 +144,6 @@ _SHOWN = {
 }
 
 
-def _table(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
-    lines = [[f"{row[key]:.3g}" for key in columns] for row in rows]
-    return _markdown([list(columns.values()), ["---:"] * len(columns), *lines])
-
-
-def _ranking(rows: Sequence[Row]) -> str:
-    lines = [["measure", "tau-b", "95 %", "prunability is better by", "95 %"], ["---", "---:", "---", "---:", "---"]]
-    for row in rows:
-        low, high = row[f"{RANKED_BY}_low"], row[f"{RANKED_BY}_high"]
-        line = [f"`{row['measure']}`", f"{row['sign'] * row[RANKED_BY]:.2f}", f"{low:.2f} to {high:.2f}"]
-        paired = ["", ""]
-        if row["reference_better_by"] is not None:  # the reference itself has none
-            interval = f"{row['reference_low']:.2f} to {row['reference_high']:.2f}"
-            paired = [f"{row['reference_better_by']:.2f}", interval]
-        lines.append(line + paired)
-    return _markdown(lines)
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def _verdict_in_words(rows: Mapping[str, Row], means: Sequence[Row]) -> str:
     ours, absolute, loss = (rows[name] for name in ("prunability", "prunability:absolute", "training_cross_entropy"))
     first, last = means[0], means[-1]
@@ -143,18 +153,14 @@ def _verdict_in_words(rows: Mapping[str, Row], means: Sequence[Row]) -> str:
     factor = f"{first['train_loss'] / last['train_loss']:,.0f}"
     return f"""\
 **Whether prunability follows the test loss through double descent depends on the tolerance.** With the relative
-tolerance that is this package's default, its tau-b with the test loss is {_with_interval(ours)}. With an absolute
-tolerance, 0.01 nats above the network's own loss, it is {_with_interval(absolute)}. Trained without a target, the
+tolerance that is this package's default, its tau-b with the test loss is {with_interval(ours)}. With an absolute
+tolerance, 0.01 nats above the network's own loss, it is {with_interval(absolute)}. Trained without a target, the
 losses that a relative tolerance refers to differ by a factor of {factor} between widths.
 
-**Prunability is not ahead here.** The training loss alone has {_with_interval(loss)}. Where the test loss rises
+**Prunability is not ahead here.** The training loss alone has {with_interval(loss)}. Where the test loss rises
 from {before["test_loss"]:.2f} to {peak["test_loss"]:.2f} before it falls again, {moved}:
 no rise beside that of the test loss. {len(means)} widths of one family on one small data set cannot decide more.
 """
-
-
-def _with_interval(row: Row) -> str:
-    return f"{row['sign'] * row[RANKED_BY]:.2f} ({row[f'{RANKED_BY}_low']:.2f} to {row[f'{RANKED_BY}_high']:.2f})"
 
 
 _INTRODUCTION = """\
@@ -162,13 +168,6 @@ _INTRODUCTION = """\
 
 What the paper claims, tested with this package, in the order in which the studies were finished. Every number is
 computed from the tables in `studies/` by `python -m docs.make_findings`, and a test computes it again.
-"""
-_OPEN = """\
-## Not yet tested here
-
-The large set of networks on CIFAR-10 (`configs/cifar10.py`): whether prunability predicts the generalization gap better
-than measures of flatness, whether it grows with the size of a network, and what it shares with margins and the speed of
-optimization. The verdict in the README is on 48 small networks and 500 digits, and decides none of this.
 """
 
 

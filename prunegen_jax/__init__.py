@@ -29,6 +29,7 @@ _HOME = {
     "load_model": "runs.restore",
     "pipeline": "runs",
     "read_csv": "runs.tables",
+    "read_study": "runs.studies",
 }
 
 # Modules of version 0.1 and where they are now.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -11,13 +10,12 @@ from etils import epath
 
 from prunegen_jax import judging
 from prunegen_jax.compute.backend import check_backend
-from prunegen_jax.judging.table import Table
 from prunegen_jax.judging.verdict import to_lines
-from prunegen_jax.measures import MEASURES, find
 from prunegen_jax.report import findings
 from prunegen_jax.report.findings import Finding
-from prunegen_jax.runs import curves, files, tables, workdir
+from prunegen_jax.runs import curves, files
 from prunegen_jax.runs.schema import Json
+from prunegen_jax.runs.studies import read_study
 from prunegen_jax.runs.tables.text_files import readable
 from prunegen_jax.runs.tables.write import csv_text
 
@@ -87,14 +85,6 @@ def collect(options: argparse.Namespace) -> list[Finding]:
         found += findings.descent(other, judging.judge(other, targets=["test_loss"], **quick, **shared))
     found += [findings.information(verdict, target), findings.pruned_test_loss(drawn)]
     return [*found, findings.choices(table, target, drawn, **shared)]
-
-
-def read_study(folder: epath.Path) -> Table:
-    """The results of a study, with the families and signs of the measures that are known."""
-    table = tables.read_csv(workdir.results_path(folder))
-    known = {name: find(name) for name in table.measures if name.partition(":")[0] in MEASURES}
-    families, signs = ({name: getattr(row, part) for name, row in known.items()} for part in ("family", "sign"))
-    return dataclasses.replace(table, families=families, signs=signs)
 
 
 def _write(folder: epath.Path, found: Sequence[Finding], drawn: Mapping[str, Json]) -> None:

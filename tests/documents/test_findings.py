@@ -11,8 +11,8 @@ from etils import epath
 import prunegen_jax
 from configs.double_descent import get_config
 from docs import make_findings
-from prunegen_jax.cli.findings import read_study
 from prunegen_jax.runs import record, tables
+from prunegen_jax.runs.studies import read_study
 from tests.support.report_cases import record as make_record
 
 FOLDER = epath.Path(make_findings.STUDIES / "double_descent")

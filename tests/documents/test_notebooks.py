@@ -20,6 +20,7 @@ LEFT = {
     "bring_your_own_network": (("my_network.py", "measures.csv"), "inverse_margin"),
     "prunability_of_your_own_network": ((), "distance_from_initialization of plain: ok"),
     "judge_your_own_measure": (("runs/decidedness/report/index.html",), "added to prunability"),
+    "the_paper_in_ten_minutes": ((), "mine: tau-b"),
     "from_sweep_to_paper_figure": (("runs/figure/figure.pdf", "runs/figure/figure.svg"), "bootstrap draws."),
 }
 

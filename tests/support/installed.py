@@ -14,8 +14,8 @@ _IGNORED = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "_build")
 _IGNORED_AT_THE_ROOT = {"runs", "build", "dist"}  # prunegen_jax/runs is a package
 
 
-# Of the sweeps of configs/sweep.py: 8 of the 48 networks, of the width of `smoke`, so that both share their programs, and
-# 4 of the 8 of `smoke`.
+# Of the sweeps of configs/sweep.py: 8 of the 48 networks, of the width of `smoke`, whose programs they share, and 4 of
+# the 8 of `smoke`.
 _FEWER = {
     '("model.width", (8, 16)),': '("model.width", (16,)),',
     '("train.learning_rate", (0.02, 0.05, 0.1)),': '("train.learning_rate", (0.05, 0.1)),',
