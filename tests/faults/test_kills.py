@@ -28,15 +28,16 @@ def digests(workdir):
 
 
 def check_whole(workdir, quiet):
-    """Weights are those of the undisturbed run; records too, except that measures may be missing."""
+    """Weights are those of the undisturbed run; records too, except that measures and targets may be missing."""
     weights = {name: digest for name, digest in digests(workdir).items() if name.startswith("weights/")}
     assert weights.items() <= digests(quiet).items()
     found, problems = record.scan(epath.Path(workdir))
     assert not problems
     for known in found:
         full = record.read(epath.Path(quiet), known.name)
-        assert known.measures.items() <= full.measures.items()
-        assert known.to_json() | {"measures": {}} == full.to_json() | {"measures": {}}
+        assert known.measures.items() <= full.measures.items() and known.targets.items() <= full.targets.items()
+        later = {"measures": {}, "targets": {}}
+        assert known.to_json() | later == full.to_json() | later
 
 
 def test_kill_9_at_50_random_moments(tmp_path, capsys):

@@ -57,6 +57,8 @@ def run(context: RunContext, units: Sequence[Unit], on_tick: OnTick, *, count: i
                 unit, outcome = worker.unit, _outcome(worker)
                 worker.unit = worker.future = None
                 if outcome.status in {"dead", "stopped"}:
+                    if processes.stopping():  # a scheduler tells the workers too
+                        continue
                     _end([worker])
                     workers[place] = _start(context)
                 if retries.again(unit, outcome):
