@@ -6,9 +6,11 @@ import csv
 
 import numpy as np
 import pytest
+import scipy.stats
 from etils import epath
 
 import prunegen_jax
+from configs import cifar10
 from configs.double_descent import get_config
 from docs import make_findings
 from prunegen_jax.runs import record, tables
@@ -20,6 +22,35 @@ FOLDER = epath.Path(make_findings.STUDIES / "double_descent")
 
 def test_the_page_says_what_the_tables_say():
     assert make_findings.PAGE.read_text() == make_findings.page(make_findings.STUDIES)
+
+
+def test_the_summary_of_the_readme():
+    text = make_findings.README.read_text()
+    assert make_findings.with_summary(text, make_findings.STUDIES) == text
+    with pytest.raises(ValueError, match="one paragraph that begins with"):
+        make_findings.with_summary("# nothing\n", make_findings.STUDIES)
+
+
+def test_the_large_study_by_scipy():
+    """Kendall's coefficient over configurations, seeds averaged, and the range of the gap."""
+    with (make_findings.STUDIES / "cifar10" / "results.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["status"] == "converged"]
+    axes = [name for name in rows[0] if name.startswith("hp.") and name != "hp.seed"]
+    configurations: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        configurations.setdefault(tuple(row[name] for name in axes), []).append(row)
+
+    def means(column):
+        return [np.mean([float(row[column]) for row in same]) for same in configurations.values()]
+
+    text, gaps = make_findings.PAGE.read_text(), [float(row["gap"]) for row in rows]
+    assert f"The gap lies between {min(gaps):.3f} and {max(gaps):.3f}." in text
+    for name, sign in (("prunability", 1), ("inverse_margin", 1), ("normalized_margins", -1)):
+        tau = sign * scipy.stats.kendalltau(means(name), np.round(means("gap"), 9)).statistic
+        assert f"| `{name}` | {tau:.2f} |" in text
+    wanted, table = cifar10.get_config(), read_study("cifar10")
+    assert set(table.measures) <= set(wanted.measures.names)
+    assert set(table.hyperparameters) == {name for name, _ in wanted.sweep.axes}
 
 
 def test_numbers_of_the_page_by_hand():
