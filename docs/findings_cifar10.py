@@ -13,6 +13,7 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
+from configs import cifar10
 from docs import findings_text as text
 from docs.findings_text import with_interval
 from prunegen_jax.judging import Verdict, judge
@@ -40,6 +41,7 @@ def sections(folder: pathlib.Path) -> list[str]:
         *_information(verdict, ranked),
         *_pruned_test_loss(drawn),
         *_choices(table, drawn),
+        *_limits(table),
     ]
 
 
@@ -85,6 +87,8 @@ def _ranking(folder: pathlib.Path, table: Table, verdict: Verdict, ranked: Seque
     flat_behind = [row for row in flat if row in behind]
     ceiling = verdict.ceilings[-1]  # of the test set and the seeds, if there are several
     options = config["measures"]["options"]
+    twice = options.get("prunability:double")
+    double = f" `prunability:double` takes {twice['subset']}." if twice else ""
     left = f" {len(table.left_out)} more did not reach it and are left out." if table.left_out else ""
     return [
         "## Which measure predicts the generalization gap on CIFAR-10?\n",
@@ -96,7 +100,7 @@ def _ranking(folder: pathlib.Path, table: Table, verdict: Verdict, ranked: Seque
             `studies/cifar10/results.csv`. The images were decoded from a copy that was encoded again as JPEG of quality
             75. Test accuracy is that of all 10,000 test images. `prunability` and the other measures that take many
             passes over the training set take its first {options["prunability"]["subset"]} images, the same for all
-            networks; `prunability:double` takes {options["prunability:double"]["subset"]}."""),
+            networks.{double}"""),
         "![The rank correlation of every measure with the gap, and prunability against the gap](images/cifar10.svg)\n",
         text.paragraph(f"""
             The gap lies between {gaps.min():.3f} and {gaps.max():.3f}. A perfect measure is expected to have a tau-b of
@@ -222,6 +226,24 @@ def _choices(table: Table, drawn: Mapping[str, object]) -> list[str]:
             {max(taus):.2f}.** Rows with beta are read from pruning curves of 50 steps, the others are columns of the
             study."""),
         text.markdown([["choice", "n", "tau-b", "95 %", "Psi"], ["---", "---:", "---:", "---", "---:"], *lines]),
+    ]
+
+
+def _limits(table: Table) -> list[str]:
+    wanted = cifar10.get_config()
+    later = [f"`{name}`" for name in wanted.measures.names if name not in table.measures]
+    seeds = dict(wanted.sweep.axes)["seed"]
+    lacking = f" Not measured yet: {', '.join(later)}." if later else ""
+    depth, gap = table.hyperparameters["model.depth"], table.targets["gap"]
+    means = ", ".join(f"{gap[depth == value].mean():.3f} at depth {value:g}" for value in np.unique(depth))
+    return [
+        "## What these networks cannot decide\n",
+        text.paragraph(f"""
+            The networks of the paper are trained on all of CIFAR-10 and have smaller gaps. Here all training images are
+            fitted by networks that see {wanted.data.train_size:,} of them, and depth makes most of the difference: the
+            mean gap is {means}. So a measure that follows depth ranks high, and one that does not ranks low; Psi, with
+            depth fixed, says more. The study has {len(np.unique(table.hyperparameters["seed"]))} of the {len(seeds)}
+            seeds of its config, so the noise between seeds is not known.{lacking}"""),
     ]
 
 

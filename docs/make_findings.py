@@ -166,8 +166,8 @@ no rise beside that of the test loss. {len(means)} widths of one family on one s
 _INTRODUCTION = """\
 # Findings
 
-What the paper claims, tested with this package, in the order in which the studies were finished. Every number is
-computed from the tables in `studies/` by `python -m docs.make_findings`, and a test computes it again.
+What the paper claims, tested with this package. Every number is computed from the tables in `studies/` by `python -m
+docs.make_findings`, and a test computes it again.
 """
 
 
