@@ -156,7 +156,7 @@ def _course(row: Row) -> str:
     if row["low"] > 0:
         return f"rises by {_slope(row)}"
     if row["high"] < 0:
-        return f"falls by {_slope(row).replace('-', '−')}"
+        return f"falls by {_slope(row)}"
     return f"is not shown to rise or fall: {_slope(row)}"
 
 
@@ -208,8 +208,7 @@ def _pruned_test_loss(drawn: Mapping[str, object]) -> list[str]:
     }
     return [
         "## How does the test loss change along the pruning curve?\n",
-        text.paragraph(found.about),
-        *([text.table(rows, columns)] if rows else []),
+        *([text.paragraph(found.about), text.table(rows, columns)] if rows else ["Not computed yet.\n"]),
     ]
 
 
@@ -239,10 +238,9 @@ def _limits(table: Table) -> list[str]:
     return [
         "## What these networks cannot decide\n",
         text.paragraph(f"""
-            The networks of the paper are trained on all of CIFAR-10 and have smaller gaps. Here all training images are
-            fitted by networks that see {wanted.data.train_size:,} of them, and depth makes most of the difference: the
-            mean gap is {means}. So a measure that follows depth ranks high, and one that does not ranks low; Psi, with
-            depth fixed, says more. The study has {len(np.unique(table.hyperparameters["seed"]))} of the {len(seeds)}
+            These networks see {wanted.data.train_size:,} of the 50,000 training images and fit nearly all of them, and
+            depth makes most of the difference between their gaps: the mean is {means}. So a measure that follows depth
+            ranks high, and one that does not ranks low; Psi, with depth fixed, says more. The study has {len(np.unique(table.hyperparameters["seed"]))} of the {len(seeds)}
             seeds of its config, so the noise between seeds is not known.{lacking}"""),
     ]
 
