@@ -241,8 +241,8 @@ def _limits(table: Table) -> list[str]:
             These networks see {wanted.data.train_size:,} of the 50,000 training images and fit nearly all of them, and
             depth makes most of the difference between their gaps: the mean is {means}. So a measure that follows depth
             ranks high, and one that does not ranks low; Psi, with depth fixed, says more. The study has
-            {len(np.unique(table.hyperparameters["seed"]))} of the {len(seeds)} seeds of its config, so the noise between
-            seeds is not known.{lacking}"""),
+            {len(np.unique(table.hyperparameters["seed"]))} of the {len(seeds)} seeds of its config, so the noise
+            between seeds is not known.{lacking}"""),
     ]
 
 
