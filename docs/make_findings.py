@@ -57,7 +57,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def write_study(workdir: epath.Path, study: epath.Path) -> None:
-    """Copies the results and the config of a workdir, with standard errors and versions from its records."""
+    """Copies the results and the config of a workdir, with standard errors and versions from its records.
+
+    The folders of its data are left out of the config.
+    """
     header, *lines = csv.reader(io.StringIO((workdir / "results.csv").read_text()))
     known = {each.name: each.to_json() for each in record.scan(workdir)[0]}
     columns = {f"sem.{m}": ("measures", m, "sem") for each in known.values() for m in each["measures"]}
@@ -67,8 +70,11 @@ def write_study(workdir: epath.Path, study: epath.Path) -> None:
     study.mkdir(parents=True, exist_ok=True)
     with files.atomic(study / "results.csv") as file:
         file.write(csv_text(added, [[*row, prunegen_jax.__version__] for row in rows]).encode())
+    config = json.loads((workdir / "config.json").read_text())
+    config.pop("checksum", None)  # it is another file now: a study does not say where one machine keeps its data
+    config["data"] |= {"dir": None, "cache_dir": None}
     with files.atomic(study / "config.json") as file:
-        file.write((workdir / "config.json").read_bytes())
+        file.write((json.dumps(config, indent=1) + "\n").encode())
     drawn = {name: curve for name, curve in curves.read_table(workdir).items() if "test_losses" in curve}
     if drawn:
         with files.atomic(study / "curves.csv") as file:

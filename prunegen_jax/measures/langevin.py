@@ -3,7 +3,7 @@
 The density is that of exp(−U(w)), U(w) = nβ L̂(w) + (γ/2) ‖w − w*‖², with w* the trained weights. A step of size ε is
 w' = w − (ε/2) ∇U(w) + √ε ξ, ξ standard normal. With ∇U over all examples it is a proposal that the Metropolis rule
 accepts or rejects (MALA, with the drift truncated: Roberts & Tweedie 1996): the chain samples the density itself, for
-every ε. With ∇L̂ of a few examples, other ones in every step, there is no correction (SGLD, Welling & Teh 2011): the
+every ε. With ∇L̂ of a new minibatch in every step, nothing is accepted or rejected (SGLD, Welling & Teh 2011): the
 chain samples the density in the limit ε → 0.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -90,8 +91,11 @@ def test_a_study_from_a_workdir(tmp_path):
     tables.write_csv(
         tables.from_records([each.to_json() for each in record.read_all(workdir)]), workdir / "results.csv"
     )
-    (workdir / "config.json").write_text("{}")
+    (workdir / "config.json").write_text('{"checksum": "0", "data": {"dir": "/some/where", "name": "digits"}}')
     make_findings.write_study(workdir, study)
+    assert json.loads((study / "config.json").read_text()) == {
+        "data": {"dir": None, "cache_dir": None, "name": "digits"}
+    }
     with (study / "results.csv").open() as file:
         first = next(csv.DictReader(file))
     added = {name: first[name] for name in ("sem.average_sharpness", "version.jax", "version.prunegen_jax")}
