@@ -43,10 +43,14 @@ def figures(material: Material) -> Iterator[tuple[str, bytes]]:
     with mpl.rc_context(_STYLE):
         for name, draw in _figures(material).items():
             shown = draw()
+            if shown.get_layout_engine() is not None:
+                shown.draw_without_rendering()
+                shown.set_layout_engine("none")  # it is laid out now, once for both files
+            box = shown.get_tightbbox().padded(0.1)  # inches
             for kind in ("png", "svg"):
                 content = io.BytesIO()
                 metadata = {"Date": None} if kind == "svg" else None  # equal reports are equal files
-                shown.savefig(content, format=kind, dpi=_dpi(shown), bbox_inches="tight", metadata=metadata)
+                shown.savefig(content, format=kind, dpi=_dpi(shown), bbox_inches=box, metadata=metadata)
                 yield f"{name}.{kind}", content.getvalue()
 
 
@@ -166,20 +170,23 @@ def _matrix(material: Material, name: str, title: str) -> Figure:
 def _scatters(material: Material, rows: list[Json], target: str) -> Figure:
     colouring = colours.of_axis(material.table.hyperparameters[material.axes[0]]) if material.axes else None
     height = math.ceil(min(len(rows), _PANELS) / _COLUMNS)
-    figure = Figure(figsize=(2.4 * _COLUMNS, 2.0 * height + 0.4), layout="constrained")
+    figure = Figure(figsize=(2.4 * _COLUMNS, 2.0 * height))  # a layout engine takes longer than all the drawing
+    figure.subplots_adjust(0, 0, 1, 1, wspace=0.25, hspace=0.45)
     for place, row in enumerate(rows[:_PANELS]):
         axes = figure.add_subplot(height, _COLUMNS, place + 1)
         values, targets = drawable(material.table.measures[row["measure"]]), drawable(material.table.targets[target])
         axes.scatter(values, targets, s=9, c=colouring.colours if colouring else OKABE_ITO[1])
         axes.set_title(f"{_short(row['measure'], _TITLE)}\n{_LABEL} {row[RANKED_BY]:.2f}", fontsize=7)
         axes.tick_params(labelsize=6)
+        axes.locator_params(nbins=4)
         axes.ticklabel_format(axis="x", scilimits=(-3, 4))
         axes.xaxis.get_offset_text().set_fontsize(6)
-    figure.supylabel(_short(target_name(target)), fontsize=8)
     which = "every measure" if len(rows) <= _PANELS else f"the best {_PANELS} of {len(rows)} measures"
-    figure.suptitle(f"{which} against the target", fontsize=8)
+    title = f"{which} (horizontal) against {_short(target_name(target))} (vertical)"
+    figure.suptitle(title, x=0, y=1 + 0.55 / (2.0 * height), ha="left", fontsize=8)
     if colouring:
-        figure.legend(*_legend_entries(colouring), title=_short(material.axes[0]), loc="outside right upper", **_LEGEND)
+        handles = _legend_entries(colouring)
+        figure.legend(*handles, title=_short(material.axes[0]), loc="upper left", bbox_to_anchor=(1, 1), **_LEGEND)
     return figure
 
 
