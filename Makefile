@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PINNED := $(VENV)/.pinned
 READY := $(VENV)/.ready
 CHECKED := $(VENV)/.checked
-BENCHMARKS := convolutions training sweep scaling report judging zoo tpu
+BENCHMARKS := convolutions training sweep scaling report judging growth zoo tpu
 BENCHMARKS_ON_CIFAR10 := prunability curvature large
 BENCHMARKS_ON_DEVICE := device
 

@@ -19,22 +19,25 @@ class Timing:
     Args:
         before: seconds of the parts that ended before this object was made.
         detailed: also what the networks of a sweep took by their own account, which means reading all of it.
+
+    Attributes:
+        parts: seconds so far by part.
     """
 
     def __init__(self, before: Mapping[str, float] | None = None, *, detailed: bool = False) -> None:
-        self._parts, self._detailed = dict(before or {}), detailed
-        self._begin = time.monotonic() - sum(self._parts.values())
+        self.parts, self._detailed = dict(before or {}), detailed
+        self._begin = time.monotonic() - sum(self.parts.values())
         self._work: dict[str, float] = {}
 
     @contextlib.contextmanager
     def span(self, part: str) -> Iterator[None]:
         """A stretch of `part`."""
-        begin, others = time.monotonic(), sum(self._parts.values())
+        begin, others = time.monotonic(), sum(self.parts.values())
         try:
             yield
         finally:
-            inside = sum(self._parts.values()) - others
-            self._parts[part] = self._parts.get(part, 0.0) + time.monotonic() - begin - inside
+            inside = sum(self.parts.values()) - others
+            self.parts[part] = self.parts.get(part, 0.0) + time.monotonic() - begin - inside
 
     @contextlib.contextmanager
     def networks(self, folder: epath.Path) -> Iterator[None]:
@@ -47,7 +50,7 @@ class Timing:
     def table(self) -> str:
         """One line for each part, with its seconds and its share of the command; the rest is "other"."""
         total = time.monotonic() - self._begin
-        parts = self._parts | {"other": max(0.0, total - sum(self._parts.values()))}
+        parts = self.parts | {"other": max(0.0, total - sum(self.parts.values()))}
         lines = [f"timing: {total:.1f} s"]
         for part, seconds in parts.items():
             lines.append(f"  {part:<10}{seconds:8.1f} s {seconds / total:6.1%}")
