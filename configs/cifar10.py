@@ -7,7 +7,7 @@
 DIR is the folder where TFDS keeps its prepared sets (leave it out to have TFDS download CIFAR-10). The axes are those
 of Jiang et al. (2020) over which networks in network reach a cross-entropy of 0.01.
 
-`laptop`, the default: 96 networks on 2,500 images, two seeds each of 48 configurations; some five hours on two cores.
+`laptop`, the default: 96 networks on 2,500 images, two seeds each of 48 configurations; about five hours on two cores.
 The measures that take several passes over the training set take its first 250 images, the same for all networks (the
 option "subset"); `prunability:double` takes twice as many, to compare with. `paper`: 384 networks on all 50,000 images,
 for one GPU or a cluster; their subset has 5,000.

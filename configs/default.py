@@ -64,7 +64,7 @@ def get_config() -> ConfigDict:
     config.run.group = (
         0  # networks of equal shape in one unit of work, as distributed by --shard; 0: 4 on a CPU, else 256
     )
-    config.run.slots = 0  # networks trained and measured at once by one program; 0: one on a CPU, else as memory allows
+    config.run.slots = 0  # networks trained (and measured, up to 16) at once; 0: one on a CPU, else as memory allows
     config.run.convolutions = "auto"  # how convolutions are computed: auto (planes on a CPU), planes, patches, xla
     config.run.compilation_cache = "auto"  # folder of compiled programs; auto: the user's cache folder; off: none
     config.run.checkpoint_seconds = 60.0  # between checkpoints of a network in training

@@ -7,11 +7,11 @@
 
 The protocol of Nakkiran et al. (2020): networks of growing width, noisy training labels, a fixed number of epochs with
 Adam and no target, so that networks which do not interpolate are data points as well. Without a target the training
-loss differs by orders of magnitude between widths, and prunability with a relative tolerance with it: it is measured
-with a relative and with an absolute tolerance, and by the training error. DIR is the folder where TFDS keeps its
-prepared sets (leave it out to have TFDS download CIFAR-10).
+loss differs by orders of magnitude between widths, and prunability with a relative tolerance depends on it: it is
+measured with a relative and with an absolute tolerance, and by the training error. DIR is the folder where TFDS keeps
+its prepared sets (leave it out to have TFDS download CIFAR-10).
 
-`digits`, the default: the 5-layer CNN at 12 widths, two seeds each, on 1,000 digits, a fifth of them relabelled; some
+`digits`, the default: the 5-layer CNN at 12 widths, two seeds each, on 1,000 digits, a fifth of them relabelled; about
 ten minutes on two cores. `smoke`: 2 small networks, in seconds.
 `laptop`: the same network at 12 widths, two seeds each, on 2,500 CIFAR-10 images; hours on two cores.
 `paper`: ResNet-18 at 20 widths on all of CIFAR-10 for 4,000 epochs with augmentation; for a cluster of GPUs.

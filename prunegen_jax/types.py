@@ -19,11 +19,11 @@ from prunegen_jax.compute.removed import refuse
 PyTree = Any
 Apply = Callable[[PyTree, jax.Array], jax.Array]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
-_READ = "layers, activations and the folded network are read from the program of apply since version 0.3"
+_READ = "since version 0.3, layers, activations and the folded network are read from the program of apply"
 
 
 @jax.tree_util.register_dataclass
-@refuse(images="the name is inputs since version 0.3")
+@refuse(images="renamed to inputs in version 0.3")
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """Labelled examples, and the loss that compares a network's outputs with the labels.

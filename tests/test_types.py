@@ -31,9 +31,9 @@ def test_what_is_read_from_the_program_is_no_field(field):
 
 
 def test_images_are_inputs():
-    with pytest.raises(ValueError, match=r"leave out Dataset\(images=...\): the name is inputs"):
+    with pytest.raises(ValueError, match=r"leave out Dataset\(images=...\): renamed to inputs"):
         Dataset(images=TRAIN.inputs, labels=TRAIN.labels)
-    with pytest.raises(AttributeError, match="Dataset has no attribute 'images': the name is inputs"):
+    with pytest.raises(AttributeError, match="Dataset has no attribute 'images': renamed to inputs"):
         _ = TRAIN.images
     with pytest.raises(AttributeError, match="Dataset has no attribute 'nothing'$"):
         _ = TRAIN.nothing

@@ -63,8 +63,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--reference", default="prunability", help="the measure that all others are compared with")
     p.add_argument("--negative", default="", help="patterns of measures expected to fall as the target grows")
     p.add_argument("--family", action="append", default=[], metavar="NAME=PATTERNS", help="a family of measures")
-    p.add_argument("--signature", action="append", default=[], metavar="NAME=PATTERNS", help="measures of one fit")
-    p.add_argument("--order", action="append", default=[], metavar="AXIS=V1,V2", help="values by rising target")
+    p.add_argument("--signature", action="append", default=[], metavar="NAME=PATTERNS", help="measures fitted together")
+    p.add_argument(
+        "--order", action="append", default=[], metavar="AXIS=V1,V2", help="values of an axis by increasing target"
+    )
     p.add_argument("--environments", default="auto", help="for the sign error: 'auto', 'configurations' or 'values'")
     p.add_argument("--bins", type=int, help="number of bins for a hyperparameter that has more values")
     for name, default, text in (

@@ -138,7 +138,7 @@ def _check_classes(labels: Any) -> None:
         advice = "for regression give a loss of your own, Dataset(inputs, targets, loss=...)"
         raise ValueError(
             f"labels are {labels.dtype}, not class numbers: give class numbers 0 to K - 1, labels.astype(int); "
-            f"{'booleans are no class numbers' if labels.dtype.kind == 'b' else advice}"
+            f"{'booleans are not class numbers' if labels.dtype.kind == 'b' else advice}"
         )
 
 

@@ -194,7 +194,7 @@ def _note_on_sample(sample: added.Sample, case: Case, errors: Mapping[str, float
     said = ", ".join(f"{error:.2g} in {name}" for name, error in errors.items())
     return (
         f"the matrices are computed on {len(sample.case.table)} of {len(case.table)} configurations drawn at random; "
-        f"the standard error of an entry that this brings, estimated from two halves of them: {said}"
+        f"the resulting standard error of an entry, estimated from two halves of them: {said}"
     )
 
 

@@ -45,7 +45,7 @@ def growth_rows(
     if values is None:
         raise ValueError(f"there is no hyperparameter {axis!r}; there are {', '.join(table.hyperparameters)}")
     if values.dtype.kind != "f" or not (values > 0).all() or len(np.unique(values)) < 2:
-        raise ValueError(f"hyperparameter {axis!r} must have two positive numbers at least to grow along it")
+        raise ValueError(f"hyperparameter {axis!r} must have at least two values, all positive numbers")
     short, grid, _ = average(table, grid_of(table)[0])
     codes = [encode(short.hyperparameters[name]) for name in grid.axes if name != axis]
     cell = combine(np.stack(codes, axis=1) if codes else np.zeros((len(short), 0), dtype=np.int64))

@@ -119,7 +119,7 @@ def _estimate(rises: np.ndarray, details: dict[str, Any], unadjusted: bool) -> E
         f"the chains do not agree: R-hat {r_hat:.3g}": r_hat > R_HAT,
         f"the chains drift by {drift:.3g}": abs(drift) > max(3 * drift_sem, DRIFT * abs(value)),
         f"the step size is too large: acceptance {details['acceptance']:.2g}": details["acceptance"] < least,
-        "negative: the weights are no minimum of the training loss": value < 0,
+        "negative: the weights are not a minimum of the training loss": value < 0,
     }
     problems = [words for words, failed in tests.items() if failed]
     details |= {"r_hat": r_hat if math.isfinite(r_hat) else None, "drift": drift, "effective_draws": effective}

@@ -62,7 +62,7 @@ def training_calibration_error(model: TrainedModel, key: jax.Array, *, bins: int
 
 
 def training_cross_entropy(model: TrainedModel, key: jax.Array) -> Estimate:
-    """L̂, mean cross-entropy in nats on the whole training set at the end: the confounder every measure must beat."""
+    """L̂, mean cross-entropy in nats on the whole training set at the end: a confounder of every measure."""
     return Estimate(evaluation.loss_and_accuracy(model.apply, model.params, model.train)[0])
 
 

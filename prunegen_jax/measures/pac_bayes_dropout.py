@@ -51,7 +51,7 @@ def pac_bayes_dropout(
     prior: str = "zero",
     fold: bool = True,
 ) -> Estimate:
-    """The smallest bound (nats, loss clipped at L = `clip`) over drop rates a, noise σ and λ, as certified above.
+    """The smallest bound (nats, loss clipped at L = `clip`) over drop rates a, noise σ and λ.
 
     Details: the best "rate", "sigma" and "lambda", its "kl", "training_loss" L̂(Q) as estimated and
     its upper limit, the bound with the estimate "plugged_in" (not certified), and whether it is "vacuous" (above L).

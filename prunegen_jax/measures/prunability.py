@@ -45,7 +45,7 @@ def prunability_folded(model: TrainedModel, key: jax.Array, **options: Any) -> E
 
 
 def prunability_prefix(model: TrainedModel, key: jax.Array, *, fold: bool = False, **options: Any) -> Estimate:
-    """Smallest kept fraction before the first failure, walking down from dense: `pruning.prunability_prefix`."""
+    """Smallest kept fraction before the first failure, as the fraction falls from 1: `pruning.prunability_prefix`."""
     network = select_network(model, fold=fold)
     return _estimate(pruning.prunability_prefix(network.apply, network.params, network.train, **options))
 

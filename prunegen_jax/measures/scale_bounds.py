@@ -105,7 +105,7 @@ def _estimate(network: WeightFunction, scale: Scale, formula: Callable[[float], 
     if crossing.high == 0:
         over = f"{crossing.response:.2g} > {crossing.limit:.2g}"
         reason = (
-            f"undefined: ε = {FLOOR:g}, the perturbation at scale 0, already takes the error beyond its limit, {over}"
+            f"undefined: ε = {FLOOR:g}, the perturbation at scale 0, already raises the error above its limit, {over}"
         )
         return Estimate(float("nan"), status="not_applicable", reason=reason, details=details)
     if not crossing.scale > 0:
@@ -113,7 +113,7 @@ def _estimate(network: WeightFunction, scale: Scale, formula: Callable[[float], 
         return Estimate(float("nan"), status="failed", reason=reason, details=details)
 
     if not formula(crossing.scale) > 0:
-        reason = f"no perturbation up to {crossing.scale:.2g} costs the target, and the bound is not positive there"
+        reason = f"no perturbation up to {crossing.scale:.2g} exceeds the target, and the bound is not positive there"
         return Estimate(float("nan"), status="failed", reason=reason, details=details)
 
     def transformed(value: float) -> Estimate:

@@ -19,7 +19,7 @@ UNITS = ("updates", "examples", "epochs")
 
 
 def sum_of_training_losses(model: TrainedModel, key: jax.Array, *, normalize: str = "raw") -> Estimate:
-    """Σ_{t ≤ T} ℓ_t in nats over the epochs t = 1 … T, ℓ_t the mean mini-batch loss of epoch t, weights moving.
+    """Σ_{t ≤ T} ℓ_t in nats over the epochs t = 1 … T, ℓ_t the mean mini-batch loss in epoch t, while weights change.
 
     TSE of Ru et al. (2021). Runs that stop at a target differ in T: the sum mixes speed with duration, which
     `sum_of_first_training_losses` does not. `normalize`: see `estimates.normalized_estimate`.
@@ -131,7 +131,7 @@ def updates_between_losses(
     unit: str = "updates",
     interpolate: bool = True,
 ) -> Estimate:
-    """Hitting time of `end` less that of `start` (nats), see `hitting_time`; +inf if `end` was never reached.
+    """Hitting time of `end` minus that of `start` (nats), see `hitting_time`; +inf if `end` was never reached.
 
     Args:
         model: needs `history`.

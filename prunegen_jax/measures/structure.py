@@ -140,7 +140,7 @@ def last_layer(network: TrainedModel) -> tuple[Path, jax.Array]:
     last = [edge.source for edge in program.edges if edge.target == "output"]
     layers = {layer.name: layer for layer in program.layers}
     if len(last) != 1 or last[0] not in layers:
-        raise NotApplicableError(f"needs one last layer; the logits are made by {', '.join(last) or 'none'}")
+        raise NotApplicableError(f"needs one last layer; the logits are computed by {', '.join(last) or 'none'}")
     layer = layers[last[0]]
     return layer.path, standard_kernel(layer, dict(trees.named_leaves(network.params))[layer.path])
 
@@ -164,7 +164,7 @@ def hidden_activations(network: TrainedModel) -> dict[str, int]:
     last = {edge.source for edge in program.edges if edge.target == "output"}
     layers = [layer for layer in program.layers if layer.path not in program.no_activation and layer.name not in last]
     if not layers:
-        raise NotApplicableError("no activation between input and logits can be taken")
+        raise NotApplicableError("no activation between input and logits can be read")
     return {layer.name: int(np.prod(layer.output_shape[:-1])) for layer in layers}
 
 

@@ -163,7 +163,7 @@ def _before_another(program: Program, layers: Mapping[Path, Layer]) -> dict[Path
     last = {edge.source for edge in program.edges if edge.target == "output"}
     chosen = {path: layer for path, layer in layers.items() if layer.name not in last}
     if not chosen:
-        raise NotApplicableError("needs a layer whose output another layer reads; all layers make the logits")
+        raise NotApplicableError("needs a layer whose output another layer reads; all layers compute the logits")
     for path in program.folded_layers:
         if path in chosen:
             raise NotApplicableError(f"an affine step such as a batch norm follows {'/'.join(path)}: fold it first")

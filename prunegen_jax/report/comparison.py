@@ -21,10 +21,11 @@ from bokeh.transform import transform
 
 from prunegen_jax.judging.statistics import shown_statistics
 from prunegen_jax.report import colours, sentences
+from prunegen_jax.report.labels import axis_names, label, target_name, text
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.points import levels, varied
 from prunegen_jax.report.ranking import number
-from prunegen_jax.report.views import FONT, View, axis_names, choice, drawable, hover, label, plot, target_name, text
+from prunegen_jax.report.views import FONT, View, choice, drawable, hover, plot
 
 REFERENCE_COLOUR, OTHER_COLOUR = colours.OKABE_ITO[0], colours.OKABE_ITO[1]
 _STYLE = "ul { margin: 4px 0 8px; padding-left: 20px; }"

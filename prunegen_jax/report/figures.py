@@ -16,9 +16,10 @@ from matplotlib.lines import Line2D
 from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS
 from prunegen_jax.report import colours, comparison, lines, matrices, widths
 from prunegen_jax.report.colours import GREY, INK, OKABE_ITO
+from prunegen_jax.report.labels import target_name
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.ranking import directed, rows_of
-from prunegen_jax.report.views import drawable, target_name
+from prunegen_jax.report.views import drawable
 from prunegen_jax.runs.schema import Json
 from prunegen_jax.runs.tables.verdict_files import file_stems
 

@@ -8,9 +8,10 @@ from bokeh.models import ColumnDataSource, FactorRange
 
 from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS
 from prunegen_jax.report.colours import OKABE_ITO
+from prunegen_jax.report.labels import axis_names, target_name, text
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.ranking import number
-from prunegen_jax.report.views import Data, View, alternatives, axis_names, hover, plot, target_name, text
+from prunegen_jax.report.views import Data, View, alternatives, hover, plot
 
 BAND = "#d9dee6"
 _ROW = 21

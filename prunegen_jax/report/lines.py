@@ -9,8 +9,9 @@ import numpy as np
 from bokeh.models import ColumnDataSource, CustomJS, FixedTicker, NumeralTickFormatter, Range1d, Select, Span
 
 from prunegen_jax.report.colours import GREY, INK, Colouring
+from prunegen_jax.report.labels import label, text
 from prunegen_jax.report.material import Material
-from prunegen_jax.report.views import View, hover, label, plot, text
+from prunegen_jax.report.views import View, hover, plot
 from prunegen_jax.runs.schema import Json
 
 POINTS = 80  # of a training curve: as many as a screen can show

@@ -7,8 +7,9 @@ from bokeh.models import ColorBar, ColumnDataSource, CustomJS, FactorRange, Line
 
 from prunegen_jax.judging import Matrix
 from prunegen_jax.report import colours
+from prunegen_jax.report.labels import axis_names, target_name
 from prunegen_jax.report.material import Material
-from prunegen_jax.report.views import FONT, View, axis_names, choice, hover, plot, target_name
+from prunegen_jax.report.views import FONT, View, choice, hover, plot
 
 SHARED = {
     "shared_symmetric": "share of the smaller entropy",
@@ -16,8 +17,8 @@ SHARED = {
     "shared_least": "least given two hyperparameters",
 }
 ADDED = {
-    "added": "added, less the mean of the null",
-    "added_least": "least given two hyperparameters, less the null",
+    "added": "added, minus the mean of the null",
+    "added_least": "least given two hyperparameters, minus the null",
     "added_p": "permutation p-value",
 }
 _CELL = 17

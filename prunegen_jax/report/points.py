@@ -11,9 +11,10 @@ from bokeh.models import ColumnDataSource, CustomJS, Select
 
 from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS
 from prunegen_jax.report.colours import Colouring
+from prunegen_jax.report.labels import label, target_name, text
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.ranking import directed, number
-from prunegen_jax.report.views import View, choice, drawable, hover, label, plot, target_name, text
+from prunegen_jax.report.views import View, choice, drawable, hover, plot
 
 SCALES = {"value": "", "logarithm": " (log10)", "rank": " (rank)"}
 _MOST = 6  # hyperparameters in a tooltip

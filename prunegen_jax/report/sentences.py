@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from prunegen_jax.judging.statistics import RANKED_BY, STATISTICS, best_first, shown_statistics
 from prunegen_jax.judging.words import warned
+from prunegen_jax.report.labels import target_name
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.ranking import directed, number, rows_of
-from prunegen_jax.report.views import target_name
 from prunegen_jax.runs.schema import Json
 
 _LABEL = STATISTICS[RANKED_BY].label

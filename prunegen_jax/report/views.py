@@ -1,4 +1,4 @@
-"""Common parts of the interactive figures: their style, names shown as plain text, and the control of the target."""
+"""Common parts of the interactive figures: their style, and the control of the target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from bokeh.models import (
     HoverTool,
     InlineStyleSheet,
     Model,
-    PlainText,
     Plot,
     Select,
     UIElement,
@@ -21,18 +20,10 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from prunegen_jax.report.colours import INK, Colouring
+from prunegen_jax.report.labels import text
 
-TARGETS = {
-    "gap": "generalization gap (training − test accuracy)",
-    "test_error": "test error (fraction)",
-    "test_loss": "test loss (nats)",
-    "loss_gap": "test − training loss (nats)",
-    "ece": "expected calibration error",
-    "brier": "Brier score",
-}
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 Data = dict[str, Sequence[Any]]
-_LETTERS = 40  # of a name beside an axis
 _LARGEST = 1e300  # an axis around larger numbers overflows
 # A figure is drawn in light colours; a dark page inverts the lightness and keeps the hue. White becomes #141414, the
 # background of the dark page.
@@ -70,28 +61,6 @@ class View:
     root: UIElement
     sources: list[tuple[ColumnDataSource, dict[str, Data]]] = dataclasses.field(default_factory=list)
     properties: list[tuple[Model, str, dict[str, Any]]] = dataclasses.field(default_factory=list)
-
-
-def text(name: str) -> str:
-    """A name from a file, without characters that the plotting library interprets as a formula."""
-    return name.replace("$$", "$\u200b$").replace("\\(", "\\\u200b(").replace("\\[", "\\\u200b[")
-
-
-def axis_names(names: Sequence[str]) -> list[str]:
-    """Names as labels beside an axis: shortened if long, and still different from each other."""
-    shown: list[str] = []
-    for name in map(text, names):
-        short = name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
-        count = 2
-        while short in shown:
-            short, count = f"{name[: _LETTERS - 6]}… ({count})", count + 1
-        shown.append(short)
-    return shown
-
-
-def target_name(name: str) -> str:
-    """A target with its description, if it is a known one."""
-    return TARGETS.get(name, text(name))
 
 
 def choice(title: str, options: Sequence[str], name: str, *, width: int, value: int = 0) -> Select:
@@ -149,11 +118,6 @@ def alternative(description: str) -> dict[str, str]:
 def alternatives(shown: Plot, descriptions: Sequence[str]) -> tuple[Model, str, dict[str, Any]]:
     """The entry of `View.properties` that gives a figure its description for each target."""
     return shown, "html_attributes", {str(i): alternative(words) for i, words in enumerate(descriptions)}
-
-
-def label(words: str) -> PlainText:
-    """An axis label that is never taken for a formula."""
-    return PlainText(text=words)
 
 
 def hover(rows: Sequence[tuple[str, str]], **options: Any) -> HoverTool:

@@ -173,7 +173,7 @@ def _check_meta(state: Json, source: epath.Path) -> Json:
     rules = {
         "its history has other fields": history.keys() == _HISTORY.keys(),
         "a loss is not finite": finite and history["target"] != "nan",
-        "its checks are not as many": len({*map(len, checks)}) == 1,
+        "its lists of checks differ in length": len({*map(len, checks)}) == 1,
     }
     for problem, holds in rules.items():
         if not holds:

@@ -141,7 +141,7 @@ def _refuse_other_settings(folder: epath.Path, known: Iterable[Record]) -> None:
                 continue
             sentence = f"{folder} holds {existing.name!r} made with {name}={theirs[name]!r}, not {here!r}"
             if name not in record.ROUNDING_SETTINGS:
-                raise ValueError(f"{sentence}. Choose another --workdir, or set it as it was")
+                raise ValueError(f"{sentence}. Choose another --workdir, or restore the old value")
             if name not in warned:
                 print(f"{sentence}: the last digits of new numbers may differ", file=sys.stderr)
             warned.add(name)

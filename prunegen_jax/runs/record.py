@@ -197,7 +197,7 @@ def read(folder: epath.Path, name: str) -> Record | None:
     try:
         return _read(folder, name)
     except files.DamagedError as error:
-        print(f"{error}; it counts as missing, and training makes it again", file=sys.stderr)
+        print(f"{error}; it counts as missing, and the stage train writes it again", file=sys.stderr)
         return None
 
 
@@ -216,7 +216,7 @@ def scan(folder: epath.Path) -> tuple[list[Record], list[str]]:
         try:
             record = _read(folder, name)
         except files.DamagedError as error:
-            problems.append(f"{error}; it counts as missing, and training makes it again")
+            problems.append(f"{error}; it counts as missing, and the stage train writes it again")
         except ValueError:
             problems.append(f"{folder / 'records'} holds {f'{name}.json'!r}, which is not a record: left out")
         else:

@@ -105,7 +105,7 @@ def _layout(path: pathlib.Path) -> tuple[tuple[str, str, slice, tuple[int, ...]]
                 raise ValueError(f"{cells['varname']} has {columns.stop - columns.start} columns and shape {shape}")
             entries.append((layer, name, columns, tuple(shape)))
     except (KeyError, ValueError, SyntaxError, TypeError) as error:
-        raise ValueError(f"{str(path)!r} is no layout: {error!r}") from error
+        raise ValueError(f"{str(path)!r} is not a valid layout: {error!r}") from error
     return tuple(sorted(entries, key=lambda entry: entry[2].start))
 
 

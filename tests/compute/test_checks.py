@@ -54,7 +54,7 @@ def test_what_is_no_function():
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"labels": np.zeros(12)}, "labels are float64, not class numbers: .*for regression give a loss of your own"),
-     ({"labels": np.zeros(12, bool)}, "labels are bool.*booleans are no class numbers"),
+     ({"labels": np.zeros(12, bool)}, "labels are bool.*booleans are not class numbers"),
      ({"labels": np.eye(12, dtype=int)}, r"shape \(12, 12\), one-hot perhaps: .*argmax"),
      ({"labels": np.zeros((12, 1), int)}, r"shape \(12, 1\), not \[N\]"),
      ({"labels": np.zeros(11, int)}, r"shape \(12, 6, 6, 2\), but there are 11 labels"),

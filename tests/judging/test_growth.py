@@ -64,6 +64,6 @@ def test_what_cannot_grow():
     assert growth_rows(given, "model.width")[1]["cells"] == 3
     constant = growth_rows(table(lambda w, r, s: 0 * w, lambda w, r, s: w), "model.width")[1]
     assert np.isnan(constant["slope"]) and constant["cells"] == 0
-    for axis, reason in (("depth", "no hyperparameter 'depth'"), ("lr", "must have two positive numbers")):
+    for axis, reason in (("depth", "no hyperparameter 'depth'"), ("lr", "must have at least two values")):
         with pytest.raises(ValueError, match=reason):
             growth_rows(given, axis)

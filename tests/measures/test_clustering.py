@@ -57,7 +57,7 @@ def test_davies_bouldin_takes_the_first_layer():
     assert layer("stem", "block0", "head") == "stem/kernel"
     assert layer("block1", "block0", "head") == "block1/kernel"
     only = clustering.MEASURES["davies_bouldin"](ordered("head"), KEY)
-    assert (only.status, only.reason) == ("not_applicable", "no activation between input and logits can be taken")
+    assert (only.status, only.reason) == ("not_applicable", "no activation between input and logits can be read")
 
 
 def test_davies_bouldin_of_the_first_convolution():

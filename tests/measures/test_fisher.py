@@ -112,7 +112,7 @@ def test_relative_flatness_names_what_is_missing():
     beside = {"kernel": jnp.ones((5, 3))}
     several = row(TrainedModel(two_heads, {**square.params, "beside": beside}, data), KEY)
     assert several.status == "not_applicable"
-    assert "needs one last layer; the logits are made by" in several.reason
+    assert "needs one last layer; the logits are computed by" in several.reason
     assert "head/kernel" in several.reason and "beside/kernel" in several.reason
 
 

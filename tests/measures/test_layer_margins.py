@@ -188,7 +188,7 @@ def test_what_is_missing_is_named():
     estimate = layer_margins.MEASURES["normalized_margins"](bare, KEY)
     assert (estimate.status, estimate.reason) == (
         "not_applicable",
-        "no activation between input and logits can be taken",
+        "no activation between input and logits can be read",
     )
     assert input_margins.MEASURES["constrained_margin"](bare, KEY).status == "ok"
     constant = TrainedModel(lambda p, x: jnp.zeros((x.shape[0], 3)), {}, bare.train)

@@ -135,7 +135,7 @@ def test_what_the_diagnostics_find():
     assert "step size is too large: acceptance 0" in problems(step_size=2 / stiffest, minibatch=500)[1]
     value, words = problems(linear(quadratic(values), np.full(20, 0.5)), localization=1.0)
     assert value < 0
-    assert "negative: the weights are no minimum of the training loss" in words
+    assert "negative: the weights are not a minimum of the training loss" in words
 
 
 def test_chains_that_diverge_or_do_not_move_have_no_value():

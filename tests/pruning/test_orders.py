@@ -205,7 +205,7 @@ def looped(params, inputs):
 
 
 def test_networks_without_what_an_order_needs():
-    with pytest.raises(NotApplicableError, match="all layers make the logits"):
+    with pytest.raises(NotApplicableError, match="all layers compute the logits"):
         pruning.channel_prunability(logistic, G1_WEIGHTS, G1)
     params = {"loop": jnp.ones((2, 4, 4)), "head": jnp.ones((4, 3))}
     data = Dataset(jnp.ones((5, 4)), jnp.zeros(5, jnp.int32))

@@ -67,8 +67,8 @@ def test_wrong_zoos(tmp_path, capsys):
     write_zoo(tmp_path, networks=2)
     good = (tmp_path / "layout.csv").read_text()
     for text, message in (
-        (good.replace("(3, 3, 1, 4)", "(3, 3, 1, 5)"), "is no layout"),
-        (good.replace("(3, 3, 1, 4)", "__import__('os')"), "is no layout"),
+        (good.replace("(3, 3, 1, 4)", "(3, 3, 1, 5)"), "is not a valid layout"),
+        (good.replace("(3, 3, 1, 4)", "__import__('os')"), "is not a valid layout"),
         ("\n".join(good.splitlines()[:-1]) + "\n", r"weights.npy is \(4, .*\), but there are 4 lines"),
     ):
         (tmp_path / "layout.csv").write_text(text)

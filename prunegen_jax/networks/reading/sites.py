@@ -114,7 +114,7 @@ def _problem(flat: Flat, leaf: int, uses: Sequence[Use]) -> str:
     if len(uses) > 1:
         return f"it is used {len(uses)} times"
     if not uses[0].on_data:
-        return "it is multiplied with other parameters before it meets the input"
+        return "it is multiplied with other parameters before it is applied to the input"
     view = uses[0].fact.view
     assert view is not None  # asked above
     if not view.exact:

@@ -258,7 +258,7 @@ def _matching(
             if pattern in matches and _is_result(pattern):
                 raise ValueError(
                     f"--measures: {pattern!r} is a result on held-out data, which a measure must not use; to judge it "
-                    f"all the same, call the column measure.{pattern}"
+                    f"anyway, rename the column to measure.{pattern}"
                 )
             matches = [c for c in matches if not _is_result(c)]
         # `gap` also finds the column that we would call so

@@ -68,7 +68,7 @@ LAYOUTS = (
     Layout(
         "Optuna", (r"number", r"params_.+", r"state"), hyperparameter="params_", result="user_attrs_",
         label=("number",), drops=r"datetime_.*|duration|system_attrs_.*|intermediate_values.*",
-        fallback=("value", "the objective, which Optuna minimizes unless told otherwise"),
+        fallback=("value", "the objective, which Optuna minimizes by default"),
     ),
     Layout(
         "W&B", (r"name", r"state", r"created|runtime|user|sweep|_runtime|_timestamp|_wandb.*|summary\..+|(?-i:State)"),
@@ -168,7 +168,7 @@ def keep_one_step(
     repeats = label is not None and len({row[label] for row in rows}) < len(rows)
     if place is None or not repeats:
         if step is not None:
-            raise ValueError(f"--step={step}: the table has no column of steps with several rows of one training")
+            raise ValueError(f"--step={step}: the table has no column of steps with several rows of one training run")
         return [list(row) for row in rows], []
     chosen: dict[str, Sequence[str]] = {}
     for row in rows:
@@ -179,7 +179,7 @@ def keep_one_step(
     if not chosen:
         raise ValueError(f"--step={step}: no row has it in its column {header[place]!r}")
     which = "the last" if step is None else f"step {step}"
-    note = f"{len(rows)} rows are steps of trainings: {which} of each is judged, {len(chosen)} models"
+    note = f"{len(rows)} rows are steps of training runs: {which} of each is judged, {len(chosen)} models"
     return [list(row) for row in chosen.values()], [note]
 
 

@@ -92,7 +92,7 @@ def read_csv(
         found = ", ".join(quote(word) for word in list(dict.fromkeys(columns[status]))[:3])
         raise ValueError(
             f"no model is judged: column {status!r} has {found}, and a model is judged only if it has one of "
-            f"{', '.join(SUCCESSES)}; if the column is no status, give it another name"
+            f"{', '.join(SUCCESSES)}; if the column is not a status, give it another name"
         )
     return leave_out(table, columns[status])
 

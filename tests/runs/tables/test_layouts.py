@@ -111,7 +111,7 @@ def test_steps_of_a_training_are_one_model(tmp_path):
     last, first = read_csv(path), read_csv(path, step=0)
     assert last.names == first.names == ("/zoo/a", "/zoo/b", "/zoo/c")
     assert last.measures["sharpness"].tolist() == [3, 4, 5] and first.measures["sharpness"].tolist() == [1, 1, 1]
-    assert "6 rows are steps of trainings: the last of each is judged, 3 models" in last.notes
+    assert "6 rows are steps of training runs: the last of each is judged, 3 models" in last.notes
     with pytest.raises(ValueError, match=r"--step=3: no row has it in its column 'step'"):
         read_csv(path, step=3)
     with pytest.raises(ValueError, match=r"--step=3: the table has no column of steps"):
