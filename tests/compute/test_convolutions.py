@@ -43,12 +43,11 @@ def test_ours_convolve_as_xla_does(convolve, stride, padding, window):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(64, 8, 12, 16), (32, 2, 6, 16)], ids=str)
-def test_large_ones_of_stride_one_take_fewer_products(shape):
+def test_large_ones_of_stride_one_take_fewer_products():
     """Value, gradient and second derivative are those of XLA in float64; errors in float32 are as small as its own."""
     keys = jax.random.split(jax.random.key(0), 3)
-    images = jax.random.normal(keys[0], shape)
-    kernel = jax.random.normal(keys[1], (3, 3, shape[3], 72)) / 12
+    images = jax.random.normal(keys[0], (64, 8, 12, 16))
+    kernel = jax.random.normal(keys[1], (3, 3, 16, 72)) / 12
 
     assert count_products(images, kernel) == 4
 

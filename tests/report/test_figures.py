@@ -1,4 +1,4 @@
-"""Figures of a table from a stranger: no name and no number of measures makes one that cannot be drawn."""
+"""Figures of a table from elsewhere: no name and no number of measures makes one that cannot be drawn."""
 
 import re
 
@@ -38,9 +38,9 @@ def test_names_are_shortened_in_every_figure():
 def test_many_measures_are_drawn_as_far_as_one_can_see_them(monkeypatch):
     monkeypatch.setattr(figures, "_PANELS", 2)
     words = drawn(["one", "two", "three"])["scatters_gap.svg"].decode()
-    assert "the best 2 of 3 measures against the target" in words
+    assert "the best 2 of 3 measures (horizontal) against" in words
     monkeypatch.setattr(figures, "_PANELS", 3)
-    assert "every measure against the target" in drawn(["one", "two", "three"])["scatters_gap.svg"].decode()
+    assert "every measure (horizontal) against" in drawn(["one", "two", "three"])["scatters_gap.svg"].decode()
 
 
 @pytest.mark.parametrize(("size", "dpi"), [((10, 10), 200), ((7, 600), 20), ((100, 100), 54.77)])
