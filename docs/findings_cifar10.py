@@ -27,6 +27,7 @@ from prunegen_jax.runs.studies import read_study
 
 _SHARED = {"draws": text.DRAWS, "level": 0.95, "seed": 0}
 _SHOWN_FRACTIONS = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the pruning curve
+_NOISE = {"test set": "the test set", "seeds": "the seeds", "both": "the test set and the seeds"}
 _STYLE = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "prunegen_jax", "font.size": 9}
 
 
@@ -104,7 +105,7 @@ def _ranking(folder: pathlib.Path, table: Table, verdict: Verdict, ranked: Seque
         "![The rank correlation of every measure with the gap, and prunability against the gap](images/cifar10.svg)\n",
         text.paragraph(f"""
             The gap lies between {gaps.min():.3f} and {gaps.max():.3f}. A perfect measure is expected to have a tau-b of
-            {ceiling["tau_b"]:.2f}, given the noise ({ceiling["noise"]})."""),
+            {ceiling["tau_b"]:.2f}, given the noise of {_NOISE[ceiling["noise"]]}."""),
         text.paragraph(f"""
             **Prunability is number {place} of {len(ranked)} measures: its tau-b with the gap is
             {with_interval(ours)}.** With the other hyperparameters fixed (Psi) it is {ours["psi"]:.2f}
@@ -231,7 +232,8 @@ def _choices(table: Table, drawn: Mapping[str, object]) -> list[str]:
 def _limits(table: Table) -> list[str]:
     wanted = cifar10.get_config()
     later = [f"`{name}`" for name in wanted.measures.names if name not in table.measures]
-    seeds = dict(wanted.sweep.axes)["seed"]
+    seeds, trained = dict(wanted.sweep.axes)["seed"], len(np.unique(table.hyperparameters["seed"]))
+    few = f" The study has {trained} of the {len(seeds)} seeds of its config." if trained < len(seeds) else ""
     lacking = f" Not measured yet: {', '.join(later)}." if later else ""
     depth, gap = table.hyperparameters["model.depth"], table.targets["gap"]
     means = ", ".join(f"{gap[depth == value].mean():.3f} at depth {value:g}" for value in np.unique(depth))
@@ -240,9 +242,7 @@ def _limits(table: Table) -> list[str]:
         text.paragraph(f"""
             These networks see {wanted.data.train_size:,} of the 50,000 training images and fit nearly all of them, and
             depth makes most of the difference between their gaps: the mean is {means}. So a measure that follows depth
-            ranks high, and one that does not ranks low; Psi, with depth fixed, says more. The study has
-            {len(np.unique(table.hyperparameters["seed"]))} of the {len(seeds)} seeds of its config, so the noise
-            between seeds is not known.{lacking}"""),
+            ranks high, and one that does not ranks low; Psi, with depth fixed, says more.{few}{lacking}"""),
     ]
 
 
