@@ -5,9 +5,9 @@
 
 One network of `configs/sweep.py` is trained and measured. Its record, checkpoint, curve and times are copied for every
 point of a sweep over as many learning rates as it takes, two values of two other axes and two seeds, its measures and
-its test errors changed at random.
-Then all stages are run: they find nothing to train, and judge and report. Prints seconds by part and number of
-networks, the exponent of the last doubling, and the cost of 10,000 networks if it stays so, as one JSON line.
+its test errors changed at random. Then all stages are run: they find nothing to train, and judge and report. Prints
+seconds by part and number of networks, the exponent of the last doubling, and what 10,000 networks take if it stays so;
+the last line is one JSON object with the seconds of all parts.
 """
 
 from __future__ import annotations

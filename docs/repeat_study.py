@@ -37,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed by which they are chosen")
     given = parser.parse_args(arguments)
     study = FOLDER / given.study if (FOLDER / given.study).is_dir() else epath.Path(given.study)
-    table = read_study(study)
-    config = repeat_config(study, choose(table, given.networks, seed=given.seed))
+    try:
+        table = read_study(study)
+        config = repeat_config(study, choose(table, given.networks, seed=given.seed))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     config.data.dir = given.dir
     pipeline.run(config, given.workdir, stages=("train", "measure"))
     again = pipeline.read_table(epath.Path(given.workdir)).with_left_out()

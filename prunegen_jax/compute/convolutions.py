@@ -3,8 +3,8 @@
 The 3×3 convolutions of residual networks take Winograd's form F(2, 3) along the rows (Lavin and Gray, 2016): of two
 neighbouring output rows, y = Aᵀ [(G g) ⊙ (Bᵀ d)], from the four input rows d around them and the kernel g. This is four
 products of patches of one row where two products of patches of three rows were, two thirds of the multiplications and
-of the patches, with rounding errors as large. In both directions it has a quarter of the products to save and four
-times the operations to compile; with tiles of four it rounds three times as much.
+of the patches, with rounding errors as large. In both directions at once a third fewer products are left again, but
+whole networks are no faster and take twice the time to compile; tiles of four rows round two to three times as much.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A model is written with ordinary convolutions. `with_convolutions` traces it and
 two-dimensional convolution in another form:
 
 * "planes" (CPU): activations are stored with the channels outermost and the examples innermost, `[C, H, W, n]`, and a
-  convolution is one matrix product of patches. Elementwise operations, reductions, pools and residual sums keep this
+  convolution is a matrix product of patches. Elementwise operations, reductions, pools and residual sums keep this
   layout, so that nothing is transposed between layers; an operation without a rule in this module gets its operands in
   the layout of the model.
 * "patches" (many networks under `vmap` on an accelerator): patches times kernel, in the layout of the model.

@@ -37,7 +37,7 @@ def test_networks_trained_again_are_equal_and_a_changed_number_is_shown(study, t
 
 
 def test_the_networks_of_a_shipped_study():
-    """They are those of its table, under the same names and in the order in which they were drawn."""
+    """They are those of its table, under the same names."""
     folder = epath.Path(make_findings.STUDIES / "cifar10")
     chosen = repeat_study.choose(read_study(folder), 5, seed=0)
     config = repeat_study.repeat_config(folder, chosen)
