@@ -9,8 +9,11 @@ def run_here(config, workdir, stage="train"):
     pipeline.run(config, workdir, stages=(stage,))
 
 
-def single(folder, networks=64, width=48, slots=0, epochs=20, attempts=2):
-    """Seconds to train networks of one shape one at a time over those in an ensemble; prints the utilisation too."""
+def single(folder, networks=64, width=48, slots=0, epochs=20, attempts=2, measures=()):
+    """Seconds to train networks of one shape one at a time over those in an ensemble; prints the utilisation too.
+
+    `measures` are those of the default sweep if none are given.
+    """
     from prunegen_jax import get_config
 
     seconds = {}
@@ -18,6 +21,7 @@ def single(folder, networks=64, width=48, slots=0, epochs=20, attempts=2):
         config = get_config("sweep")
         config.model.width, config.run.slots, config.run.group = width, count, networks
         config.train.max_epochs = epochs
+        config.measures.names = measures or config.measures.names
         config.sweep.axes = (("train.learning_rate", (0.02, 0.05, 0.1, 0.2)), ("seed", tuple(range(networks // 4))))
         for stage in ("train", "measure"):
             for attempt in range(attempts):  # the first compiles

@@ -1,7 +1,7 @@
 """What a sweep costs besides training and measuring, as it grows: the run in which all networks are done already.
 
     python benchmarks/growth.py
-    python benchmarks/growth.py --smoke     # 16 and 32 networks, no report: that it runs, not how fast
+    python benchmarks/growth.py --smoke     # 8 and 16 networks, no report: that it runs, not how fast
 
 One network of `configs/sweep.py` is trained and measured. Its record, checkpoint, curve and times are copied for every
 point of a sweep over as many learning rates as it takes, two values of two other axes and two seeds, its measures and
@@ -89,11 +89,9 @@ def main():
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--networks", type=int, nargs="+", default=[256, 512, 1024], help="multiples of 8")
-    parser.add_argument(
-        "--smoke", action="store_true", help="16 and 32 networks, no report: that it runs, not how fast"
-    )
+    parser.add_argument("--smoke", action="store_true", help="8 and 16 networks, no report: that it runs, not how fast")
     arguments = parser.parse_args()
-    counts = [16, 32] if arguments.smoke else arguments.networks
+    counts = [8, 16] if arguments.smoke else arguments.networks
     stages = pipeline.STAGES[:3] if arguments.smoke else pipeline.STAGES
     with tempfile.TemporaryDirectory() as folder:
         one = get_config(OTHERS)

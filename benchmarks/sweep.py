@@ -178,8 +178,9 @@ def grow(folder, counts, smoke):
         config = get_config("sweep")
         seeds = tuple(range(count // 4))
         config.sweep.axes = (("model.width", (8, 16)), ("train.learning_rate", (0.05, 0.1)), ("seed", seeds))
-        if smoke:
+        if smoke:  # one program
             config.train.max_epochs = SHORT["train.max_epochs"]
+            config.sweep.axes = (("model.width", (SHORT["model.width"],)), ("seed", seeds))
         config.run.compilation_cache = str(folder / f"cache-{count}")
         workdir, begin = folder / f"grow-{count}", time.perf_counter()
         ensemble.run_here(config, workdir)
@@ -193,8 +194,8 @@ def grow(folder, counts, smoke):
     return rows
 
 
-def slot_memory():
-    """Bytes of a slot at widths 16 (digits) and 48 (32×32×3), batch 32 and 128."""
+def slot_memory(smoke):
+    """Bytes of a slot at widths 16 (digits) and 48 (32×32×3), batch 32 and 128; `smoke`: at width 4 alone."""
     import jax.numpy as jnp
 
     from prunegen_jax import networks, training
@@ -202,7 +203,7 @@ def slot_memory():
     from prunegen_jax.types import Dataset
 
     found = {}
-    for width, size, channels, batch in ((16, 8, 1, 32), (48, 32, 3, 128)):
+    for width, size, channels, batch in ((4, 8, 1, 32),) if smoke else ((16, 8, 1, 32), (48, 32, 3, 128)):
         shape = (size, size, channels)
         data = Dataset(
             jnp.zeros((2048, *shape), jnp.uint8), jnp.zeros(2048, jnp.int32), jnp.zeros(channels), jnp.ones(channels)
@@ -262,12 +263,15 @@ def main():
         for count, value, compiling, checks in grow(folder, arguments.grow, arguments.smoke):
             told = f"compiling {compiling:.0%} of training, checks {checks:.1%} of the rest"
             print(f"{count:4d} points {value:7.1f} s  {3600 * count / value:7.0f} networks/hour  {told}", flush=True)
-        print("memory of a slot:", ", ".join(f"width {w} {b / 2**20:.1f} MiB" for w, b in slot_memory().items()))
+        print(
+            "memory of a slot:",
+            ", ".join(f"width {w} {b / 2**20:.1f} MiB" for w, b in slot_memory(arguments.smoke).items()),
+        )
         import jax
 
         alone = None  # on a CPU an ensemble has one slot
         if arguments.smoke:
-            alone = ensemble.single(folder, networks=4, width=4, slots=2, epochs=1, attempts=1)
+            alone = ensemble.single(folder, 4, width=4, slots=2, epochs=1, attempts=1, measures=("prunability",))
         elif jax.default_backend() != "cpu":
             alone = ensemble.single(folder)
         peer = min((value for side, value in medians.items() if side.startswith("torch")), default=None)

@@ -25,19 +25,19 @@ from prunegen_jax.runs import zoo as zoos
 from prunegen_jax.types import Dataset
 
 WIDTH = 16
+EXAMPLES = 100  # of the short form
 LAYERS = ("conv2d", "conv2d_1", "conv2d_2", "dense")
 
 
-def images_and_labels():
-    """The digits, enlarged to 32 x 32."""
+def images_and_labels(count=None):
+    """The first `count` digits, or all, enlarged to 32 x 32."""
     raw = data.load("digits")
-    images = np.kron(raw.train_images[..., 0], np.ones((1, 4, 4), np.uint8))
-    return images, raw.train_labels
+    images = np.kron(raw.train_images[:count, ..., 0], np.ones((1, 4, 4), np.uint8))
+    return images, raw.train_labels[:count]
 
 
-def train(networks, steps, seed=0):
+def train(networks, steps, images, labels, seed=0):
     """Parameters of networks trained by SGD at several learning rates, all in one program: `[networks, parameters]`."""
-    images, labels = images_and_labels()
     x, y = zoos.images_of(images), jnp.asarray(labels)
     shapes = [(3, 3, 1, WIDTH), (3, 3, WIDTH, WIDTH), (3, 3, WIDTH, WIDTH), (WIDTH, 10)]
     apply = with_convolutions(zoos.network(LAYERS, "relu"))
@@ -90,12 +90,12 @@ def main():
     networks, steps, lanes, groups = (8, 5, 4, 1) if smoke else (1000, 150, 32, 1)
     names = ["parameter_norm", "prunability_prefix"] if smoke else select("fast")
     begin = time.perf_counter()
-    weights, parameters, shapes = train(networks, steps)
+    images, labels = images_and_labels(EXAMPLES if smoke else None)
+    weights, parameters, shapes = train(networks, steps, images, labels)
     print(f"{networks} networks of {weights.shape[1]} parameters trained in {time.perf_counter() - begin:.1f} s")
     with tempfile.TemporaryDirectory() as folder:
         write(pathlib.Path(folder), weights, parameters, shapes)
         zoo = zoos.read_zoo(folder)
-        images, labels = images_and_labels()
         dataset = Dataset(zoos.images_of(images), labels)
         ok = 0
         for i, (group, found) in enumerate(

@@ -44,14 +44,12 @@ def figures(material: Material) -> Iterator[tuple[str, bytes]]:
     with mpl.rc_context(_STYLE):
         for name, draw in _figures(material).items():
             shown = draw()
-            if shown.get_layout_engine() is not None:
-                shown.draw_without_rendering()
-                shown.set_layout_engine("none")  # it is laid out now, once for both files
+            shown.set_dpi(_dpi(shown))  # of the PNG: text is measured once for it and the box
             box = shown.get_tightbbox().padded(0.1)  # inches
             for kind in ("png", "svg"):
                 content = io.BytesIO()
                 metadata = {"Date": None} if kind == "svg" else None  # equal reports are equal files
-                shown.savefig(content, format=kind, dpi=_dpi(shown), bbox_inches=box, metadata=metadata)
+                shown.savefig(content, format=kind, dpi=shown.dpi, bbox_inches=box, metadata=metadata)
                 yield f"{name}.{kind}", content.getvalue()
 
 
@@ -132,8 +130,8 @@ def _psi(rows: list[Json], axes_names: list[str]) -> Figure:
 def _comparison(material: Material, rows: list[Json], target: str) -> Figure:
     """The reference against the best other measure: both ranks, coloured by the target, and both correlations."""
     first = next(row["measure"] for row in rows if row["measure"] != material.reference)
-    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(9.5, 3.6))
+    left, right = figure.subplots(1, 2, gridspec_kw={"wspace": 0.2})
     ranks, (labels, ours, theirs) = comparison.ranks(material), comparison.correlations(material, first, target)
     values = drawable(material.table.targets[target])
     drawn = left.scatter(ranks[material.reference], ranks[first], c=values, s=16, cmap="viridis")
@@ -144,9 +142,11 @@ def _comparison(material: Material, rows: list[Json], target: str) -> Figure:
     for numbers, colour, name in ((ours, OKABE_ITO[0], material.reference), (theirs, OKABE_ITO[1], first)):
         right.plot(numbers, range(len(labels)), "o", color=colour, markersize=5, label=_short(name))
     right.axvline(0, color=GREY, linewidth=0.7)
+    right.spines[["left", "right"]].set_visible([False, True])
+    right.yaxis.tick_right()  # names find room outside
     right.set_yticks(range(len(labels)), [*map(_short, labels)])
     right.set(xlim=(-1.04, 1.04), ylim=(len(labels) - 0.5, -0.5), xlabel="correlation in the expected direction")
-    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    right.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     return figure
 
 

@@ -83,6 +83,7 @@ def test_the_verdict_of_the_readme_can_be_rewritten(tmp_path, monkeypatch):
 def test_the_picture_can_be_drawn_from_a_sweep(tmp_path):
     config = get_config("sweep:smoke")
     config.measures.names = ("prunability",)
+    config.sweep.axes = (("train.learning_rate", (0.05, 0.1)), ("seed", (0, 1)))
     pipeline.run(config, tmp_path / "runs", stages=("train", "measure", "judge"))
     curves.make(epath.Path(tmp_path / "runs"))
     text = make_pictures.main(str(tmp_path / "runs"), tmp_path).read_text()
