@@ -37,9 +37,11 @@ MEASURES = tuple(name for name in sweep.MEASURES if name not in ("prunability", 
 OTHERS = 8  # networks of one learning rate
 
 
-def get_config(networks):
-    """The config of a sweep of so many networks."""
+def get_config(networks, smoke):
+    """The config of a sweep of so many networks; `smoke`: of networks that are trained in an instant."""
     config = sweep.get_config()
+    if smoke:
+        config.model.width, config.train.target = 4, 1.5
     config.measures.names = MEASURES
     config.sweep.axes = (
         ("train.learning_rate", tuple(round(0.02 + 1e-4 * i, 4) for i in range(networks // OTHERS))),
@@ -74,9 +76,9 @@ def fill(workdir, config, model):
         shutil.copytree(model / "checkpoints" / one.name, workdir / "checkpoints" / point.name)
 
 
-def measure(networks, folder, stages):
+def measure(networks, folder, stages, smoke):
     """Seconds of each part of a run of `stages` in which nothing is left to train or to measure."""
-    workdir, config = epath.Path(folder) / str(networks), get_config(networks)
+    workdir, config = epath.Path(folder) / str(networks), get_config(networks, smoke)
     fill(workdir, config, epath.Path(folder) / "model")
     timing = Timing()
     with contextlib.redirect_stdout(io.StringIO()):
@@ -94,11 +96,11 @@ def main():
     counts = [8, 16] if arguments.smoke else arguments.networks
     stages = pipeline.STAGES[:3] if arguments.smoke else pipeline.STAGES
     with tempfile.TemporaryDirectory() as folder:
-        one = get_config(OTHERS)
+        one = get_config(OTHERS, arguments.smoke)
         one.sweep.axes = ()
         with contextlib.redirect_stdout(io.StringIO()):
             pipeline.run(one, pathlib.Path(folder, "model"))
-        found = [measure(count, folder, stages) for count in counts]
+        found = [measure(count, folder, stages, arguments.smoke) for count in counts]
     print(f"{'networks':<12}" + "".join(f"{count:>9}" for count in counts) + f"{'exponent':>10}{LARGE:>10}")
     for part in found[0]:
         before, last = found[-2][part], found[-1][part]

@@ -34,7 +34,9 @@ def add_options(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--limit", type=int, help="with --zoo: how many networks to measure (default: all)")
     p.add_argument("--step", type=int, help="with --zoo: the step of each training run to measure (default: its last)")
-    p.add_argument("--lanes", type=int, default=32, help="with --zoo: networks measured at a time (default 32)")
+    p.add_argument(
+        "--lanes", type=int, help="with --zoo: networks that share a vmapped program (default 32; on a CPU 1)"
+    )
 
 
 def measure_networks(options: argparse.Namespace, by_measure: Mapping[str, Mapping[str, object]]) -> int:

@@ -28,6 +28,7 @@ from prunegen_jax.runs.tables.text_files import read_rows
 from prunegen_jax.types import Apply, Dataset, Estimate, TrainedModel
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "selu": jax.nn.selu, "sigmoid": jax.nn.sigmoid}
+GROUP = 32  # networks measured before their values are written
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,9 +142,9 @@ def measure_zoo(
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
-    lanes: int = 32,
+    lanes: int | None = None,
 ) -> Iterator[tuple[list[int], list[dict[str, Estimate]]]]:
-    """Measures networks of a zoo, `lanes` of one activation at a time in vmapped programs.
+    """Measures networks of a zoo, in groups of one activation.
 
     Args:
         zoo: the zoo.
@@ -152,19 +153,20 @@ def measure_zoo(
         names: of the measures.
         options: of the measures, by name.
         seed: of the measures that sample.
-        lanes: networks measured at a time.
+        lanes: networks that share a vmapped program; None for 32, and one on a CPU, where vmap takes twice as long.
 
     Yields:
         The networks of a group, and the estimates of each by name.
     """
+    lanes = lanes or (1 if jax.default_backend() == "cpu" else GROUP)
     layers = tuple(dict.fromkeys(entry[0] for entry in zoo.layout))
     by_activation: dict[str, list[int]] = {}
     for number in networks:
         by_activation.setdefault(zoo.activation(number), []).append(number)
     for activation, members in by_activation.items():
         apply = network(layers, activation)
-        for start in range(0, len(members), lanes):
-            group = members[start : start + lanes]
+        for start in range(0, len(members), GROUP):
+            group = members[start : start + GROUP]
             models = [TrainedModel(apply, zoo.params(i), train, name=f"network {i}") for i in group]
             found: list[dict[str, Estimate]] = [{} for _ in group]
             for name in names:

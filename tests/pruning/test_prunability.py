@@ -74,12 +74,18 @@ def test_accelerators_find_the_same_masks(model, lanes, monkeypatch):
     """There, candidates that pass the first examples are evaluated several at a time, vmapped."""
     apply, params, train = trained(**model)
     ours = pruning.prunability(apply, params, train, beta=0.5)
-    ours_random = pruning.random_prunability(jax.random.key(0), apply, params, train, masks=4)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     theirs = pruning.prunability(apply, params, train, beta=0.5, lanes=lanes)
-    random = pruning.random_prunability(jax.random.key(0), apply, params, train, masks=4)
     assert (theirs.fraction, theirs.loss) == (ours.fraction, pytest.approx(ours.loss, rel=1e-5))
-    assert random.fraction == pytest.approx(ours_random.fraction, rel=1e-6)
+
+
+def test_accelerators_find_the_same_rate_of_random_drops(monkeypatch):
+    apply, params, train = trained(**MODELS[6])
+    options = {"masks": 4, "drops": 50}
+    ours = pruning.random_prunability(jax.random.key(0), apply, params, train, **options)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    theirs = pruning.random_prunability(jax.random.key(0), apply, params, train, **options)
+    assert theirs.fraction == pytest.approx(ours.fraction, rel=1e-6)
 
 
 def decided_alike(found, expected, losses, limit):

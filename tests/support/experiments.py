@@ -17,6 +17,6 @@ def get_config() -> ConfigDict:
     config.run.workers = 1  # which with one thread is the process of the test itself
     config.judge.draws = 50
     config.measures.names = ("prunability_prefix", "parameter_norm", "prunability_random", "sum_of_training_losses")
-    config.measures.options = {"prunability_random": {"masks": 3}}
+    config.measures.options = {"prunability_random": {"masks": 3, "drops": 30}}
     config.sweep.axes = (("train.learning_rate", (0.05, 0.1)), ("seed", (0, 1)))
     return config
