@@ -50,7 +50,7 @@ FULL = {
     "many": {"networks": 64, "width": 48, "epochs": 5},
 }
 SMOKE = {
-    "networks": ("nin:4", "resnet:2"),
+    "networks": ("nin:4", "cnn:2"),
     "slots": (1, 2),
     "batch": 8,
     "images": 64,

@@ -24,7 +24,7 @@ _SLACK = 1e-4
 Keep = tuple[int, ...]
 
 
-@functools.partial(lockstep.jit, static_argnames="criterion")
+@lockstep.jit
 def _costs(
     apply: Any,
     params: PyTree,
@@ -34,19 +34,22 @@ def _costs(
     data: Dataset,
     indices: jax.Array,
     *,
-    criterion: str,
+    error: jax.Array,
 ) -> jax.Array:
-    """Loss (or error) `[lanes, n]` of the examples `indices [n]` under masks `[lanes]` at counts `[lanes, leaves]`."""
+    """Loss (or `error []`) `[lanes, n]` of examples `indices [n]` under masks `[lanes]` at counts `[lanes, leaves]`.
+
+    `error` is traced, so that both criteria share one program: compiling takes longer than computing one of them.
+    """
     images, labels = data.take(indices)
 
     def one(mask: jax.Array, keep: jax.Array) -> jax.Array:
         chosen = tuple(None if leaf is None else leaf[mask] for leaf in leaves)
-        return _example_costs(apply, apply_mask(params, chosen, keep), data, images, labels, criterion)
+        return _example_costs(apply, apply_mask(params, chosen, keep), data, images, labels, error)
 
     return _map_lanes(one, masks, keeps)
 
 
-@functools.partial(lockstep.jit, static_argnames=("prunable", "criterion"))
+@functools.partial(lockstep.jit, static_argnames="prunable")
 def _costs_without(
     apply: Any,
     params: PyTree,
@@ -55,25 +58,26 @@ def _costs_without(
     indices: jax.Array,
     *,
     prunable: tuple[bool, ...],
-    criterion: str,
+    error: jax.Array,
 ) -> jax.Array:
     """`_costs` `[lanes, n]` without the parameters at positions `dropped [lanes, d]` of the `prunable` leaves."""
     images, labels = data.take(indices)
 
     def one(positions: jax.Array) -> jax.Array:
-        return _example_costs(apply, drop_positions(params, positions, prunable), data, images, labels, criterion)
+        return _example_costs(apply, drop_positions(params, positions, prunable), data, images, labels, error)
 
     return _map_lanes(one, dropped)
 
 
 def _example_costs(
-    apply: Any, params: PyTree, data: Dataset, images: jax.Array, labels: jax.Array, criterion: str
+    apply: Any, params: PyTree, data: Dataset, images: jax.Array, labels: jax.Array, error: jax.Array
 ) -> jax.Array:
     with jax.default_matmul_precision("highest"):
         logits = apply(params, images).astype(jnp.float32)
-    if criterion == "error":
-        return (jnp.argmax(logits, axis=-1) != labels).astype(jnp.float32)
-    return losses_of(data, logits, labels)
+    losses = losses_of(data, logits, labels)
+    if data.loss is not None:  # there is no error
+        return losses
+    return jnp.where(error, (jnp.argmax(logits, axis=-1) != labels).astype(losses.dtype), losses)
 
 
 def _map_lanes(function: Callable[..., jax.Array], *lanes: jax.Array) -> jax.Array:
@@ -109,13 +113,14 @@ class Scan:
         # functions of N alone, so that networks of equal shape share programs.
         self._first = int(np.clip(2 ** round(np.log2(self.size / 64)), min(4, self.size), 4096))
         self._stretch = min(8 * self._first, self.size)
-        self._costs = functools.partial(_costs, as_partial(apply), params, scores.leaves, criterion=criterion)
+        error = np.asarray(criterion == "error")
+        self._costs = functools.partial(_costs, as_partial(apply), params, scores.leaves, error=error)
         self._costs_without = functools.partial(
             _costs_without,
             as_partial(apply),
             params,
             prunable=tuple(leaf is not None for leaf in scores.leaves),
-            criterion=criterion,
+            error=error,
         )
         self._data = data
         self._parameters = trees.count(params)

@@ -184,10 +184,20 @@ def _get(tree: Any, keys: Keys) -> Any:
     return tree
 
 
-@jax.jit
 def difference(apply: Partial, params: Any, folded: Partial, folded_params: Any, inputs: jax.Array) -> jax.Array:
     """The largest difference of the logits of two networks, over the largest logit of the first."""
+    program = _quickly_compiled if jax.default_backend() == "cpu" else _compiled
+    return program(apply, params, folded, folded_params, inputs)
+
+
+def _difference(apply: Partial, params: Any, folded: Partial, folded_params: Any, inputs: jax.Array) -> jax.Array:
     with jax.default_matmul_precision("highest"):
         logits, again = apply(params, inputs), folded(folded_params, inputs)
     largest = jnp.max(jnp.abs(logits))
     return jnp.max(jnp.abs(again - logits)) / jnp.where(largest > 0, largest, jnp.ones_like(largest))
+
+
+_compiled = jax.jit(_difference)
+# It runs once for each network, on few examples: optimizing takes longer than it can save.
+_UNOPTIMIZED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+_quickly_compiled = jax.jit(_difference, compiler_options=_UNOPTIMIZED)
