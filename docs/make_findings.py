@@ -174,9 +174,9 @@ _INTRODUCTION = """\
 
 What the paper claims, tested with this package. Every number is computed from the tables in `studies/` by `python -m
 docs.make_findings`, and a test computes it again. Five networks of the study on CIFAR-10, drawn by a fixed seed, were
-trained and measured again on the same kind of processor, before `prunability_random`, `_folded`, `_layerwise`, `:double`
-and `:all_parameters`, `perturbation_robustness` and `hessian_trace` were measured: all other numbers are equal. `python -m
-docs.repeat_study cifar10 --dir=DIR --workdir=runs/repeat` does so.
+trained and measured again on the same kind of processor, before `prunability_random`, `_folded`, `_layerwise`,
+`:double` and `:all_parameters`, `perturbation_robustness` and `hessian_trace` were measured: all other numbers are
+equal. `python -m docs.repeat_study cifar10 --dir=DIR --workdir=runs/repeat` does so.
 """
 
 
