@@ -75,7 +75,7 @@ def _example_costs(
     with jax.default_matmul_precision("highest"):
         logits = apply(params, images).astype(jnp.float32)
     losses = losses_of(data, logits, labels)
-    if data.loss is not None:  # there is no error
+    if data.loss is not None:  # regression, for example: no error is defined
         return losses
     return jnp.where(error, (jnp.argmax(logits, axis=-1) != labels).astype(losses.dtype), losses)
 

@@ -28,7 +28,7 @@ from prunegen_jax.runs.tables.text_files import read_rows
 from prunegen_jax.types import Apply, Dataset, Estimate, TrainedModel
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "selu": jax.nn.selu, "sigmoid": jax.nn.sigmoid}
-GROUP = 32  # networks measured before their values are written
+GROUP = 32  # networks measured before their values are yielded, at least
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ def measure_zoo(
     seed: int = 0,
     lanes: int | None = None,
 ) -> Iterator[tuple[list[int], list[dict[str, Estimate]]]]:
-    """Measures networks of a zoo, in groups of one activation.
+    """Measures networks of a zoo, in groups of 32 or `lanes` of one activation.
 
     Args:
         zoo: the zoo.
@@ -159,14 +159,15 @@ def measure_zoo(
         The networks of a group, and the estimates of each by name.
     """
     lanes = lanes or (1 if jax.default_backend() == "cpu" else GROUP)
+    size = max(GROUP, lanes)
     layers = tuple(dict.fromkeys(entry[0] for entry in zoo.layout))
     by_activation: dict[str, list[int]] = {}
     for number in networks:
         by_activation.setdefault(zoo.activation(number), []).append(number)
     for activation, members in by_activation.items():
         apply = network(layers, activation)
-        for start in range(0, len(members), GROUP):
-            group = members[start : start + GROUP]
+        for start in range(0, len(members), size):
+            group = members[start : start + size]
             models = [TrainedModel(apply, zoo.params(i), train, name=f"network {i}") for i in group]
             found: list[dict[str, Estimate]] = [{} for _ in group]
             for name in names:
