@@ -9,6 +9,7 @@ import pytest
 from prunegen_jax import pruning
 from prunegen_jax.compute.evaluation import loss_and_accuracy
 from prunegen_jax.types import Dataset
+from tests.support.compilations import counting_compilations
 from tests.support.pruning_cases import G1, G1_WEIGHTS, X, logistic, trained
 
 MODELS = [{"seed": s} for s in range(7)] + [
@@ -86,6 +87,14 @@ def test_accelerators_find_the_same_rate_of_random_drops(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     theirs = pruning.random_prunability(jax.random.key(0), apply, params, train, **options)
     assert theirs.fraction == pytest.approx(ours.fraction, rel=1e-6)
+
+
+def test_both_criteria_share_their_programs():
+    apply, params, train = trained(**MODELS[6])
+    pruning.prunability(apply, params, train, beta=0.5)
+    with counting_compilations() as compiled:
+        pruning.prunability(apply, params, train, criterion="error")
+    assert compiled() == 0
 
 
 def decided_alike(found, expected, losses, limit):
