@@ -6,10 +6,12 @@
 
 Random 32×32×3 images, batches of 128, SGD with momentum; medians of three calls, programs compiled before.
 
-* rates of large matrix products: bfloat16, float32 at the default and at the highest precision;
+* rates of large matrix products of random numbers: bfloat16, float32 at the default and at the highest precision; bytes
+  per second that reading an array and writing another moves;
 * training in images per second, all slots together, for NiN of depth 2 and ResNet-18 as NAME:WIDTH, at several numbers
   of slots; its share of the rate of the matrix product at the default precision, counting the multiplications of the
-  convolutions alone; and the seconds of compiling;
+  convolutions alone; the MiB that an image moves as the compiler counts them, which may be more than reach the memory,
+  and their share of the rate of copying; and the seconds of compiling;
 * the forms of convolutions, for one network and under vmap;
 * pruning: passes of 2,000 images per second along a pruning curve;
 * curvature: one Hessian-vector product in gradients;
@@ -35,6 +37,7 @@ import numpy as np
 from training import flops_per_image
 
 from prunegen_jax import networks, pruning, training
+from prunegen_jax.compute import planes
 from prunegen_jax.measures import hessian, objective
 from prunegen_jax.networks import as_trained_model
 from prunegen_jax.training.rows import stored
@@ -42,15 +45,22 @@ from prunegen_jax.types import Dataset
 
 FULL = {
     "networks": ("nin:48", "nin:200", "resnet:16", "nin:24", "nin:96"),
+    "forms": ("resnet:16", "nin:200"),
     "slots": (1, 64, 8, 256),
     "batch": 128,
     "images": 2048,
     "updates": 8,
     "gemm": 8192,
-    "many": {"networks": 64, "width": 48, "epochs": 5},
+    "many": {
+        "networks": 64,
+        "width": 48,
+        "epochs": 5,
+        "measures": ("prunability_prefix", "perturbation_robustness", "hessian_top_eigenvalue"),
+    },
 }
 SMOKE = {
     "networks": ("nin:4", "cnn:2"),
+    "forms": (),
     "slots": (1, 2),
     "batch": 8,
     "images": 64,
@@ -72,9 +82,16 @@ def median_seconds(call, repeats=3):
 
 def gemm(size, dtype, precision):
     """FLOP/s of a square matrix product."""
-    a = jnp.ones((size, size), dtype)
+    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(functools.partial(jnp.dot, precision=precision))
     return 2 * size**3 / median_seconds(lambda: product(a, a))
+
+
+def copy(size):
+    """Bytes per second, read and written."""
+    a = jax.random.normal(jax.random.key(0), (4 * size, size))
+    negative = jax.jit(jnp.negative)
+    return 2 * a.nbytes / median_seconds(lambda: negative(a))
 
 
 def dataset(images):
@@ -91,7 +108,7 @@ def build(label, form="auto"):
 
 
 def train(sizes, label, slots, form="auto"):
-    """Images per second of all slots together, and the seconds of compiling."""
+    """Images per second of all slots together, bytes moved per image, and the seconds of compiling."""
     program = training.compile_for(build(label, form), training.Recipe(batch_size=sizes["batch"]), slots=slots)
     h = training.hyper(learning_rate=0.01, weight_decay=1e-4, dropout=0.0, seed=0)
     states, hypers = jax.tree.map(lambda x: jnp.stack([x] * slots), (program.init(h.key), h))
@@ -100,6 +117,8 @@ def train(sizes, label, slots, form="auto"):
     begin = time.perf_counter()
     run = program.run.lower(states, hypers, data, *numbers).compile()
     compiling = time.perf_counter() - begin
+    counted = (run.cost_analysis() or {}).get("bytes accessed", float("nan"))  # of one update: a loop is counted once
+    moved = counted / (slots * sizes["batch"])
 
     def call():
         nonlocal states
@@ -107,15 +126,20 @@ def train(sizes, label, slots, form="auto"):
         return losses
 
     seconds = median_seconds(call)
-    return slots * sizes["batch"] * sizes["updates"] / seconds, compiling
+    return slots * sizes["batch"] * sizes["updates"] / seconds, moved, compiling
 
 
-def trained(sizes, label, peak, slots):
+def trained(sizes, label, found, slots, form="auto"):
     """A row of the table of training."""
-    rate, compiling = train(sizes, label, slots)
+    rate, moved, compiling = train(sizes, label, slots, form)
     name, _, width = label.partition(":")
-    share = rate * flops_per_image(name, int(width)) / peak
-    return {"images_per_s": round(rate), "share_of_gemm": round(share, 4), "compile_s": round(compiling, 1)}
+    return {
+        "images_per_s": round(rate),
+        "share_of_gemm": round(rate * flops_per_image(name, int(width)) / found["gemm float32 default"], 4),
+        "mib_per_image": round(moved / 2**20, 3),
+        "share_of_copy": round(rate * moved / found["copy"], 3),
+        "compile_s": round(compiling, 1),
+    }
 
 
 def untrained(label, examples):
@@ -144,33 +168,44 @@ def curvature(label, examples):
 
 
 def together(many):
-    """How many times faster 64 networks train in slots than one at a time."""
+    """How many times faster networks train in slots than one at a time; what is printed has the rest."""
     with tempfile.TemporaryDirectory() as folder:
         return round(ensemble.single(pathlib.Path(folder), **many), 2)
 
 
 def steps(sizes, found):
-    """(name, what to compute), in the order of importance; the first gives the peak that others are compared with."""
+    """(name, what to compute), in the order of importance; `found` has the results of those before."""
     for dtype, precision in (("float32", "default"), ("float32", "highest"), ("bfloat16", "default")):
         yield f"gemm {dtype} {precision}", functools.partial(gemm, sizes["gemm"], dtype, precision)
-    first, peak = sizes["networks"][0], found.get("gemm float32 default", float("nan"))
-    row = functools.partial(trained, sizes)
-    for slots in sizes["slots"]:
-        yield f"training {first} slots {slots}", functools.partial(row, first, peak, slots)
-    for slots in sizes["slots"][:2]:
-        for form in ("xla", "patches"):
-            call = functools.partial(train, sizes, first, slots, form)
-            yield f"convolutions {form} {first} slots {slots}", lambda call=call: round(call()[0])
+    yield "copy", functools.partial(copy, sizes["gemm"])
+    first, *others = sizes["networks"]
+    few, many = sizes["slots"][:2], sizes["slots"][2:]
+    yield from training_steps(sizes, found, [first], [*few, *many])
+    yield from form_steps(sizes, found, [first])
     yield f"pruning passes {first}", functools.partial(passes, first, 2000 // (2048 // sizes["images"]), 10)
     yield f"curvature {first}", functools.partial(curvature, first, min(500, sizes["images"]))
-    for label in sizes["networks"][1:]:
-        for slots in sizes["slots"][:2]:
-            yield f"training {label} slots {slots}", functools.partial(row, label, peak, slots)
+    yield from training_steps(sizes, found, others, few)
+    yield from form_steps(sizes, found, sizes["forms"])
+    yield from training_steps(sizes, found, others, many)
     if sizes["many"]:
         yield "64 networks in slots, times faster", functools.partial(together, sizes["many"])
-    for label in sizes["networks"][1:]:
-        for slots in sizes["slots"][2:]:
-            yield f"training {label} slots {slots}", functools.partial(row, label, peak, slots)
+
+
+def training_steps(sizes, found, labels, slots):
+    for label in labels:
+        for count in slots:
+            yield f"training {label} slots {count}", functools.partial(trained, sizes, label, found, count)
+
+
+def form_steps(sizes, found, labels):
+    """The forms that "auto" does not choose."""
+    for label in labels:
+        for slots in sizes["slots"][:2]:
+            chosen = planes.choose_form(vmapped=slots > 1)
+            for form in ("xla", "patches", "planes"):
+                if form != chosen:
+                    call = functools.partial(trained, sizes, label, found, slots, form)
+                    yield f"convolutions {form} {label} slots {slots}", call
 
 
 def main():
@@ -189,7 +224,7 @@ def main():
             continue
         try:
             found[name] = compute()
-        except (RuntimeError, ValueError, MemoryError) as error:  # out of memory, for one; the rest is still measured
+        except Exception as error:  # out of memory, for one: it is told, and the rest is still measured
             if arguments.smoke:
                 raise
             failed[name] = str(error).splitlines()[0][:300]

@@ -9,7 +9,7 @@ def run_here(config, workdir, stage="train"):
     pipeline.run(config, workdir, stages=(stage,))
 
 
-def single(folder, networks=64, width=48, slots=0, epochs=20, attempts=2, measures=()):
+def single(folder, networks=64, width=48, slots=0, epochs=20, measures=(), compile_before=True):
     """Seconds to train networks of one shape one at a time over those in an ensemble; prints the utilisation too.
 
     `measures` are those of the default sweep if none are given.
@@ -22,9 +22,11 @@ def single(folder, networks=64, width=48, slots=0, epochs=20, attempts=2, measur
         config.model.width, config.run.slots, config.run.group = width, count, networks
         config.train.max_epochs = epochs
         config.measures.names = measures or config.measures.names
-        config.sweep.axes = (("train.learning_rate", (0.02, 0.05, 0.1, 0.2)), ("seed", tuple(range(networks // 4))))
+        before = [4 if count == 1 else networks] * compile_before  # with one slot, few networks compile all programs
         for stage in ("train", "measure"):
-            for attempt in range(attempts):  # the first compiles
+            for attempt, amount in enumerate((*before, networks)):
+                seeds = tuple(range(amount // 4))
+                config.sweep.axes = (("train.learning_rate", (0.02, 0.05, 0.1, 0.2)), ("seed", seeds))
                 workdir = folder / f"single-{count}-{attempt}"
                 begin = time.perf_counter()
                 run_here(config, workdir, stage)

@@ -271,7 +271,9 @@ def main():
 
         alone = None  # on a CPU an ensemble has one slot
         if arguments.smoke:
-            alone = ensemble.single(folder, 4, width=4, slots=2, epochs=1, attempts=1, measures=("prunability",))
+            alone = ensemble.single(
+                folder, 4, width=4, slots=2, epochs=1, compile_before=False, measures=("prunability",)
+            )
         elif jax.default_backend() != "cpu":
             alone = ensemble.single(folder)
         peer = min((value for side, value in medians.items() if side.startswith("torch")), default=None)
