@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import peers
 
 from prunegen_jax import networks, training
+from prunegen_jax.compute import planes
 from prunegen_jax.training.rows import in_rows
 from prunegen_jax.types import Dataset
 
@@ -38,7 +39,7 @@ def training_program(label, slots, devices, *, images, side, batch):
     """The traced program of an epoch, whose arguments lie on `devices`."""
     name, _, width = label.partition(":")
     fields = {"depth": 2} if name == "nin" else {}
-    form = "patches" if slots > 1 else "xla"  # what "auto" means on an accelerator
+    form = planes.choose_form(vmapped=slots > 1, backend="tpu")
     network = networks.build(
         name, input_shape=(side, side, 3), classes=10, width=int(width), convolutions=form, **fields
     )

@@ -3,11 +3,11 @@
 A model is written with ordinary convolutions. `with_convolutions` traces it and evaluates the same program with each
 two-dimensional convolution in another form:
 
-* "planes" (CPU): activations are stored with the channels outermost and the examples innermost, `[C, H, W, n]`, and a
-  convolution is a matrix product of patches. Elementwise operations, reductions, pools and residual sums keep this
-  layout, so that nothing is transposed between layers; an operation without a rule in this module gets its operands in
-  the layout of the model.
-* "patches" (many networks under `vmap` on an accelerator): patches times kernel, in the layout of the model.
+* "planes" (on a CPU, and for many networks under `vmap` on a GPU): activations are stored with the channels outermost
+  and the examples innermost, `[C, H, W, n]`, and a convolution is a matrix product of patches. Elementwise operations,
+  reductions, pools and residual sums keep this layout, so that nothing is transposed between layers; an operation
+  without a rule in this module gets its operands in the layout of the model.
+* "patches" (many networks under `vmap` on a TPU): patches times kernel, in the layout of the model.
 * "xla": the program unchanged.
 
 The numbers differ from those of the original only by rounding. The result can be differentiated to any order and in
@@ -48,8 +48,15 @@ _REDUCTIONS = {"reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_pr
 NAMED_RULES: dict[str, Callable[..., list[Value]]] = {}
 
 
-def choose_form(name: str = "auto", *, vmapped: bool = False) -> str:
-    """The form for `name`; "auto" is planes on a CPU, elsewhere "xla" for one network and "patches" under vmap.
+def choose_form(name: str = "auto", *, vmapped: bool = False, backend: str | None = None) -> str:
+    """The form for `name`; "auto" is the fastest known, see BENCHMARKS.md.
+
+    That is planes on a CPU; elsewhere "xla" for one network, and under vmap planes on a GPU and patches on a TPU.
+
+    Args:
+        name: a name of `FORMS`.
+        vmapped: whether the program is vmapped over networks.
+        backend: "cpu", "gpu" or "tpu"; None for that of JAX.
 
     Raises:
         ValueError: for a name that is not in `FORMS`.
@@ -58,7 +65,8 @@ def choose_form(name: str = "auto", *, vmapped: bool = False) -> str:
         raise ValueError(f"convolutions={name!r} is unknown; choose among {', '.join(FORMS)}")
     if name != "auto":
         return name
-    if jax.default_backend() == "cpu":
+    backend = backend or jax.default_backend()
+    if backend == "cpu" or (backend == "gpu" and vmapped):
         return "planes"
     return "patches" if vmapped else "xla"
 

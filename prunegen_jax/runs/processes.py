@@ -7,9 +7,11 @@ last bits of a sum. JAX, NumPy's BLAS and OpenMP read it from the environment, o
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import pathlib
+import platform
 import signal
 import sys
 import threading
@@ -19,6 +21,7 @@ TERMINATED = 143  # the exit status of a process that SIGTERM ended
 # Seconds between SIGTERM and the end, whatever the process does. A driver waits less for its workers; at many sites
 _GRACE = 20.0  # SIGKILL follows after 30
 _QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")
+_CPU_INFO = pathlib.Path("/proc/cpuinfo")
 _LEVEL = "--xla_backend_optimization_level"
 # Flags of XLA that say where it writes, how it reports and how it spreads work, or that `environment` sets.
 _HARMLESS = (f"{_LEVEL}=2", "--xla_dump", "--xla_force_host_platform_device_count", "--xla_gpu_cuda_data_dir",
@@ -46,6 +49,26 @@ def threads() -> int:
         if os.environ.get(name, "").isdecimal():
             return int(os.environ[name])
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def processor(source: pathlib.Path = _CPU_INFO) -> str:
+    """The kind of processor of this machine: libraries choose their kernels by it, and so the last digits of numbers.
+
+    Its name alone does not tell: virtual machines have "AMD EPYC" for several generations. Linux gives family and model
+    of x86 processors, implementer and part of others.
+
+    Args:
+        source: the file in which Linux describes its processors.
+    """
+    try:
+        first = source.read_text().split("\n\n")[0]
+    except OSError:  # not Linux
+        first = ""
+    known = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    parts = [known.get("model name") or platform.processor() or platform.machine()]
+    names = {"cpu family": "family", "model": "model", "CPU implementer": "implementer", "CPU part": "part"}
+    return ", ".join(parts + [f"{label} {known[name]}" for name, label in names.items() if name in known])
 
 
 def environment(threads: int, *, accelerator: bool = False) -> dict[str, str]:

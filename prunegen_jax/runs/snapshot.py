@@ -80,11 +80,12 @@ def restore_weights(folder: epath.Path, name: str) -> bool:
 
 
 def versions(task: Task) -> dict[str, str]:
-    """What the numbers were made with: packages, backend, device, threads, networks at once, form of convolutions,
-    settings of JAX."""
+    """What the numbers were made with: packages, backend, device, processor, threads, networks at once, form of
+    convolutions, settings of JAX."""
     packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     device = jax.devices()[0].device_kind
-    machine = {"backend": jax.default_backend(), "device": device, "threads": str(processes.threads())}
+    machine = {"backend": jax.default_backend(), "device": device, "processor": processes.processor()}
+    machine["threads"] = str(processes.threads())
     form = choose_form(task.convolutions, vmapped=task.slots > 1)
     return packages | machine | {"slots": str(task.slots), "convolutions": form} | settings()
 

@@ -11,6 +11,7 @@ import pytest
 
 from prunegen_jax import training
 from prunegen_jax.compute import lockstep
+from prunegen_jax.compute.planes import choose_form
 from prunegen_jax.measures import measure
 from prunegen_jax.networks import build
 from prunegen_jax.types import Dataset, TrainedModel
@@ -30,8 +31,8 @@ def data():
     return Dataset(jnp.ones((8, 8, 8, 3)), jnp.arange(8, dtype=jnp.int32) % 3)
 
 
-def lowered_update(family, slots, devices=()):
-    network = build(family, input_shape=(8, 8, 3), classes=3, convolutions="xla", **FAMILIES[family])
+def lowered_update(family, slots, devices=(), form="xla"):
+    network = build(family, input_shape=(8, 8, 3), classes=3, convolutions=form, **FAMILIES[family])
     program = training.compile_for(network, RECIPE, slots=slots, devices=devices)
     h = training.hyper(learning_rate=0.1, weight_decay=1e-4, dropout=0.1, seed=0)
     state = jax.eval_shape(lambda key: stacked(program.init(key), slots), h.key)
@@ -44,6 +45,14 @@ def test_training_lowers(family, slots):
     texts = lowered_update(family, slots)
     assert set(texts) == set(ACCELERATORS)
     assert all(("stablehlo.convolution" in text) == (family != "mlp") for text in texts.values())
+
+
+@pytest.mark.parametrize(("backend", "platform"), [("gpu", "cuda"), ("tpu", "tpu")])
+@pytest.mark.parametrize("slots", [1, 3])
+def test_training_lowers_in_the_form_that_auto_has_there(slots, backend, platform):
+    form = choose_form(vmapped=slots > 1, backend=backend)
+    text = lowered_update("cnn", slots, form=form)[platform]
+    assert ("stablehlo.convolution" in text) == (form == "xla") == (slots == 1)
 
 
 @pytest.mark.devices

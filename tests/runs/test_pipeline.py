@@ -15,7 +15,7 @@ from etils import epath
 from prunegen_jax import load_model, measures
 from prunegen_jax.compute.evaluation import loss_and_accuracy
 from prunegen_jax.measures.structure import folded_network
-from prunegen_jax.runs import driver, files, pipeline, record
+from prunegen_jax.runs import driver, files, pipeline, processes, record
 from prunegen_jax.types import Measure
 from tests.support import experiments
 
@@ -62,6 +62,7 @@ def test_records_hold_what_happened(finished):
         assert known.measures["prunability_random"]["status"] == "ok"
         assert known.measures["sum_of_training_losses"]["value"] == pytest.approx(sum(model.history.epoch_loss))
         assert known.versions["backend"] == jax.default_backend()
+        assert known.versions["processor"] == processes.processor()
 
 
 def test_saved_weights_are_the_network(finished):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import platform
 
 import jax
 import pytest
 from etils import epath
 
-from prunegen_jax.runs import checkpoint, compatibility, files, record, snapshot, task, workdir
+from prunegen_jax.runs import checkpoint, compatibility, files, processes, record, snapshot, task, workdir
 from prunegen_jax.runs import points as sweeps
 from prunegen_jax.runs.record import Record
 from tests.support import experiments
@@ -127,3 +128,25 @@ def test_infinity_is_equal_to_itself(tmp_path):
     folder = epath.Path(tmp_path)
     put(folder, versions={}, prunability={"options": {"beta": math.inf, "layers": ("a",)}})
     prepare(folder, "prunability", prunability={"beta": math.inf, "layers": ("a",)})
+
+
+@pytest.mark.parametrize(
+    ("described", "kind"),
+    [
+        (
+            "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\n"
+            "processor\t: 1\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: another\n\n",
+            "AMD EPYC, family 25, model 17",
+        ),
+        (
+            "processor\t: 0\nBogoMIPS\t: 243.75\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n\n",
+            f"{platform.processor() or platform.machine()}, implementer 0x41, part 0xd40",
+        ),
+        (None, platform.processor() or platform.machine()),
+    ],
+)
+def test_kind_of_processor(tmp_path, described, kind):
+    source = tmp_path / "cpuinfo"
+    if described is not None:
+        source.write_text(described)
+    assert processes.processor(source) == kind
