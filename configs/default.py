@@ -65,9 +65,7 @@ def get_config() -> ConfigDict:
         0  # networks of equal shape in one unit of work, as distributed by --shard; 0: 4 on a CPU, else 256
     )
     config.run.slots = 0  # networks trained (and measured, up to 16) at once; 0: one on a CPU, else as memory allows
-    config.run.convolutions = (
-        "auto"  # how convolutions are computed: auto, planes, patches, xla; see docs/accelerators.md
-    )
+    config.run.convolutions = "auto"  # how they are computed: auto (see docs/accelerators.md), planes, patches, xla
     config.run.compilation_cache = "auto"  # folder of compiled programs; auto: the user's cache folder; off: none
     config.run.checkpoint_seconds = 60.0  # between checkpoints of a network in training
     config.run.workers = 0  # processes on a CPU; 0: one for every `threads` cores
