@@ -55,7 +55,7 @@ FULL = {
         "networks": 64,
         "width": 48,
         "epochs": 5,
-        "measures": ("prunability_prefix", "perturbation_robustness", "hessian_top_eigenvalue"),
+        "stages": ("train",),
     },
 }
 SMOKE = {
@@ -184,11 +184,11 @@ def steps(sizes, found):
     yield from form_steps(sizes, found, [first])
     yield f"pruning passes {first}", functools.partial(passes, first, 2000 // (2048 // sizes["images"]), 10)
     yield f"curvature {first}", functools.partial(curvature, first, min(500, sizes["images"]))
+    if sizes["many"]:
+        yield "64 networks in slots, times faster", functools.partial(together, sizes["many"])
     yield from training_steps(sizes, found, others, few)
     yield from form_steps(sizes, found, sizes["forms"])
     yield from training_steps(sizes, found, others, many)
-    if sizes["many"]:
-        yield "64 networks in slots, times faster", functools.partial(together, sizes["many"])
 
 
 def training_steps(sizes, found, labels, slots):

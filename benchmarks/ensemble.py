@@ -9,7 +9,9 @@ def run_here(config, workdir, stage="train"):
     pipeline.run(config, workdir, stages=(stage,))
 
 
-def single(folder, networks=64, width=48, slots=0, epochs=20, measures=(), compile_before=True):
+def single(
+    folder, networks=64, width=48, slots=0, epochs=20, measures=(), compile_before=True, stages=("train", "measure")
+):
     """Seconds to train networks of one shape one at a time over those in an ensemble; prints the utilisation too.
 
     `measures` are those of the default sweep if none are given.
@@ -23,7 +25,7 @@ def single(folder, networks=64, width=48, slots=0, epochs=20, measures=(), compi
         config.train.max_epochs = epochs
         config.measures.names = measures or config.measures.names
         before = [4 if count == 1 else networks] * compile_before  # with one slot, few networks compile all programs
-        for stage in ("train", "measure"):
+        for stage in stages:
             for attempt, amount in enumerate((*before, networks)):
                 seeds = tuple(range(amount // 4))
                 config.sweep.axes = (("train.learning_rate", (0.02, 0.05, 0.1, 0.2)), ("seed", seeds))
@@ -34,7 +36,8 @@ def single(folder, networks=64, width=48, slots=0, epochs=20, measures=(), compi
         images, flops, gemm = utilisation(workdir, config)
         told = f"{images:.0f} images/s in the updates, {flops * images / gemm:.3f} of {gemm / 1e9:.0f} GFLOP/s"
         print(f"slots={count}: training {seconds['train', count]:.1f} s, {told}", flush=True)
-        print(f"slots={count}: measuring {seconds['measure', count]:.1f} s", flush=True)
+        if "measure" in stages:
+            print(f"slots={count}: measuring {seconds['measure', count]:.1f} s", flush=True)
     return seconds["train", 1] / seconds["train", slots]
 
 
