@@ -107,16 +107,21 @@ def main():
             print(f"{label}: {text.count('stablehlo.convolution')} convolutions")
         print(json.dumps({"left_out": left_out}))
         return
-    found = {}
+    found, too_large = {}, {}
     for kind in arguments.kinds:
         for label in arguments.networks:
             for chips in arguments.chips:
                 for slots in [count for count in arguments.slots if count % chips == 0]:
                     name = f"{kind} {label} slots {slots} chips {chips}"
-                    found[name] = compiled(kind, chips, label, slots, sizes)
+                    try:
+                        found[name] = compiled(kind, chips, label, slots, sizes)
+                    except jax.errors.JaxRuntimeError as error:  # it takes more memory than a chip has
+                        too_large[name] = str(error).splitlines()[0]
+                        print(name, too_large[name], sep=": ", flush=True)
+                        continue
                     print(name, *(f"{key} {value}" for key, value in found[name].items()), sep=", ", flush=True)
     short = {key: [row["temporaries_mib"], row["gflop_per_image"]] for key, row in found.items()}
-    print(json.dumps({"temporaries_mib_and_gflop_per_image": short, "left_out": left_out}))
+    print(json.dumps({"temporaries_mib_and_gflop_per_image": short, "too_large": too_large, "left_out": left_out}))
 
 
 if __name__ == "__main__":

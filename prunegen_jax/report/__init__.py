@@ -21,7 +21,7 @@ from etils import epath
 
 from prunegen_jax.judging import Verdict
 from prunegen_jax.judging.table import Table
-from prunegen_jax.report import figures, material, page, paper_tables
+from prunegen_jax.report import drawing, material, page, paper_tables
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.running import Refresher
 from prunegen_jax.runs import curves, files
@@ -77,11 +77,12 @@ def write_for_table(
 
 def write_material(content: Material, folder: epath.Path) -> epath.Path:
     """Writes the page, the tables and the figures into `folder`, each file atomically; returns the page's path."""
-    _put(folder / "index.html", page.html(content).encode())
-    for name, text in paper_tables.paper_tables(content).items():
-        _put(folder / "tables" / name, text.encode())
-    for name, image in figures.figures(content):
-        _put(folder / "figures" / name, image)
+    with drawing.begin(content) as images:
+        _put(folder / "index.html", page.html(content).encode())
+        for name, text in paper_tables.paper_tables(content).items():
+            _put(folder / "tables" / name, text.encode())
+        for name, image in images():
+            _put(folder / "figures" / name, image)
     return folder / "index.html"
 
 

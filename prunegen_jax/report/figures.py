@@ -41,16 +41,23 @@ _SIDE, _AREA = 12_000, 30_000_000  # pixels of a PNG at most
 
 def figures(material: Material) -> Iterator[tuple[str, bytes]]:
     """File name and content of every figure, one after another."""
+    for name, draw in drawers(material).items():
+        yield from render(name, draw)
+
+
+def render(name: str, draw: Callable[[], Figure]) -> list[tuple[str, bytes]]:
+    """File name and content of the figure that `draw` draws, as PNG and as SVG."""
+    found = []
     with mpl.rc_context(_STYLE):
-        for name, draw in _figures(material).items():
-            shown = draw()
-            shown.set_dpi(_dpi(shown))  # of the PNG: text is measured once for it and the box
-            box = shown.get_tightbbox().padded(0.1)  # inches
-            for kind in ("png", "svg"):
-                content = io.BytesIO()
-                metadata = {"Date": None} if kind == "svg" else None  # equal reports are equal files
-                shown.savefig(content, format=kind, dpi=shown.dpi, bbox_inches=box, metadata=metadata)
-                yield f"{name}.{kind}", content.getvalue()
+        shown = draw()
+        shown.set_dpi(_dpi(shown))  # of the PNG: text is measured once for it and the box
+        box = shown.get_tightbbox().padded(0.1)  # inches
+        for kind in ("png", "svg"):
+            content = io.BytesIO()
+            metadata = {"Date": None} if kind == "svg" else None  # equal reports are equal files
+            shown.savefig(content, format=kind, dpi=shown.dpi, bbox_inches=box, metadata=metadata)
+            found.append((f"{name}.{kind}", content.getvalue()))
+    return found
 
 
 def _dpi(figure: Figure) -> float:
@@ -58,7 +65,8 @@ def _dpi(figure: Figure) -> float:
     return min(200.0, _SIDE / max(width, height), math.sqrt(_AREA / (width * height)))
 
 
-def _figures(material: Material) -> dict[str, Callable[[], Figure]]:
+def drawers(material: Material) -> dict[str, Callable[[], Figure]]:
+    """What draws each figure, by its name."""
     found: dict[str, Callable[[], Figure]] = {}
     for target, stem in file_stems(material.verdict.targets).items():
         rows = rows_of(material, target)

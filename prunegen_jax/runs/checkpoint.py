@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +49,32 @@ _REFERENCE = {  # what the JSON file must hold to say which arrays count
     "meta": schema.is_object,
 }
 _ATTEMPTS = 5  # to read a checkpoint while another process replaces it
+_MOST_KEPT = 2**28  # bytes of arrays kept in memory
+
+_kept: dict[str, dict[str, np.ndarray]] | None = None  # by digest; see `kept_in_memory`
+
+
+@contextlib.contextmanager
+def kept_in_memory() -> Iterator[None]:
+    """Within the block, final arrays that are saved or loaded stay in memory, up to 256 MiB of them.
+
+    A network that is trained, measured and drawn in one process is then not read from its files, which takes Orbax
+    some 80 ms each time.
+    """
+    global _kept  # noqa: PLW0603 - one for the process, as the files are
+    _kept = {}
+    try:
+        yield
+    finally:
+        _kept = None
+
+
+def _keep(digest: str, content: dict[str, np.ndarray]) -> None:
+    if _kept is None:
+        return
+    taken = sum(array.nbytes for held in (*_kept.values(), content) for array in held.values())
+    if taken <= _MOST_KEPT:
+        _kept[digest] = content
 
 
 def save(folder: epath.Path, network: str, name: str, content: dict[str, np.ndarray], meta: Json) -> None:
@@ -79,6 +106,8 @@ def save(folder: epath.Path, network: str, name: str, content: dict[str, np.ndar
     digest = files.digest(content)
     files.write_json(place / _STATE, {"arrays": name, "files": hashes, "digest": digest, "meta": meta})
     _clean(place, name, before and before["arrays"])
+    if name.startswith(f"{FINAL}-"):
+        _keep(digest, content)
 
 
 def load(
@@ -212,6 +241,8 @@ def _read_arrays(
     place: epath.Path, state: Json, expected: dict[str, jax.ShapeDtypeStruct] | None
 ) -> dict[str, np.ndarray]:
     """The arrays that `state` names. DamagedError if they are not whole or not expected."""
+    if _kept and state["digest"] in _kept:  # equal arrays, wherever they are from
+        return dict(_kept[state["digest"]])
     try:
         source = files.inside(place, state["arrays"])
         files.check_within(source, place)
@@ -220,4 +251,6 @@ def _read_arrays(
     content = arrays.read(source, state["files"], expected)
     if files.digest(content) != state["digest"]:
         raise files.DamagedError(f"{source} is damaged: its arrays are not those that were saved")
+    if state["arrays"].startswith(f"{FINAL}-"):
+        _keep(state["digest"], content)
     return content

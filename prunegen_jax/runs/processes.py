@@ -15,6 +15,7 @@ import platform
 import signal
 import sys
 import threading
+import types
 from collections.abc import Iterator
 
 TERMINATED = 143  # the exit status of a process that SIGTERM ended
@@ -86,6 +87,17 @@ def environment(threads: int, *, accelerator: bool = False) -> dict[str, str]:
     if not accelerator and _LEVEL not in flags:
         flags = f"{flags} {_LEVEL}=2".strip()
     return dict.fromkeys(names, str(threads)) | ({"XLA_FLAGS": flags} if flags else {})
+
+
+@contextlib.contextmanager
+def without_script() -> Iterator[None]:
+    """Within the block, a new process of `multiprocessing` does not run this process's script to import it."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def numeric_flags() -> str:

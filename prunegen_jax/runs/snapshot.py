@@ -80,12 +80,11 @@ def restore_weights(folder: epath.Path, name: str) -> bool:
 
 
 def versions(task: Task) -> dict[str, str]:
-    """What the numbers were made with: packages, backend, device, processor, threads, networks at once, form of
-    convolutions, settings of JAX."""
+    """What the numbers were made with: packages, backend, device, threads, networks at once, form of convolutions,
+    settings of JAX."""
     packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     device = jax.devices()[0].device_kind
-    machine = {"backend": jax.default_backend(), "device": device, "processor": processes.processor()}
-    machine["threads"] = str(processes.threads())
+    machine = {"backend": jax.default_backend(), "device": device, "threads": str(processes.threads())}
     form = choose_form(task.convolutions, vmapped=task.slots > 1)
     return packages | machine | {"slots": str(task.slots), "convolutions": form} | settings()
 
@@ -203,7 +202,7 @@ def _record(task: Task, snapshot: Snapshot) -> Record:
         updates=snapshot.updates,
         epochs=snapshot.epochs,
         data=task.split.fingerprint,
-        versions=versions(task),
+        versions=versions(task) | {"processor": processes.processor()},  # training may have begun on another
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import shutil
@@ -14,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from prunegen_jax import data
-from prunegen_jax.data import cache
+from prunegen_jax.data import cache, sets
 from tests.conftest import ROOT
 
 
@@ -199,6 +200,13 @@ def test_cifar10(shared):
     assert raw.test_images.shape == (10_000, 32, 32, 3)
     assert np.bincount(raw.train_labels).tolist() == [5000] * 10
     assert raw.train_images.mean(axis=(0, 1, 2)) / 255 == pytest.approx([0.4914, 0.4822, 0.4465], abs=2e-3)
+
+
+def test_digits_without_the_file_of_scikit_learn_are_the_same(monkeypatch):
+    expected = sets.digits()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for given, wanted in zip(sets.digits(), expected, strict=True):
+        np.testing.assert_array_equal(given, wanted)
 
 
 def test_digits_are_all_there():

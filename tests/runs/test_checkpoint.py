@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from prunegen_jax.runs import checkpoint, files
+from prunegen_jax.runs import arrays, checkpoint, files
 from tests.support.checkpoints import ARRAYS, HISTORY, META, load, place, save, set_age, write, write_state
 
 
@@ -23,6 +23,36 @@ def test_checkpoint_round_trip(tmp_path):
         np.testing.assert_array_equal(arrays[name], array)
         assert arrays[name].dtype == array.dtype
     assert [name.partition("-")[0] for name in sorted(os.listdir(place(tmp_path)))] == ["final", "state.json"]
+
+
+def test_final_arrays_stay_in_memory_within_the_block(tmp_path, monkeypatch):
+    with checkpoint.kept_in_memory():
+        write(tmp_path, "epoch-1", ARRAYS, META | {"epochs": 1})
+        write(tmp_path, "final", {k: v + 1 for k, v in ARRAYS.items()})
+        with monkeypatch.context() as patch:
+            patch.setattr(arrays, "read", None)  # reading would fail
+            content, meta = load(tmp_path)
+        assert meta == META
+        np.testing.assert_array_equal(content["stats/n"], 4)
+        content.clear()  # the caller's own
+        assert load(tmp_path)[0].keys() == ARRAYS.keys()
+        write(tmp_path / "other", "final", ARRAYS)  # of another workdir, with other arrays
+        np.testing.assert_array_equal(load(tmp_path / "other")[0]["stats/n"], 3)
+    np.testing.assert_array_equal(load(tmp_path)[0]["stats/n"], 4)
+    monkeypatch.setattr(arrays, "read", None)
+    with pytest.raises(TypeError):
+        load(tmp_path)
+
+
+def test_no_more_stays_in_memory_than_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_MOST_KEPT", sum(array.nbytes for array in ARRAYS.values()))
+    with checkpoint.kept_in_memory():
+        for name in "one", "two":
+            write(tmp_path / name, "final", {k: v + len(name) * (name == "two") for k, v in ARRAYS.items()})
+        monkeypatch.setattr(arrays, "read", None)
+        load(tmp_path / "one")
+        with pytest.raises(TypeError):
+            load(tmp_path / "two")
 
 
 def test_progress_and_history_are_read_without_the_arrays(tmp_path):

@@ -18,7 +18,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from prunegen_jax.runs import compilation, curves, measure, processes, task, train
+from prunegen_jax.runs import checkpoint, compilation, curves, measure, processes, task, train
 from prunegen_jax.runs.points import Point
 
 OnTick = Callable[[str], None]
@@ -112,7 +112,8 @@ def attempt(context: RunContext, unit: Unit, note: Callable[[str], None] | None 
     """
     try:
         check_data(context, unit)
-        _do(epath.Path(context.folder), unit, context.config, note)
+        with checkpoint.kept_in_memory():
+            _do(epath.Path(context.folder), unit, context.config, note)
     except processes.StoppedError as error:
         return Outcome("stopped", str(error))
     except OSError as error:

@@ -9,10 +9,8 @@ import multiprocessing
 import multiprocessing.process
 import os
 import signal
-import sys
 import threading
 import time
-import types
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -113,16 +111,14 @@ def _start(context: RunContext) -> _Worker:
 
 @contextlib.contextmanager
 def _environment(threads: int) -> Iterator[None]:
-    """What a new process inherits: how it computes; and no script, which it would run to import it."""
+    """What a new process inherits: how it computes."""
     variables = processes.environment(threads) | {"JAX_PLATFORMS": "cpu"}
     old = {name: os.environ.get(name) for name in variables}
-    script = sys.modules["__main__"]
     os.environ.update(variables)
-    sys.modules["__main__"] = types.ModuleType("__main__")
     try:
-        yield
+        with processes.without_script():
+            yield
     finally:
-        sys.modules["__main__"] = script
         for name, value in old.items():
             if value is None:
                 del os.environ[name]
