@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import functools
@@ -32,29 +33,48 @@ def begin(material: Material) -> Iterator[Callable[[], Images]]:
     begun when the function is called is drawn here, from the last on.
     """
     drawers = figures.drawers(material)
-    alone = len(drawers) < _FEW or processes.cores() < 2 or multiprocessing.current_process().daemon
-    if alone:
+    if len(drawers) < _FEW or processes.cores() < 2 or multiprocessing.current_process().daemon:
         yield functools.partial(figures.figures, material)
         return
-    pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin)
-    try:
-        with processes.without_script():
-            pool.submit(_receive, material)  # not by the initializer, for which this process would have to wait
-        futures = {name: pool.submit(_render, name) for name in drawers}
-        yield functools.partial(_collect, drawers, futures)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with contextlib.closing(_Second(material, list(drawers))) as second:
+        yield functools.partial(_collect, drawers, second)
 
 
-def _collect(
-    drawers: dict[str, Callable[[], Figure]], futures: dict[str, concurrent.futures.Future[list[tuple[str, bytes]]]]
-) -> Images:
-    for name in reversed(futures):
-        if futures[name].cancel():
-            yield from figures.render(name, drawers[name])
-    for name, future in futures.items():
-        if future.cancelled():
-            continue
+class _Second:
+    """The second process. It is given one figure after another; those left are taken from the other end."""
+
+    def __init__(self, material: Material, names: list[str]) -> None:
+        self._left, self._lock = collections.deque(names), threading.Lock()
+        self.given: dict[str, concurrent.futures.Future[list[tuple[str, bytes]]]] = {}
+        self._pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin)
+        with processes.without_script():  # the initializer does not get the data: this process would wait for it
+            self._pool.submit(_receive, material).add_done_callback(self._give)
+
+    def _give(self, done: concurrent.futures.Future[object]) -> None:
+        """Gives the process the next figure; called when it is ready for one."""
+        with self._lock:
+            if done.cancelled() or done.exception() is not None or not self._left:
+                return
+            name = self._left.popleft()
+            future = self.given[name] = self._pool.submit(_render, name)
+        future.add_done_callback(self._give)
+
+    def take(self) -> str | None:
+        """The last figure that the process has not begun, which it does not get then; None if there is none."""
+        with self._lock:
+            return self._left.pop() if self._left else None
+
+    def close(self) -> None:
+        """Ends the process after the figure that it is at."""
+        with self._lock:
+            self._left.clear()
+        self._pool.shutdown()
+
+
+def _collect(drawers: dict[str, Callable[[], Figure]], second: _Second) -> Images:
+    while (name := second.take()) is not None:
+        yield from figures.render(name, drawers[name])
+    for name, future in second.given.items():  # none is added now
         try:
             yield from future.result()
         except BrokenProcessPool:  # it was killed, for its memory perhaps
