@@ -11,8 +11,8 @@ loss differs by orders of magnitude between widths, and prunability with a relat
 measured with a relative and with an absolute tolerance, and by the training error. DIR is the folder where TFDS keeps
 its prepared sets (leave it out to have TFDS download CIFAR-10).
 
-`digits`, the default: the 5-layer CNN at 12 widths, two seeds each, on 1,000 digits, a fifth of them relabelled; about
-eleven minutes on two cores. `smoke`: 2 small networks, in seconds.
+`digits`, the default: the 5-layer CNN at 12 widths, two seeds each, on 1,000 digits, a fifth of them relabelled; six
+to eleven minutes on two cores, depending on the processor. `smoke`: 2 small networks, in seconds.
 `laptop`: the same network at 12 widths, two seeds each, on 2,500 CIFAR-10 images; hours on two cores.
 `paper`: ResNet-18 at 20 widths on all of CIFAR-10 for 4,000 epochs with augmentation; for a cluster of GPUs.
 """

@@ -14,14 +14,14 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from prunegen_jax.judging.table import Table
-from prunegen_jax.runs import pipeline, points
+from prunegen_jax.runs import pipeline, points, tables, workdir
 from prunegen_jax.runs.studies import FOLDER, read_study
 
 
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config.data.dir = given.dir
     pipeline.run(config, given.workdir, stages=("train", "measure"))
     again = pipeline.read_table(epath.Path(given.workdir)).with_left_out()
-    print(format_differences(table, again))
+    tables.write_csv(again, workdir.results_path(epath.Path(given.workdir)))
+    print(format_differences(differences(table, again), len(again)))
 
 
 def choose(table: Table, count: int, *, seed: int) -> list[str]:
@@ -76,8 +77,22 @@ def _with_tuples(value: Any) -> Any:
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
-def format_differences(table: Table, again: Table) -> str:
-    """A line for each measure and target: equal networks, the largest difference, and the column's deviation.
+class Difference(NamedTuple):
+    """How the numbers of a column came out again.
+
+    Attributes:
+        equal: networks with the same number.
+        largest: absolute difference.
+        deviation: standard deviation of the column over all networks of the study.
+    """
+
+    equal: int
+    largest: float
+    deviation: float
+
+
+def differences(table: Table, again: Table) -> dict[str, Difference]:
+    """The differences of every measure and target.
 
     Args:
         table: of the study.
@@ -85,14 +100,22 @@ def format_differences(table: Table, again: Table) -> str:
     """
     places = {name: i for i, name in enumerate(table.names)}
     rows = [places[name] for name in again.names]
-    lines = [f"{'':<32}{'equal':>9}{'largest difference':>22}{'standard deviation in the study':>34}"]
+    found = {}
     for kind in ("measures", "targets"):
         before, after = getattr(table, kind), getattr(again, kind)
         for name in before:
             old, new = before[name][rows], after[name]
             equal = int(np.sum((old == new) | (np.isnan(old) & np.isnan(new))))
-            difference, spread = np.nanmax(np.abs(new - old), initial=0.0), np.nanstd(before[name])
-            lines.append(f"{name:<32}{equal:>4} of {len(rows):<3}{difference:>20.3g}{spread:>34.3g}")
+            largest = float(np.nanmax(np.abs(new - old), initial=0.0))
+            found[name] = Difference(equal, largest, float(np.nanstd(before[name])))
+    return found
+
+
+def format_differences(found: dict[str, Difference], count: int) -> str:
+    """A line for each measure and target, of `count` networks."""
+    lines = [f"{'':<32}{'equal':>9}{'largest difference':>22}{'standard deviation in the study':>34}"]
+    for name, each in found.items():
+        lines.append(f"{name:<32}{each.equal:>4} of {count:<3}{each.largest:>20.3g}{each.deviation:>34.3g}")
     return "\n".join(lines)
 
 
