@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
-import importlib.util
-import pathlib
+import importlib.metadata
 from typing import NamedTuple
 
 import numpy as np
@@ -61,12 +61,10 @@ def digits() -> Raw:
 def _read_digits() -> np.ndarray:
     """Pixels and label of every digit, `[1797, 65]`: from scikit-learn's file, since its import takes a second and a
     half in each process, or by its function if the file is not there."""
-    found = importlib.util.find_spec("sklearn")
-    for folder in (found and found.submodule_search_locations) or ():
-        source = pathlib.Path(folder, "datasets", "data", "digits.csv.gz")
-        if source.exists():
-            with gzip.open(source, "rt") as file:
-                return np.loadtxt(file, delimiter=",")
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError, OSError):
+        source = importlib.metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+        with gzip.open(source, "rt") as file:
+            return np.loadtxt(file, delimiter=",")
     from sklearn.datasets import load_digits  # noqa: PLC0415 - see above
 
     stored = load_digits()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import io
 import json
 import shutil
@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import sklearn.datasets
 import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -202,11 +203,19 @@ def test_cifar10(shared):
     assert raw.train_images.mean(axis=(0, 1, 2)) / 255 == pytest.approx([0.4914, 0.4822, 0.4465], abs=2e-3)
 
 
-def test_digits_without_the_file_of_scikit_learn_are_the_same(monkeypatch):
-    expected = sets.digits()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+def test_digits_come_from_the_function_if_the_file_is_not_there(monkeypatch):
+    expected, calls = sets.digits(), []
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: calls.append(1) or load_digits())
+    sets.digits()
+    assert not calls
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
     for given, wanted in zip(sets.digits(), expected, strict=True):
         np.testing.assert_array_equal(given, wanted)
+    assert calls
 
 
 def test_digits_are_all_there():
