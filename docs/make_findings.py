@@ -187,13 +187,13 @@ def _repetition(folder: pathlib.Path) -> str:
 `python -m docs.repeat_study cifar10 --dir=DIR --workdir=runs/repeat` trains and measures networks of the study again;
 {len(again)} were drawn by a fixed seed. On the same kind of processor, all numbers that there were at that time were
 equal: those of all measures but `prunability_random`, `_folded`, `_layerwise`, `:double` and `:all_parameters`,
-`perturbation_robustness` and `hessian_trace`. On another kind ({processor}), two repetitions gave equal numbers in all
-{len(again.measures)} measures and {len(again.targets)} targets, but not those of the study, because training amplifies
-rounding: {len(equal)} of the {len(found)} columns are equal in all {len(again)} networks, and the largest difference is
-{np.median(list(shares.values())):.2f} of the column's standard deviation over the study in the median of the columns.
-It is {text_of["prunability"]} for prunability and {text_of["gap"]} for the gap, with that standard deviation in
-parentheses. `studies/cifar10/repeated.csv` has these networks; the study itself was made before tables said which
-processor they come from.
+`perturbation_robustness` and `hessian_trace`. On another kind ({processor}), three repetitions gave equal numbers in
+all {len(again.measures)} measures and {len(again.targets)} targets, but not those of the study, because training
+amplifies rounding: {len(equal)} of the {len(found)} columns kept all their numbers. The largest difference of a column
+is, in the median of the columns, {np.median(list(shares.values())):.2f} times its standard deviation over the study.
+For prunability it is {text_of["prunability"]}, for the gap {text_of["gap"]}, with that standard deviation in
+parentheses. `studies/cifar10/repeated.csv` has these networks. The table of the study does not say from
+which processor its rows are: it was made before tables did.
 """)
 
 
