@@ -192,8 +192,8 @@ all {len(again.measures)} measures and {len(again.targets)} targets, but not tho
 amplifies rounding: {len(equal)} of the {len(found)} columns kept all their numbers. The largest difference of a column
 is, in the median of the columns, {np.median(list(shares.values())):.2f} times its standard deviation over the study.
 For prunability it is {text_of["prunability"]}, for the gap {text_of["gap"]}, with that standard deviation in
-parentheses. `studies/cifar10/repeated.csv` has these networks. The table of the study does not say from
-which processor its rows are: it was made before tables did.
+parentheses. `studies/cifar10/repeated.csv` has these networks. The table of the study names its
+processor, an AMD EPYC, without family and model: records did not hold it yet, and it was added afterwards.
 """)
 
 
