@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print(f"\n{format_table(verdict, target=target)}\n\n{textwrap.fill(describe(verdict, target=target), 120)}")
     if options.out:
         paths = write(verdict, options.out)
-        _print(f"\nwrote {len(paths)} files to {options.out}, verdict.csv and verdict.json first")
+        _print(f"\nwrote {len(paths)} files to {options.out}, among them verdict.csv and verdict.json")
     if options.report:
         from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
 
