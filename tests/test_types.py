@@ -24,14 +24,14 @@ def linear(params, inputs):
 
 @pytest.mark.parametrize("field", ["layers", "features", "folded"])
 def test_what_is_read_from_the_program_is_no_field(field):
-    with pytest.raises(ValueError, match=rf"leave out TrainedModel\({field}=...\): .*read from the program of apply"):
+    with pytest.raises(ValueError, match=rf"TrainedModel\({field}=...\) is no longer accepted: .*read from"):
         TrainedModel(linear, PARAMS, TRAIN, **{field: None})
     with pytest.raises(AttributeError, match=f"TrainedModel has no attribute '{field}': .*read from the program"):
         getattr(TrainedModel(linear, PARAMS, TRAIN), field)
 
 
 def test_images_are_inputs():
-    with pytest.raises(ValueError, match=r"leave out Dataset\(images=...\): renamed to inputs"):
+    with pytest.raises(ValueError, match=r"Dataset\(images=...\) is no longer accepted: renamed to inputs"):
         Dataset(images=TRAIN.inputs, labels=TRAIN.labels)
     with pytest.raises(AttributeError, match="Dataset has no attribute 'images': renamed to inputs"):
         _ = TRAIN.images

@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         help="shell patterns, separated by commas, of the columns to predict: larger = worse; accuracies become errors",
     )
-    p.add_argument("--higher-is-better", action="store_true", help="in the columns of --target larger is better")
+    p.add_argument("--higher-is-better", action="store_true", help="larger is better in the columns of --target")
     p.add_argument("--hyperparameters", action="append", help="shell patterns of the columns that the sweep varied")
     p.add_argument("--measures", action="append", help="shell patterns of the columns to judge")
     p.add_argument("--step", type=int, help="the step of each training run to judge (default: the last)")
@@ -58,17 +58,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", help="folder for verdict.csv, verdict.json and the matrices")
     p.add_argument("--test-size", type=int, help="number of test examples, for the noise of the targets")
     p.add_argument(
-        "--repeats", default="mean", help="'mean' averages the repeats of a configuration, 'keep' keeps them"
+        "--repeats", default="mean", help="'mean' averages the repeats of a configuration, 'keep' judges each"
     )
     p.add_argument("--reference", default="prunability", help="the measure that all others are compared with")
     p.add_argument("--negative", default="", help="patterns of measures expected to fall as the target grows")
-    p.add_argument("--family", action="append", default=[], metavar="NAME=PATTERNS", help="a family of measures")
+    p.add_argument("--family", action="append", default=[], metavar="NAME=PATTERNS", help="measures that form a family")
     p.add_argument("--signature", action="append", default=[], metavar="NAME=PATTERNS", help="measures fitted together")
     p.add_argument(
-        "--order", action="append", default=[], metavar="AXIS=V1,V2", help="values of an axis by increasing target"
+        "--order", action="append", default=[], metavar="AXIS=V1,V2", help="values in order of increasing target"
     )
-    p.add_argument("--environments", default="auto", help="for the sign error: 'auto', 'configurations' or 'values'")
-    p.add_argument("--bins", type=int, help="number of bins for a hyperparameter that has more values")
+    p.add_argument("--environments", default="auto", help="of the sign error: 'auto', 'configurations' or 'values'")
+    p.add_argument("--bins", type=int, help="number of bins for each hyperparameter with more values than that")
     for name, default, text in (
         ("draws", 1000, "bootstrap draws of the intervals"),
         ("permutations", 999, "permutations for the nulls of K and of the PGDL score"),
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print(f"\n{format_table(verdict, target=target)}\n\n{textwrap.fill(describe(verdict, target=target), 120)}")
     if options.out:
         paths = write(verdict, options.out)
-        _print(f"\nwrote {len(paths)} files to {options.out}, verdict.csv and verdict.json first")
+        _print(f"\nwrote {len(paths)} files to {options.out}, among them verdict.csv and verdict.json")
     if options.report:
         from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
 
@@ -218,4 +218,4 @@ def _match_measures(name: str, patterns: str, measures: Sequence[str], option: s
 
 def _check_out(out: str | None) -> None:
     if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"--out is {out!r}, which is a file; give a folder, which is created if missing")
+        raise ValueError(f"--out={out} is a file; it must be a folder, which is created if missing")

@@ -184,7 +184,7 @@ def _check_used(by_measure: Mapping[str, Any], names: Sequence[str]) -> None:
 
 def _check_output(path: str | None) -> None:
     if path is not None and (not path or os.path.isdir(path)):
-        raise ValueError(f"{path!r} cannot be written as a file; give the name of a file")
+        raise ValueError(f"{path!r} is not the name of a file to write")
 
 
 def _print_estimate(model: TrainedModel, names: Sequence[str]) -> None:

@@ -97,7 +97,7 @@ def _run(argv: list[str]) -> None:
     try:
         lost = sweeps.overridden_axes(config, config_flags.get_override_values(flags.FLAGS["config"]))
         if lost:
-            raise ValueError(f"--config.{lost[0]} is given, but the sweep varies {lost[0]!r} and would replace it")
+            raise ValueError(f"--config.{lost[0]} would have no effect, because the sweep varies {lost[0]!r}")
         pipeline.run(
             config,
             _WORKDIR.value,
@@ -112,11 +112,11 @@ def _run(argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         _fail(str(error))
     except driver.FailedError as error:
-        _fail(f"{error}. The same command tries them again", status=1)
+        _fail(f"{error}. Run the same command again to retry them", status=1)
     except processes.StoppedError as error:
-        _fail(f"{error}; the same command continues from there", status=processes.TERMINATED)
+        _fail(f"{error}; run the same command again to continue", status=processes.TERMINATED)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command continues from the latest checkpoint", status=130)
+        _fail("interrupted; run the same command again to continue", status=130)
     finally:
         if _TIMING.value:
             print(timing.table(), file=sys.stderr)

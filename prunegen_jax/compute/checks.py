@@ -69,7 +69,7 @@ def check_no_lists(**arrays: Any) -> None:
     """
     for name, value in arrays.items():
         if isinstance(value, list):
-            raise ValueError(f"{name} are a list, not an array: give jnp.asarray({name})")
+            raise ValueError(f"{name} must be an array, not a list: pass jnp.asarray({name})")
 
 
 def check_params(params: Any, init_params: Any = None) -> None:
@@ -82,11 +82,11 @@ def check_params(params: Any, init_params: Any = None) -> None:
         name = "/".join(trees.path_names(path))
         if "batch_stats" in name or name.rpartition("/")[2] in _STATISTICS:
             raise ValueError(
-                f"params holds the running statistics {name!r}, which are not parameters: give the parameters "
+                f"params holds the running statistics {name!r}, which are not parameters: pass the parameters "
                 "alone and bind the statistics, functools.partial(apply, batch_stats)"
             )
     if init_params is not None and jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, init_params):
-        raise ValueError("init_params must have the structure and the shapes of params; they have others")
+        raise ValueError("init_params must have the same structure and shapes as params")
 
 
 def check_finite(**trees_of_arrays: Any) -> None:
@@ -119,9 +119,10 @@ def check_examples(inputs: Any, labels: Any, *, classes: bool = True) -> None:
     """
     for name, value in (("inputs", inputs), ("labels", labels)):
         if not hasattr(value, "dtype") or not hasattr(value, "shape"):
-            raise ValueError(f"{name} are a {type(value).__name__}, not an array: give jnp.asarray({name})")
+            raise ValueError(f"{name} must be an array, not a {type(value).__name__}: pass jnp.asarray({name})")
         if not isinstance(value.dtype, np.dtype):
-            raise ValueError(f"{name} are a {type(value).__name__} of dtype {value.dtype}: give a NumPy or JAX array")
+            kind = f"a {type(value).__name__} of dtype {value.dtype}"
+            raise ValueError(f"{name} must be a NumPy or JAX array, not {kind}")
     if classes:
         _check_classes(labels)
     if not inputs.shape or not labels.shape or inputs.shape[0] != labels.shape[0]:
@@ -131,13 +132,13 @@ def check_examples(inputs: Any, labels: Any, *, classes: bool = True) -> None:
 
 def _check_classes(labels: Any) -> None:
     if len(labels.shape) == 2 and labels.shape[1] > 1:
-        raise ValueError(f"labels have the shape {labels.shape}, one-hot perhaps: give class numbers, argmax(axis=1)")
+        raise ValueError(f"labels have the shape {labels.shape}; if they are one-hot, pass labels.argmax(axis=1)")
     if len(labels.shape) != 1:
-        raise ValueError(f"labels have the shape {labels.shape}, not [N]: one class number for each example")
+        raise ValueError(f"labels have the shape {labels.shape}, not [N]: pass one class number per example")
     if labels.dtype.kind not in "iu":
-        advice = "for regression give a loss of your own, Dataset(inputs, targets, loss=...)"
+        advice = "for regression, pass a loss of your own, Dataset(inputs, targets, loss=...)"
         raise ValueError(
-            f"labels are {labels.dtype}, not class numbers: give class numbers 0 to K - 1, labels.astype(int); "
+            f"labels are {labels.dtype}, not class numbers: pass class numbers 0 to K - 1, labels.astype(int); "
             f"{'booleans are not class numbers' if labels.dtype.kind == 'b' else advice}"
         )
 
@@ -160,10 +161,10 @@ def check_network(apply: Any, params: Any, data: Any, *, needs_call: bool = Fals
     """
     if not hasattr(data, "take") or not hasattr(data, "labels"):
         kind = "an array" if hasattr(data, "dtype") else f"a {type(data).__name__}"
-        raise ValueError(f"the training set is {kind}: give Dataset(inputs, labels)")
+        raise ValueError(f"the training set must be a Dataset, not {kind}: pass Dataset(inputs, labels)")
     check_examples(data.inputs, data.labels, classes=data.loss is None)
     if not len(data.labels):
-        raise ValueError("the training set holds no example")
+        raise ValueError("the training set is empty")
     examples = min(2, len(data.labels))
     inputs, _ = jax.eval_shape(data.take, jax.ShapeDtypeStruct((examples,), np.int32))
     try:
@@ -174,8 +175,8 @@ def check_network(apply: Any, params: Any, data: Any, *, needs_call: bool = Fals
             line = (str(error).strip() or "no message").splitlines()[0]
             raise ValueError(
                 f"the network cannot be called in evaluation mode on inputs {inputs.dtype}{list(inputs.shape)} "
-                f"({type(error).__name__}: {line}). Give inputs of the shape that it was trained on and all of its "
-                "variables; if its call has another interface, give a function that calls it, call=..."
+                f"({type(error).__name__}: {line}). Pass inputs of the shape that it was trained on and all of its "
+                "variables; if it must be called differently, pass a function that calls it as call=..."
             ) from error
         return
     if data.loss is None:
@@ -209,23 +210,23 @@ def _explain_dtype(apply: Any, params: Any, inputs: jax.ShapeDtypeStruct, error:
         return
     if is_float:
         raise ValueError(
-            f"inputs are {inputs.dtype}, but the network takes integers (token ids): give inputs.astype(int), and "
+            f"inputs are {inputs.dtype}, but the network takes integers (token ids): pass inputs.astype(int), and a "
             "Dataset without mean and std"
         ) from error
     raise ValueError(
-        f"inputs are {inputs.dtype}, but the network takes floats: give Dataset(inputs, labels, mean, std), or what "
+        f"inputs are {inputs.dtype}, but the network takes floats: pass Dataset(inputs, labels, mean, std), or what "
         "the network was trained on, inputs.astype(float)"
     ) from error
 
 
 def _check_logits(logits: Any, examples: int, labels: Any) -> None:
     if not hasattr(logits, "shape"):
-        raise ValueError(f"the network returns a {type(logits).__name__}: return the logits [n, K] alone")
+        raise ValueError(f"the network returns a {type(logits).__name__}: it must return only the logits [n, K]")
     if logits.shape in ((examples,), (examples, 1)):
         raise ValueError(
             f"the network returns {list(logits.shape)} for {examples} examples, one logit each: measures need K ≥ 2 "
-            "logits. For two classes return jnp.stack([jnp.zeros_like(z), z], axis=-1) of the logit z [n]; "
-            "for regression give a loss of your own, Dataset(inputs, targets, loss=...)"
+            "logits. For two classes, return jnp.stack([jnp.zeros_like(z), z], axis=-1) for the logit z [n]; "
+            "for regression, pass a loss of your own, Dataset(inputs, targets, loss=...)"
         )
     if len(logits.shape) != 2 or logits.shape[0] != examples:
         raise ValueError(f"the network returns {list(logits.shape)} for {examples} examples, not logits [n, K]")
@@ -235,7 +236,7 @@ def _check_logits(logits: Any, examples: int, labels: Any) -> None:
     if values.min() < 0 or values.max() >= logits.shape[1]:
         raise ValueError(
             f"labels lie between {values.min()} and {values.max()}, but the network has {logits.shape[1]} logits: "
-            f"give class numbers 0 to {logits.shape[1] - 1}"
+            f"pass class numbers 0 to {logits.shape[1] - 1}"
         )
 
 
@@ -253,7 +254,7 @@ def _check_loss(loss: Any, outputs: Any, examples: int, labels: Any) -> None:
     together, alone = jnp.asarray(loss(values, targets)), jnp.asarray(loss(values[-1:], targets[-1:]))
     if together.shape != (len(chosen),) or not np.allclose(together[-1:], alone, rtol=1e-3, equal_nan=True):
         raise ValueError(
-            f"the loss of the data set must return one number per example, [n], that depends on no other example; of "
-            f"outputs {list(values.shape)} and labels {list(targets.shape)} it returns {list(together.shape)}: leave "
-            "out the mean over examples, and compare arrays of one shape (outputs[:, 0] with labels [n])"
+            f"the loss of the data set must return one number per example, [n], that depends on no other example; for "
+            f"outputs {list(values.shape)} and labels {list(targets.shape)} it returns {list(together.shape)}: do "
+            "not average over examples, and compare arrays of equal shape (outputs[:, 0] with labels [n])"
         )

@@ -37,7 +37,7 @@ def losses_of(data: Dataset, outputs: jax.Array, labels: jax.Array) -> jax.Array
     if jnp.shape(losses) != labels.shape[:1]:
         raise ValueError(
             f"the loss of the data set returns the shape {jnp.shape(losses)} for {labels.shape[0]} examples, not one "
-            "loss per example, [n]: leave out the mean over examples"
+            "loss per example, [n]: do not average over examples"
         )
     return losses.astype(outputs.dtype)
 

@@ -26,7 +26,7 @@ def refuse(**replacements: str) -> Callable[[Class], Class]:
         @functools.wraps(construct)
         def initialize(self: Any, *args: Any, **keywords: Any) -> None:
             for name in keywords.keys() & replacements.keys():
-                raise ValueError(f"leave out {cls.__name__}({name}=...): {replacements[name]}")
+                raise ValueError(f"{cls.__name__}({name}=...) is no longer accepted: {replacements[name]}")
             construct(self, *args, **keywords)
 
         def read_missing(self: Any, name: str) -> Any:  # called for attributes that are not found

@@ -36,7 +36,7 @@ def kernels(params: Any) -> dict[tuple[str, ...], jax.Array]:
     """
     by_path = {path: leaf for path, leaf in named_leaves(params) if is_kernel(path, leaf)}
     if not by_path:
-        names = ", ".join("/".join(path) or "(root)" for path, _ in named_leaves(params)) or "no leaf at all"
+        names = ", ".join("/".join(path) or "(root)" for path, _ in named_leaves(params)) or "no parameters"
         raise ValueError(f"no kernel among the parameters: a kernel has at least two axes; found {names}")
     return by_path
 

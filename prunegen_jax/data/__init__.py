@@ -57,7 +57,7 @@ def load_shift(
     ours, theirs = ((x.test_images.shape[1:], x.classes) for x in (raw, other))
     if ours != theirs:
         raise ValueError(
-            f"data.shifts holds {name!r}, whose images are {theirs[0]} with {theirs[1]} classes; "
+            f"the images of {name!r} in data.shifts are {theirs[0]} with {theirs[1]} classes; "
             f"they must be {ours[0]} with {ours[1]} classes"
         )
     return other.test_images, other.test_labels
@@ -68,4 +68,4 @@ def _test_split(name: str, dir: str | None, cache_dir: str | None, download: boo
         return tfds.load(name, dir, cache_dir, download=download, others=LOADERS, test_only=True)
     except ValueError as error:
         known = ", ".join(f"{kind}_SEVERITY" for kind in shifts.CORRUPTIONS)
-        raise ValueError(f"data.shifts: {error}; or a corruption: {known}, of severity 1 to 5") from None
+        raise ValueError(f"data.shifts: {error}; or choose a corruption: {known}, with severity 1 to 5") from None

@@ -63,7 +63,7 @@ def _check_sizes(path: pathlib.Path) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if sorted(entry.filename for entry in entries) != sorted(f"{field}.npy" for field in Raw._fields):
-            raise ValueError("it does not hold the arrays of a data set")
+            raise ValueError("it does not contain the arrays of a data set")
         if sum(entry.file_size for entry in entries) > path.stat().st_size:  # `write` does not compress
             raise ValueError("its arrays are larger than the file")
         for entry in entries:

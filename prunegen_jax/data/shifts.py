@@ -68,7 +68,8 @@ def corrupt(images: np.ndarray, name: str) -> np.ndarray:
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        rule = f"KIND_SEVERITY or KIND_SEVERITY_seedN of severity 1 to 5, KIND among {', '.join(CORRUPTIONS)}"
+        kinds = ", ".join(CORRUPTIONS)
+        rule = f"KIND_SEVERITY or KIND_SEVERITY_seedN, with a severity from 1 to 5 and KIND one of {kinds}"
         raise ValueError(f"the corruption {name!r} is unknown; it must be {rule}")
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(f"the corruption {name!r} is for images, uint8 [N, H, W, C], not {images.dtype}")

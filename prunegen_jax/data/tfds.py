@@ -39,11 +39,11 @@ def load(
         FileNotFoundError: if `dir` does not exist or does not hold the set, or it would have to be downloaded.
     """
     if not _NAME.fullmatch(name):  # TFDS takes folders and code for a name
-        rule = "use small letters, digits and _, perhaps with /CONFIG"
+        rule = "use lower-case letters, digits and _, optionally followed by /CONFIG"
         raise ValueError(f"data.name={name!r} is not the name of a data set: {rule}")
     builder = _builder(name, dir, download=download, others=others)
     if not {"image", "label"} <= set(builder.info.features or {}):
-        raise ValueError(f"data.name={name!r} is not a set of images with one label each")
+        raise ValueError(f"data.name={name!r} is not a data set of images with one label each")
     if not test_only and "train" not in builder.info.splits:
         raise ValueError(f"data.name={name!r} has no train split; it has {list(builder.info.splits)}")
     place = cache_dir or cache.folder()

@@ -54,7 +54,7 @@ def canonical(
             missing = sorted(set(own) - set(believed))
             if missing:
                 raise ValueError(
-                    f"the order of axis {axis!r} lacks its value {missing[0]!r}; it has {', '.join(believed)}"
+                    f"the order of axis {axis!r} does not include value {missing[0]!r}; it has {', '.join(believed)}"
                 )
             index = np.array([float(believed.index(v)) for v in own])
         columns[f"order of {axis}"] = [index]

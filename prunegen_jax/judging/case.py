@@ -91,7 +91,7 @@ def prepare(
         notes += remarks
     if bins is not None:
         if bins < 2:
-            raise ValueError(f"bins is {bins}; it has to be at least 2, or None for no bins")
+            raise ValueError(f"bins is {bins}; it must be at least 2, or None for no bins")
         models_grid, _ = binned(models_grid, models.hyperparameters, bins)
         grid, remarks = binned(grid, models.hyperparameters, bins)
         notes += remarks

@@ -29,8 +29,8 @@ def check(grid: Grid, models_grid: Grid, *, measures: int, draws: int = 0, permu
     if needed > LIMIT:
         raise ValueError(
             f"judging {len(models_grid.codes)} models and {measures} measures on {len(grid.axes)} axes takes "
-            f"{needed / 2**30:.1f} GB of memory or more, and the limit is {LIMIT >> 30} GB; judge fewer models, "
-            "fewer measures, or put the values of hyperparameters that have many into bins (bins=5, --bins=5)"
+            f"{needed / 2**30:.1f} GB of memory or more, but the limit is {LIMIT >> 30} GB; judge fewer models, "
+            "fewer measures, or put hyperparameters with many values into bins (bins=5, --bins=5)"
         )
 
 

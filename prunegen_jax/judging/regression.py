@@ -73,7 +73,7 @@ def k_fold_r2(
         ValueError: if `folds` is below 2.
     """
     if folds < 2:
-        raise ValueError(f"folds is {folds}; it has to be at least 2")
+        raise ValueError(f"folds is {folds}; it must be at least 2")
     known = complete(features, target)
     x, y = _standard(features, target)
     group = np.unique(np.arange(len(target)) if groups is None else groups, return_inverse=True)[1][known]

@@ -23,7 +23,7 @@ def bootstrap_weights(configurations: np.ndarray, *, draws: int, seed: int) -> n
         ValueError: if `draws` is below 1.
     """
     if draws < 1:
-        raise ValueError(f"draws is {draws}; it has to be at least 1")
+        raise ValueError(f"draws is {draws}; it must be at least 1")
     count = int(configurations.max(initial=-1)) + 1
     weights = np.random.default_rng([seed, 0]).standard_exponential((draws, count))
     present = np.unique(configurations)
@@ -82,7 +82,7 @@ def interval(draws: np.ndarray, *, level: float, count: int | None = None) -> tu
         ValueError: if `level` is not between 0 and 1.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it has to lie between 0 and 1, as 0.95 does")
+        raise ValueError(f"level is {level}; it must lie between 0 and 1, for example 0.95")
     known = draws[~np.isnan(draws)]
     if 2 * len(known) < len(draws) or not len(known) or (count is not None and count < 2):
         return float("nan"), float("nan")

@@ -137,5 +137,5 @@ def _words(hint: Any) -> str:
         return f"a tuple of {_words(parts[0])}"
     if kind is collections.abc.Callable:
         return "a function"
-    known = {int: "a whole number", float: "a number", bool: "True or False", str: "text", types.NoneType: "None"}
+    known = {int: "an integer", float: "a number", bool: "True or False", str: "text", types.NoneType: "None"}
     return known.get(hint, str(hint))

@@ -160,14 +160,14 @@ def build(
     early = None if first_epoch is None else split(first_epoch, "first_epoch")
     for argument, other in (("initial", start), ("first_epoch", early)):
         if other is not None and other.function != last.function:
-            raise ValueError(f"{argument} is not the same network: give a copy of it from before or during training")
+            raise ValueError(f"{argument} is not the same network: pass a copy of it from before or during training")
     fields: dict[str, Any] = {} if start is None else {"init_params": start.params}
     if start is not None and _same_shapes(start.bound, last.bound):
         fields["init_apply"] = Partial(start.function, start.bound)
     elif start is not None and jax.tree.leaves(start.bound):
-        raise ValueError("initial has statistics of other shapes than the trained network")
+        raise ValueError("the statistics of initial and of the trained network differ in shape")
     if early is not None and not _same_shapes(early.bound, last.bound):
-        raise ValueError("first_epoch needs its own statistics (batch_stats or state): give all of it")
+        raise ValueError("first_epoch must include its own statistics (batch_stats or state)")
 
     def model(parts: _Parts, **more: Any) -> TrainedModel:
         return TrainedModel(Partial(parts.function, parts.bound), parts.params, train, name=name, **fields, **more)
@@ -196,12 +196,12 @@ def _check_variables(variables: Any, argument: str) -> dict[str, PyTree]:
     """The collections of a Linen network, as plain dictionaries of arrays."""
     if not isinstance(variables, Mapping):
         raise ValueError(
-            f"{argument} is {type(variables).__name__}: a Linen module holds no parameters, so give what module.init "
-            "returned and training changed, {'params': ..., 'batch_stats': ...}"
+            f"{argument} is {type(variables).__name__}: a Linen module holds no parameters, so pass the "
+            "trained variables, {'params': ..., 'batch_stats': ...}"
         )
     if "params" not in variables:
         keys = ", ".join(map(str, variables)) or "nothing"
-        raise ValueError(f"{argument} has no 'params' (it has {keys}): give {{'params': params, ...}}")
+        raise ValueError(f"{argument} has no 'params' (it has {keys}): pass {{'params': params, ...}}")
     plain = nn.meta.unbox(dict(variables))
     return {key: _as_arrays(_as_dict(value)) for key, value in plain.items()}
 

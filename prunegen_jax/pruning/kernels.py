@@ -46,7 +46,9 @@ def prunable_layers(
         NotApplicableError: if one of these kernels is not in a layer that can be read, with the reason.
     """
     if prunable != "kernels" and not callable(prunable):
-        raise ValueError(f"prunable={prunable!r}: this order is one of kernels; choose 'kernels' or a function of them")
+        raise ValueError(
+            f"prunable={prunable!r}: this order is for kernels only; choose 'kernels' or a function of (path, leaf)"
+        )
     is_prunable = select_prunable(prunable, apply, params, data)
     assert callable(is_prunable)
     program = _read(apply, params, data)

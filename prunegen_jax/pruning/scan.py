@@ -254,7 +254,7 @@ class Scan:
             if self._data.loss is not None and (results[-1] < 0).any():  # the scan abandons masks by partial sums
                 raise ValueError(
                     f"the loss of the data set is {results[-1].min():g} for an example: prunability needs losses ≥ 0; "
-                    "add a constant, or take the difference to the smallest loss that is possible"
+                    "add a constant, or subtract the smallest possible loss"
                 )
             self.examples += lanes * len(indices)
         return np.concatenate(results)

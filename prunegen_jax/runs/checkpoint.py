@@ -137,7 +137,7 @@ def load(
         except files.DamagedError:
             if _read_state(place)["arrays"] == state["arrays"]:
                 raise
-    raise files.DamagedError(f"{place} is replaced faster than it can be read")
+    raise files.DamagedError(f"{place} is overwritten by another process faster than it can be read")
 
 
 def progress(folder: epath.Path, network: str) -> int | None:
@@ -200,7 +200,7 @@ def _check_meta(state: Json, source: epath.Path) -> Json:
     checks = history["check_update"], history["check_loss"], meta["check_running"]
     finite = meta["status"] == "diverged" or all(map(schema.is_finite, losses))
     rules = {
-        "its history has other fields": history.keys() == _HISTORY.keys(),
+        "its history has unexpected fields": history.keys() == _HISTORY.keys(),
         "a loss is not finite": finite and history["target"] != "nan",
         "its lists of checks differ in length": len({*map(len, checks)}) == 1,
     }

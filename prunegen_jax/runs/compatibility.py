@@ -105,8 +105,8 @@ def _refuse_changes(folder: epath.Path, known: Iterable[Record], points: Sequenc
         ]
         if changed:
             raise ValueError(
-                f"{folder} holds {existing.name!r} made with another config: {'; '.join(changed)}. "
-                "Choose another --workdir, or give the old values"
+                f"{folder} contains {existing.name!r}, made with a different config: {'; '.join(changed)}. "
+                "Choose another --workdir, or restore the old values"
             )
 
 
@@ -120,14 +120,14 @@ def _refuse_options(
             there, here = (files.plain(given) for given in (entry["options"], options.get(name, {})))
             if there != here:
                 raise ValueError(
-                    f"{folder} holds {name!r} of {existing.name!r} computed with options {there}, not {here}. "
-                    "Choose another --workdir, or give the old options"
+                    f"{folder} contains {name!r} of {existing.name!r}, computed with options {there}, not {here}. "
+                    "Choose another --workdir, or restore the old options"
                 )
             then, now = entry.get("version", 1), find(name).version
             if then != now:
                 raise ValueError(
-                    f"{folder} holds {name!r} of {existing.name!r} by definition {then} of that measure, not {now}: a "
-                    "table must not mix them. Choose another --workdir, or leave that measure out"
+                    f"{folder} contains {name!r} of {existing.name!r}, by version {then} of that measure, not {now}: a "
+                    "table must not mix versions. Choose another --workdir, or leave that measure out"
                 )
 
 
@@ -139,7 +139,7 @@ def _refuse_other_settings(folder: epath.Path, known: Iterable[Record]) -> None:
         for name, here in ours.items():
             if theirs[name] == here:
                 continue
-            sentence = f"{folder} holds {existing.name!r} made with {name}={theirs[name]!r}, not {here!r}"
+            sentence = f"{folder} contains {existing.name!r}, made with {name}={theirs[name]!r}, not {here!r}"
             if name not in record.ROUNDING_SETTINGS:
                 raise ValueError(f"{sentence}. Choose another --workdir, or restore the old value")
             if name not in warned:

@@ -56,7 +56,7 @@ class _CheckedCache(lru_cache.LRUCache):
             return content
         path = self.path / f"{key}-cache"
         if entry.startswith(_MAGIC):  # else another version wrote it
-            print(f"{path} is damaged: removed; its program is compiled again", file=sys.stderr)
+            print(f"{path} was damaged and is removed; its program is compiled again", file=sys.stderr)
         path.unlink(missing_ok=True)
         return None
 

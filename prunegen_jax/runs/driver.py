@@ -61,7 +61,7 @@ def drive(
         raise FailedError(f"{titles} wrote no records to {folder}: do the workers use the same folder?")
     if failed:
         reasons = "; ".join(f"{title}: {reason}" for title, reason in failed.items())
-        others = "--stage=judge,report judges the others"
+        others = "to judge the others, use --stage=judge,report"
         raise FailedError(f"{len(failed)} of {len(units)} groups failed: {reasons}; {others}")
 
 

@@ -138,7 +138,8 @@ def _restore_weights(folder: epath.Path, units: Sequence[Unit]) -> None:
     gone = [point.name for unit in units for point in unit.points if point.name not in there]
     lost = [name for name in gone if not snapshot.restore_weights(folder, name)]
     if len(gone) > len(lost):
-        print(f"weights of {len(gone) - len(lost)} networks were missing: written again", file=sys.stderr)
+        restored = len(gone) - len(lost)
+        print(f"missing weights of {restored} networks were restored from their checkpoints", file=sys.stderr)
     if lost:
         advice = f"to train them again, delete their files in {folder / 'records'}"
         which = f"{len(lost)} networks, such as {lost[0]}"
@@ -167,7 +168,7 @@ def read_table(folder: epath.Path) -> Table:
     """
     known = record.read_all(folder)
     if not known:
-        raise ValueError(f"{folder} holds no record to judge; run the stages train and measure first")
+        raise ValueError(f"{folder} has no records to judge; run the stages train and measure first")
     names = {name for existing in known for name in existing.measures if name.partition(":")[0] in MEASURES}
     families, signs = {name: find(name).family for name in names}, {name: find(name).sign for name in names}
     return tables.from_records([existing.to_json() for existing in known], families=families, signs=signs)

@@ -65,7 +65,7 @@ def points(config: ConfigDict) -> list[Point]:
     base = number_fields(config)
     for axis in config.sweep.axes:
         if not (isinstance(axis, tuple | list) and len(axis) == 2 and isinstance(axis[0], str)):
-            raise ValueError(f"sweep.axes holds {axis!r}; it must hold pairs of a field and its values")
+            raise ValueError(f"sweep.axes contains {axis!r}; it must contain pairs of a field and its values")
     assignments = _assignments(config.sweep, base)
     axes = tuple(dict.fromkeys(field for assignment in assignments for field, _ in assignment))
     result = [Point(_name(base | dict(a), axes), base | dict(a), axes) for a in assignments]
@@ -140,10 +140,10 @@ def _assignments(sweep: ConfigDict, base: dict[str, Value]) -> list[Assignment]:
 def _assignment(point: Any, base: dict[str, Value]) -> Assignment:
     """One entry of `sweep.points`, checked."""
     if not isinstance(point, tuple | list) or not all(isinstance(p, tuple | list) and len(p) == 2 for p in point):
-        raise ValueError(f"sweep.points holds {point!r}; each point must hold pairs of a field and its value")
+        raise ValueError(f"sweep.points contains {point!r}; each point must consist of pairs of a field and its value")
     for field, count in _counts(field for field, _ in point):
         if count > 1:
-            raise ValueError(f"the point {point!r} of sweep.points gives {field!r} {count} times; it must do so once")
+            raise ValueError(f"the point {point!r} of sweep.points sets {field!r} {count} times; it must set it once")
     return tuple((field, _value(field, value, base)) for field, value in point)
 
 

@@ -189,5 +189,5 @@ def leave(sentence: str = "") -> None:
     """
     with contextlib.suppress(OSError):
         if sentence:
-            print(f"{sentence}; the same command continues from the latest checkpoint", file=sys.stderr, flush=True)
+            print(f"{sentence}; run the same command again to continue", file=sys.stderr, flush=True)
     os._exit(TERMINATED)

@@ -139,7 +139,7 @@ class Record:
         if fingerprint != self.data:
             raise ValueError(
                 f"the data set is not the one that {self.name!r} was trained on: "
-                f"its fingerprint is {fingerprint}, and was {self.data}"
+                f"its fingerprint is {fingerprint}, but was {self.data}"
             )
 
     def describe(self) -> str:
@@ -197,7 +197,7 @@ def read(folder: epath.Path, name: str) -> Record | None:
     try:
         return _read(folder, name)
     except files.DamagedError as error:
-        print(f"{error}; it counts as missing, and the stage train writes it again", file=sys.stderr)
+        print(f"{error}; it is treated as missing, and the stage train writes it again", file=sys.stderr)
         return None
 
 
@@ -216,9 +216,9 @@ def scan(folder: epath.Path) -> tuple[list[Record], list[str]]:
         try:
             record = _read(folder, name)
         except files.DamagedError as error:
-            problems.append(f"{error}; it counts as missing, and the stage train writes it again")
+            problems.append(f"{error}; it is treated as missing, and the stage train writes it again")
         except ValueError:
-            problems.append(f"{folder / 'records'} holds {f'{name}.json'!r}, which is not a record: left out")
+            problems.append(f"{folder / 'records'} contains {f'{name}.json'!r}, which is not a record: ignored")
         else:
             records += [] if record is None else [record]  # None: another process replaced it
     return records, problems
@@ -255,8 +255,8 @@ def write(folder: epath.Path, record: Record) -> None:
     if existing is not None:
         if existing.hash != record.hash:
             raise ValueError(
-                f"{folder} holds {record.name!r} made with another config: its hash is {existing.hash} there and "
-                f"{record.hash} here. Choose another --workdir, or give the old values"
+                f"{folder} contains {record.name!r}, made with a different config: its hash is {existing.hash} "
+                f"there and {record.hash} here. Choose another --workdir, or restore the old values"
             )
         if _training(content) == _training(old):
             if targets := existing.targets | record.targets:

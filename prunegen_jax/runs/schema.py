@@ -30,7 +30,7 @@ def check(content: Any, schema: Mapping[str, Rule], source: files.Path) -> Json:
         DamagedError: if a field is missing or its value does not fit; the message names the first such field.
     """
     if not isinstance(content, dict):
-        raise files.DamagedError(f"{source} is damaged: it holds {reprlib.repr(content)}, not an object")
+        raise files.DamagedError(f"{source} is damaged: it contains {reprlib.repr(content)}, not a JSON object")
     wrong = _first_wrong(content, schema)
     if wrong is not None:
         field, value = wrong

@@ -130,7 +130,7 @@ def test_sets(config: ConfigDict) -> tuple[str, ...]:
     """
     names = (TEST, *config.data.shifts)
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        raise ValueError(f"data.shifts={config.data.shifts!r} must be different names, {TEST!r} not among them")
+        raise ValueError(f"data.shifts={config.data.shifts!r} must be distinct names other than {TEST!r}")
     return names
 
 

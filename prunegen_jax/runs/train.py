@@ -121,7 +121,7 @@ def own_record(folder: epath.Path, point: Point) -> Record | None:
     existing = record.read(folder, point.name)
     if existing is not None and existing.hash != point.hash:
         raise ValueError(
-            f"{folder} holds {point.name!r} made with another config, by another driver in the meantime. "
+            f"{folder} contains {point.name!r}, made meanwhile by another driver with a different config. "
             "Choose another --workdir, or give the same values"
         )
     return existing

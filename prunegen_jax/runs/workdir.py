@@ -42,7 +42,7 @@ def locate(place: str | os.PathLike[str]) -> epath.Path:
     """
     text = os.fspath(place)
     if not text or "\0" in text:
-        raise ValueError(f"the workdir {text!r} is not a path; give a folder, which a run makes if it does not exist")
+        raise ValueError(f"the workdir {text!r} is not a path; give a folder, which is created if it does not exist")
     if files.is_link(text) and not os.path.exists(text):
         raise ValueError(f"--workdir={text} is a link to {os.readlink(text)!r}, which does not exist")
     try:

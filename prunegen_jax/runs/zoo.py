@@ -85,7 +85,7 @@ def read_zoo(folder: str | os.PathLike[str]) -> Zoo:
         raise ValueError(f"{str(metrics)!r} has no column 'config.activation'")
     unknown = {row[header.index("config.activation")] for row in rows} - set(ACTIVATIONS)
     if unknown:
-        raise ValueError(f"the activation {min(unknown)!r} is unknown; it has to be one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"the activation {min(unknown)!r} is unknown; it must be one of {', '.join(ACTIVATIONS)}")
     if weights.shape != (len(rows), layout[-1][2].stop):
         raise ValueError(
             f"weights.npy is {weights.shape}, but there are {len(rows)} lines of metrics and "

@@ -62,7 +62,7 @@ def hyper(*, learning_rate: float, weight_decay: float, dropout: float, seed: in
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"train.weight_decay={weight_decay} must not be negative")
     if not 0 <= dropout < 1:
-        raise ValueError(f"train.dropout={dropout} must lie between 0 and 1, 1 excluded")
+        raise ValueError(f"train.dropout={dropout} must be at least 0 and below 1")
     rates = (jnp.float32(x) for x in (learning_rate, weight_decay, dropout))
     return Hyper(*rates, jax.random.key(seed))
 

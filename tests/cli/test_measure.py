@@ -65,7 +65,7 @@ def test_a_table_is_printed_and_written(network, tmp_path, capsys):
      (NETWORK, ["--measures=prunability", "--options=prunability.bta=1"], "prunability has no option 'bta'"),
      (NETWORK, ["--measures=prunability", "--options=beta=1"], "--options is 'beta=1'; it must have the form"),
      (NETWORK, ["--measures=parameter_norm", "--options=prunability.beta=1"], "which is not among --measures"),
-     (NETWORK, ["--csv="], "cannot be written as a file"),
+     (NETWORK, ["--csv="], "is not the name of a file to write"),
      (NETWORK.replace("dataset(),", "dataset()._replace,"), [], "get_model() of {path} raised AttributeError")],
 )  # fmt: skip
 def test_what_is_wrong_is_said_before_any_work(text, arguments, message, tmp_path, capsys):

@@ -53,12 +53,12 @@ def test_what_is_no_function():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"labels": np.zeros(12)}, "labels are float64, not class numbers: .*for regression give a loss of your own"),
+    [({"labels": np.zeros(12)}, "labels are float64, not class numbers: .*for regression, pass a loss of your own"),
      ({"labels": np.zeros(12, bool)}, "labels are bool.*booleans are not class numbers"),
-     ({"labels": np.eye(12, dtype=int)}, r"shape \(12, 12\), one-hot perhaps: .*argmax"),
+     ({"labels": np.eye(12, dtype=int)}, r"shape \(12, 12\); if they are one-hot, pass .*argmax"),
      ({"labels": np.zeros((12, 1), int)}, r"shape \(12, 1\), not \[N\]"),
      ({"labels": np.zeros(11, int)}, r"shape \(12, 6, 6, 2\), but there are 11 labels"),
-     ({"labels": tuple(range(12))}, "labels are a tuple, not an array: give jnp.asarray"),
+     ({"labels": tuple(range(12))}, "labels must be an array, not a tuple: pass jnp.asarray"),
      ({"labels": np.full(12, 3)}, "labels lie between 3 and 3, but the network has 3 logits"),
      ({"labels": np.full(12, -1)}, "labels lie between -1 and -1")],
 )  # fmt: skip
@@ -72,15 +72,15 @@ def test_wrong_labels(change, message):
 
 def test_lists_and_other_data_sets():
     for field in ("inputs", "labels"):
-        with pytest.raises(ValueError, match=f"{field} are a list, not an array: give jnp.asarray"):
+        with pytest.raises(ValueError, match=f"{field} must be an array, not a list: pass jnp.asarray"):
             Dataset(**{"inputs": np.zeros((2, 3)), "labels": np.zeros(2, int), field: [0, 1]})
     wrong = (((dataset().inputs, dataset().labels), "a tuple"), (dataset().inputs, "an array"))
     for data, kind in wrong:
-        with pytest.raises(ValueError, match=rf"the training set is {kind}: give Dataset\(inputs, labels\)"):
+        with pytest.raises(ValueError, match=rf"must be a Dataset, not {kind}: pass Dataset\(inputs, labels\)"):
             prunability(flat, PARAMS, data)
     none = Dataset(dataset().inputs[:0], dataset().labels[:0])
     for use in (lambda: prunability(flat, PARAMS, none), lambda: measure(TrainedModel(flat, PARAMS, none), "fast")):
-        with pytest.raises(ValueError, match="the training set holds no example"):
+        with pytest.raises(ValueError, match="the training set is empty"):
             use()
 
 
@@ -89,7 +89,7 @@ def test_lists_and_other_data_sets():
     [(lambda z: z[:, :1], r"returns \[2, 1\] for 2 examples, one logit each: .*jnp.stack"),
      (lambda z: z[:, 0], r"returns \[2\] for 2 examples, one logit each"),
      (lambda z: z[:, None], r"returns \[2, 1, 3\] for 2 examples, not logits \[n, K\]"),
-     (lambda z: (z, z), "returns a tuple: return the logits")],
+     (lambda z: (z, z), "returns a tuple: it must return only the logits")],
 )  # fmt: skip
 def test_what_is_no_logits(change, message):
     with pytest.raises(ValueError, match=message):
@@ -117,7 +117,7 @@ def test_inputs_of_the_wrong_type():
     kernel = {"kernel": jnp.ones((1, 1, 2, 3))}
     floats = lambda params, x: jax.lax.conv(x, params["kernel"].transpose(3, 2, 0, 1), (1, 1), "SAME").mean((2, 3))  # noqa: E731
     images = Dataset(np.zeros((12, 2, 6, 6), np.uint8), np.zeros(12, int))
-    with pytest.raises(ValueError, match="inputs are uint8, but the network takes floats: give Dataset.*mean, std"):
+    with pytest.raises(ValueError, match="inputs are uint8, but the network takes floats: pass Dataset.*mean, std"):
         measure(TrainedModel(floats, kernel, images), ["parameter_norm"])
     tokens = lambda params, x: jnp.take(params["w"], x, axis=0).mean(1)  # noqa: E731
     with pytest.raises(ValueError, match="inputs are float32, but the network takes integers"):
@@ -140,7 +140,7 @@ def test_what_from_linen_and_the_others_refuse():
     with pytest.raises(ValueError, match="from_equinox takes an Equinox module, not a PyTorch module: port"):
         TrainedModel.from_equinox(torch_module(), train)
     small = Dataset(train.inputs[..., :1], train.labels)
-    advice = "Give inputs of the shape that it was trained on and all of its variables"
+    advice = "Pass inputs of the shape that it was trained on and all of its variables"
     with pytest.raises(ValueError, match=rf"inputs float32\[2, 6, 6, 1\] \(ScopeParamShapeError.*{advice}"):
         TrainedModel.from_linen(ConvNet(), variables, small)
     for module in (NeedsDropout(), NeedsMode()):

@@ -97,15 +97,15 @@ def test_a_tfds_set_with_a_test_split_alone(tmp_path):
         assert sorted(key) == sorted((image.tobytes(), int(label)) for image, label in zip(IMAGES, LABELS, strict=True))
     with pytest.raises(ValueError, match="has no train split"):
         data.load("only_test", **places)
-    with pytest.raises(ValueError, match=r"images are \(8, 6, 3\) with 4 classes; they must be \(8, 6, 3\) with 5"):
+    with pytest.raises(ValueError, match=r"data.shifts are \(8, 6, 3\) with 4 classes; they must be"):
         data.load_shift("only_test", RAW._replace(classes=5), **places)
 
 
 def test_names():
     assert shifts.is_corruption("blur_5_seed12") and not shifts.is_corruption("blur_6")
-    with pytest.raises(ValueError, match="unknown; it must be KIND_SEVERITY or KIND_SEVERITY_seedN of severity 1 to 5"):
+    with pytest.raises(ValueError, match="unknown; it must be KIND_SEVERITY or KIND_SEVERITY_seedN, with a severity"):
         shifts.corrupt(IMAGES, "fog_1")
-    with pytest.raises(ValueError, match=r"or a corruption: gaussian_noise_SEVERITY, blur_SEVERITY"):
+    with pytest.raises(ValueError, match=r"or choose a corruption: gaussian_noise_SEVERITY, blur_SEVERITY"):
         data.load_shift("no_such_set_3", RAW)
     with pytest.raises(ValueError, match=r"for images, uint8 \[N, H, W, C\], not float32"):
         shifts.corrupt(np.zeros((3, 4), np.float32), "blur_1")

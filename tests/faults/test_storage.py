@@ -170,7 +170,7 @@ def test_a_worker_that_reads_other_data_than_the_driver_does_nothing(tmp_path):
     unit = Unit((point,), tuple(config.measures.names), STAGES, "another")
     outcome = attempt(RunContext(str(tmp_path), config), unit)
     assert outcome.status == "failed"
-    assert outcome.reason.startswith("the data set 'digits' is not the one that the run began with: its fingerprint is")
+    assert outcome.reason.startswith("the data set 'digits' is not the one that the run started with: its fingerprint")
     assert not list(tmp_path.iterdir())
 
 

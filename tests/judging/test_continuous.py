@@ -75,5 +75,5 @@ def test_psi_and_sign_error_of_bins_are_plain_loops():
 
 
 def test_wrong_bins():
-    with pytest.raises(ValueError, match="bins is 1; it has to be at least 2"):
+    with pytest.raises(ValueError, match="bins is 1; it must be at least 2"):
         judge(random_search(), bins=1)

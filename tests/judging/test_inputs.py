@@ -97,7 +97,7 @@ def test_models_left_out():
         ({"folds": 1}, r"folds is 1"),
         ({"environments": "x"}, r"environments is 'x'"),
         ({"orders": {"depth": [1]}}, r"order is given for axis 'depth'; the axes that vary are axis0, axis1, axis2"),
-        ({"orders": {"axis1": ["0", "1"]}}, r"the order of axis 'axis1' lacks its value '2'"),
+        ({"orders": {"axis1": ["0", "1"]}}, r"the order of axis 'axis1' does not include value '2'"),
         ({"reference": "nothing"}, r"there is no reference 'nothing'"),
         ({"signatures": {"s": ["x"]}}, r"there is no measure 'x'"),
     ],

@@ -82,7 +82,7 @@ def test_a_model_before_training_without_statistics_gives_no_distance():
     assert measure(model, [DISTANCE])[DISTANCE].status == "not_applicable"
     net, state = equinox_net(0)
     assert TrainedModel.from_equinox(net, dataset(), state=state, initial=equinox_net(1)[0]).init_apply is None
-    with pytest.raises(ValueError, match="first_epoch needs its own statistics"):
+    with pytest.raises(ValueError, match="first_epoch must include its own statistics"):
         TrainedModel.from_linen(ConvNet(), variables, dataset(), first_epoch=before)
 
 
@@ -198,6 +198,6 @@ def test_another_network_before_training_is_refused():
     with pytest.raises(ValueError, match="initial is not the same network"):
         key = jax.random.key(0)
         TrainedModel.from_equinox(EquinoxDropout(key), dataset(), initial=EquinoxDropout(key, 4))
-    with pytest.raises(ValueError, match="init_params must have the structure"):
+    with pytest.raises(ValueError, match="init_params must have the same structure"):
         smaller = jax.tree.map(lambda leaf: leaf[..., :1], linen_variables(1))
         TrainedModel.from_linen(ConvNet(), linen_variables(0), dataset(), initial={"params": smaller["params"]})

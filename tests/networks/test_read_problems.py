@@ -146,7 +146,7 @@ def test_misuse():
     program = read(twice, params, x)
     with pytest.raises(ValueError, match="structure"):
         program.features({"v": params["w"]}, x)
-    with pytest.raises(ValueError, match="no activation is called other"):
+    with pytest.raises(ValueError, match="unknown activation other"):
         program.features(params, x, offsets={"other": x})
     with pytest.raises(TypeError, match="must return one array"):
         read(lambda params, x: (x, x), params, x)

@@ -214,7 +214,7 @@ def test_networks_without_what_an_order_needs():
         assert found.status == "not_applicable", name
         assert found.reason.startswith("the layer of loop cannot be read: loop: it is used inside a loop")
     for function in (pruning.input_norm_prunability, pruning.block_prunability, pruning.channel_prunability):
-        with pytest.raises(ValueError, match="prunable='all': this order is one of kernels"):
+        with pytest.raises(ValueError, match="prunable='all': this order is for kernels only"):
             function(logistic, G1_WEIGHTS, G1, prunable="all")
         with pytest.raises(ValueError, match="selects none of the kernels: kernel"):
             function(logistic, G1_WEIGHTS, G1, prunable=lambda path, leaf: False)

@@ -101,7 +101,7 @@ def test_a_record_of_another_config_is_neither_taken_nor_replaced(tmp_path):
     train.train_missing(folder, [point], theirs)
     before = workdir.path(folder, "records", point.name).read_bytes()
     units = units_of(small())
-    with pytest.raises(FailedError, match="made with another config, by another driver in the meantime"):
+    with pytest.raises(FailedError, match="made meanwhile by another driver with a different config"):
         driver.drive(RunContext(str(tmp_path), small()), units, local.run)
     assert workdir.path(folder, "records", point.name).read_bytes() == before
     assert len(record.read_all(folder)) == 4

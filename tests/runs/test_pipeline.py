@@ -128,7 +128,7 @@ def test_measures_of_an_older_definition_are_not_mixed_with_new_ones(workdir):
     content = files.read_json(first)
     assert content["measures"]["prunability_random"].pop("version") == 2
     files.write_json(first, content)
-    with pytest.raises(ValueError, match="by definition 1 of that measure, not 2: a table must not mix them"):
+    with pytest.raises(ValueError, match="by version 1 of that measure, not 2: a table must not mix versions"):
         pipeline.run(config, workdir, stages=["measure"])
     del content["measures"]["prunability_random"]
     files.write_json(first, content)
@@ -222,7 +222,7 @@ def test_weights_that_were_deleted_come_back(finished, workdir, capsys):
     pipeline.run(experiments.get_config(), workdir, stages=["train"])
     assert {file.name: file.read_bytes() for file in (workdir / "weights").iterdir()} == before
     told = capsys.readouterr().err
-    assert "weights of 3 networks were missing: written again" in told
+    assert "missing weights of 3 networks were restored from their checkpoints" in told
     assert (
         "checkpoints of 1 networks, such as learning_rate=0.1,seed=1, are missing or damaged; to train them again"
         in told

@@ -192,7 +192,7 @@ def test_a_record_of_another_point_is_not_replaced(folder):
     write(folder, content(a=entry(1.0)))
     before = path(folder).read_bytes()
     point = POINT | {"seed": 1}
-    with pytest.raises(ValueError, match="made with another config: .* Choose another --workdir"):
+    with pytest.raises(ValueError, match="made with a different config: .* Choose another --workdir"):
         write(folder, content() | {"point": point, "hash": Point(NAME, point, ()).hash})
     assert path(folder).read_bytes() == before
 
@@ -207,8 +207,8 @@ def test_other_files_among_the_records_are_left_out(folder, capsys):
     os.mkfifo(records / "pipe.json")
     assert [each.name for each in record.read_all(folder)] == [NAME]
     printed = capsys.readouterr().err
-    assert printed.count("which is not a record: left out") == 2 and "\x1b" not in printed
-    assert printed.count("it counts as missing") == 3
+    assert printed.count("which is not a record: ignored") == 2 and "\x1b" not in printed
+    assert printed.count("it is treated as missing") == 3
     assert list(record.stamps(folder, {NAME})) == [NAME]
 
 

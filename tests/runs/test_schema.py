@@ -60,7 +60,7 @@ def test_what_is_missing_is_named(key):
 
 @pytest.mark.parametrize("content", [[], "x", None, 1])
 def test_what_is_no_object_is_refused(content):
-    with pytest.raises(files.DamagedError, match="not an object"):
+    with pytest.raises(files.DamagedError, match="not a JSON object"):
         schema.check(content, SCHEMA, "x.json")
 
 

@@ -60,7 +60,7 @@ def test_what_changes_numbers_is_recorded_and_refused(name, value, tmp_path, set
     prepare(folder)
     set_to(name, value)
     assert snapshot.settings()[name] == str(value)
-    with pytest.raises(ValueError, match=rf"{known.name}' made with {name}='.*', not '{value}'. Choose another"):
+    with pytest.raises(ValueError, match=rf"{known.name}', made with {name}='.*', not '{value}'. Choose another"):
         prepare(folder)
     put(epath.Path(tmp_path / "new"), versions=snapshot.settings())
     prepare(epath.Path(tmp_path / "new"))

@@ -67,7 +67,7 @@ def test_a_workdir_of_an_older_version_is_extended(tmp_path, monkeypatch):
 
 def test_wrong_names_are_refused_before_anything_is_trained(tmp_path):
     config = get_config()
-    for names, reason in ((("blur_9",), "or a corruption"), (("blur_1", "blur_1"), "must be different names")):
+    for names, reason in ((("blur_9",), "or choose a corruption"), (("blur_1", "blur_1"), "must be distinct names")):
         config.data.shifts = names
         with pytest.raises(ValueError, match=reason):
             pipeline.run(config, tmp_path / "run")

@@ -27,8 +27,8 @@ def test_no_path(place, tmp_path, monkeypatch):
     [
         ("data.cache_dir", "a\0b", "data.cache_dir='a.x00b' is not a path"),
         ("run.compilation_cache", "\0", "run.compilation_cache='.x00' is not a path"),
-        ("judge.seed", -1, "seed is -1; it has to be 0 or more"),
-        ("judge.level", 95.0, "level is 95.0; it has to lie between 0 and 1"),
+        ("judge.seed", -1, "seed is -1; it must be 0 or more"),
+        ("judge.level", 95.0, "level is 95.0; it must lie between 0 and 1"),
         ("measures.options", {"prunability_random": {"masks": -1}}, "prunability_random.masks=-1 must be at least 2"),
         ("measures.options", {"prunability_random": {"prunable": len}}, "options cannot be written into records"),
     ],

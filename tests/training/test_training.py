@@ -227,7 +227,7 @@ def test_augmentation_mirrors_and_shifts():
         (lambda: Recipe(batch_size=0), "train.batch_size=0 must be at least 1"),
         (lambda: Recipe(target=-0.1), "train.target=-0.1 must be a positive number of nats, or 0 for a fixed"),
         (lambda: hyper(learning_rate=0.0), "train.learning_rate=0.0 must be a positive number"),
-        (lambda: hyper(dropout=1.0), "train.dropout=1.0 must lie between 0 and 1"),
+        (lambda: hyper(dropout=1.0), "train.dropout=1.0 must be at least 0 and below 1"),
         (lambda: hyper(weight_decay=-1.0), "train.weight_decay=-1.0 must not be negative"),
         (lambda: Recipe(batch_size=201).check(200), "train.batch_size=201 is larger than the training set of 200"),
     ],

@@ -37,7 +37,7 @@ class Features:
         names = {"/".join(path): path for path, axis in structure.batch_axes.items() if isinstance(axis, int)}
         unknown = offsets.keys() - names.keys() - {INPUT}
         if unknown:
-            raise ValueError(f"no activation is called {', '.join(sorted(unknown))}; choose among {', '.join(names)}")
+            raise ValueError(f"unknown activation {', '.join(sorted(unknown))}; choose among {', '.join(names)}")
         places = {name: _place(structure, reading, path) for name, path in names.items()}
         change: dict[int, Callable[[Any], Any]] = {
             places[name].value: functools.partial(_add, place=places[name], offset=offset)

@@ -89,7 +89,7 @@ class Retries:
         self._failures[name] += 1
         if self._failures[name] > self._most:
             return False
-        print(f"{outcome.reason}; trying {name} once more", file=sys.stderr, flush=True)
+        print(f"{outcome.reason}; trying {name} again", file=sys.stderr, flush=True)
         return True
 
 
@@ -154,8 +154,8 @@ def check_data(context: RunContext, unit: Unit) -> None:
     fingerprint = data_fingerprint(context.config, unit.points) if unit.data else ""
     if fingerprint != unit.data:
         raise ValueError(
-            f"the data set {unit.points[0].fields['data.name']!r} is not the one that the run began with: its "
-            f"fingerprint is {fingerprint}, and was {unit.data}"
+            f"the data set {unit.points[0].fields['data.name']!r} is not the one that the run started with: its "
+            f"fingerprint is {fingerprint}, but was {unit.data}"
         )
 
 

@@ -27,7 +27,7 @@ def run(context: RunContext, units: Sequence[Unit], on_tick: OnTick) -> Iterator
     if jax.default_backend() != "cpu" or (count == 1 and needed.items() <= dict(os.environ).items()):
         return _run_here(context, units, on_tick)
     if added := [] if context.source else _added():
-        reason = "added in this process only, so no workers are started. Add them in a config file to use workers"
+        reason = "added in this process only, so no workers are started. To use workers, add them in a config file"
         print(f"{', '.join(added)}: {reason}", file=sys.stderr)
         return _run_here(context, units, on_tick)
     return process.run(context, units, on_tick, count=min(count, len(units)))

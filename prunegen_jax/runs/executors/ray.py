@@ -86,7 +86,7 @@ def _resources(config: ConfigDict) -> dict[str, Any]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*([A-Za-z][\w.:-]*)\s*=\s*(\d+|\d*\.\d+)\s*", part)
         if not match:
-            raise ValueError(f"run.ray_resources={text!r} holds {part!r}; it must be like GPU=1 or CPU=2,TPU=4")
+            raise ValueError(f"run.ray_resources={text!r} contains {part!r}; write it like GPU=1 or CPU=2,TPU=4")
         place = options if match[1] in _OPTIONS else options["resources"]
         place[_OPTIONS.get(match[1], match[1])] = float(match[2])
     return options

@@ -41,14 +41,14 @@ def numbers(column: str, cells: Sequence[str], labels: Sequence[str]) -> np.ndar
             values[i] = number(text)
         except ValueError as error:
             raise ValueError(
-                f"column {column!r} has to hold numbers, but model {quote(labels[i])} (line {i + 2}) "
+                f"column {column!r} must hold numbers, but model {quote(labels[i])} (line {i + 2}) "
                 f"has {quote(text)}; leave the cell empty if the value is missing"
             ) from error
     if column == "test_size":
         for i in np.flatnonzero(~np.isnan(values) & ~((values >= 1) & (values <= LARGEST_TEST))):
             raise ValueError(
                 f"column 'test_size' has {quote(cells[i])} for model {quote(labels[i])} (line {i + 2}); "
-                "test_size has to be a positive finite number of examples"
+                "test_size must be a positive finite number of examples"
             )
     return values
 

@@ -275,7 +275,7 @@ def _check(parts: Mapping[str, Any], header: Sequence[str]) -> None:
         raise ValueError(
             f"no target column found among {_list(header)}; name one with --target, "
             f"or call it {', '.join(TARGETS[:3])} or gen.gap"
-            + ("; cells have to be separated by commas, semicolons or tabs" if len(header) == 1 else "")
+            + ("; cells must be separated by commas, semicolons or tabs" if len(header) == 1 else "")
         )
     if not parts["measures"]:
         raise ValueError(

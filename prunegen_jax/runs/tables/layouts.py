@@ -168,7 +168,7 @@ def keep_one_step(
     repeats = label is not None and len({row[label] for row in rows}) < len(rows)
     if place is None or not repeats:
         if step is not None:
-            raise ValueError(f"--step={step}: the table has no column of steps with several rows of one training run")
+            raise ValueError(f"--step={step}: the table does not have several steps of one training run")
         return [list(row) for row in rows], []
     chosen: dict[str, Sequence[str]] = {}
     for row in rows:
@@ -177,7 +177,7 @@ def keep_one_step(
         if row[label] not in chosen or _number(row[place]) >= _number(chosen[row[label]][place]):
             chosen[row[label]] = row
     if not chosen:
-        raise ValueError(f"--step={step}: no row has it in its column {header[place]!r}")
+        raise ValueError(f"--step={step}: no row has this value in the column {header[place]!r}")
     which = "the last" if step is None else f"step {step}"
     note = f"{len(rows)} rows are steps of training runs: {which} of each is judged, {len(chosen)} models"
     return [list(row) for row in chosen.values()], [note]

@@ -62,7 +62,7 @@ def read_csv(
 
     Raises:
         ValueError: if the file is not a table, a pattern matches nothing, there is no target or no measure, a column
-            that has to hold numbers holds text, or no model succeeded.
+            that must hold numbers holds text, or no model succeeded.
     """
     source_header, source_rows = read_source(path)
     header, rows, known, notes = arrange(source_header, source_rows, step=step, is_target=is_target)
@@ -145,7 +145,7 @@ def read_pgdl(model_configs: str | os.PathLike[str], predictions: Sequence[str |
     stems = [Path(p).stem for p in predictions]
     if not stems:
         raise ValueError(
-            "no .predict file was given, and none is in the folder; name at least one, it holds one measure"
+            "no .predict file was given, and none is in the folder; name at least one (each holds one measure)"
         )
     measures = {
         stem if stems.count(stem) == 1 else str(Path(path).with_suffix("")): read_prediction(path, list(configs))

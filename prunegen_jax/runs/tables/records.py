@@ -81,7 +81,7 @@ def _one_per_point(records: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[s
     for record in records:
         first = firsts.setdefault(repr(sorted((record.get("point") or {}).items())), record)
         if first is not record:
-            notes.append(f"{record['name']} is of the same network as {first['name']}, and only the latter is judged")
+            notes.append(f"{record['name']} and {first['name']} are the same network; only the latter is judged")
     return list(firsts.values()), notes
 
 
@@ -95,7 +95,7 @@ def _axes(records: Sequence[Mapping[str, Any]], notes: list[str]) -> dict[str, n
             continue
         swept = [tuple(cell(p.get(a)) for a in axes) for p in points]
         if len(set(zip(swept, values, strict=True))) == len(set(swept)):
-            notes.append(f"{field} varies with the axes {', '.join(axes)}, which determine it; it is not an axis")
+            notes.append(f"{field} is determined by the axes {', '.join(axes)} and is not an axis itself")
         else:
             axes.append(field)
             notes.append(f"{field} varies between records and is taken as an axis")

@@ -61,7 +61,7 @@ def _folders(folder: pathlib.Path) -> tuple[list[str], list[list[str]]]:
             row = line | {f"config/{k}": v for k, v in (config or own or {}).items()}
             rows.append({"trial_id": result.parent.name} | row | {"trial_id": result.parent.name})
             if len(rows) > _MOST_MODELS:
-                raise ValueError(f"{str(folder)!r} holds more than {_MOST_MODELS} lines of results")
+                raise ValueError(f"{str(folder)!r} has more than {_MOST_MODELS} lines of results")
     if not rows:
         raise ValueError(
             f"{str(folder)!r} is not a regular file but a folder without */result.json, which a model zoo has; give a "
@@ -73,7 +73,7 @@ def _folders(folder: pathlib.Path) -> tuple[list[str], list[list[str]]]:
 def _table(file: str, rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not rows or not names:
-        raise ValueError(f"{file!r} holds no models")
+        raise ValueError(f"{file!r} has no models")
     header = [readable(str(name)) for name in names]
     lines = [[_text(row.get(name)) for name in names] for row in rows]
     check_table(file, header, lines)

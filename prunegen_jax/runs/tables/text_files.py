@@ -41,7 +41,7 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]
     file = os.fspath(path)
     lines = _lines(file, _text(path, "; give the path of a CSV"))
     if len(lines) < 2:
-        raise ValueError(f"{file!r} holds no models; it needs a header line and one line per model")
+        raise ValueError(f"{file!r} has no models; it needs a header line and one line per model")
     header, rows = lines[0], lines[1:]
     check_table(file, header, rows)
     return header, rows
@@ -75,11 +75,11 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{file!r} is not JSON: {error}") from error
     except RecursionError:
-        raise ValueError(f"{file!r} is nested too deeply; it has to be an object, model -> value") from None
+        raise ValueError(f"{file!r} is nested too deeply; it must be an object, model -> value") from None
     except ValueError as error:
         raise ValueError(f"{file!r} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{file!r} holds a {type(content).__name__}; it has to be an object, model -> value")
+        raise ValueError(f"{file!r} contains a {type(content).__name__}; it must be an object, model -> value")
     return content
 
 
@@ -100,7 +100,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 break
             raise ValueError(f"line {i + 1} of {os.fspath(path)!r} is not JSON: {error}") from error
         if not isinstance(content, dict):
-            raise ValueError(f"line {i + 1} of {os.fspath(path)!r} holds no object")
+            raise ValueError(f"line {i + 1} of {os.fspath(path)!r} is not an object")
         found.append(content)
     return found
 
@@ -136,7 +136,7 @@ def _text(path: str | os.PathLike[str], advice: str = "") -> str:
     if raw[:2] == b"\x1f\x8b":
         raw = _decompressed(file, raw)
     if len(raw) > _MOST_BYTES:
-        raise ValueError(f"{file!r} is larger than {_MOST_BYTES >> 20} MB; a table of models has to be smaller")
+        raise ValueError(f"{file!r} is larger than {_MOST_BYTES >> 20} MB; a table of models must be smaller")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -152,9 +152,9 @@ def _decompressed(file: str, raw: bytes) -> bytes:
     try:
         content = decompressor.decompress(raw, _MOST_BYTES + 1)
     except zlib.error as error:
-        raise ValueError(f"{file!r} is not a whole gzip file: {error}") from error
+        raise ValueError(f"{file!r} is not a complete gzip file: {error}") from error
     if not decompressor.eof and len(content) <= _MOST_BYTES:
-        raise ValueError(f"{file!r} is not a whole gzip file: it ends too early")
+        raise ValueError(f"{file!r} is not a complete gzip file: it ends too early")
     return content
 
 
@@ -189,7 +189,7 @@ def _separator(text: str) -> str:
 def _check_names(names: Iterable[str], where: str) -> None:
     for name in names:
         if len(name) > _MOST_LETTERS:
-            raise ValueError(f"{where}, {name[:20]!r}..., has {len(name)} letters; the limit is {_MOST_LETTERS}")
+            raise ValueError(f"{where}, {name[:20]!r}..., has {len(name)} characters; the limit is {_MOST_LETTERS}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -223,5 +223,5 @@ def read_prediction(path: str | os.PathLike[str], names: Sequence[str]) -> np.nd
     for name in names:
         if isinstance(values[name], bool) or not isinstance(values[name], (int, float)):
             shown = reprlib.repr(values[name])  # the value may be anything, of any size and depth
-            raise ValueError(f"{os.fspath(path)!r} has {shown} for {name!r}; it has to be a number")
+            raise ValueError(f"{os.fspath(path)!r} has {shown} for {name!r}; it must be a number")
     return np.array([float(values[name]) for name in names])

@@ -242,7 +242,7 @@ def test_what_happened_to_a_process_or_its_files_is_tried_again(capsys):
         True, True, False,
     ]  # fmt: skip
     assert retries.again(other, Outcome("dead", "gone"))  # each unit has its own
-    assert capsys.readouterr().err.splitlines()[0] == f"gone; trying {unit.points[0].name} once more"
+    assert capsys.readouterr().err.splitlines()[0] == f"gone; trying {unit.points[0].name} again"
 
 
 @pytest.mark.parametrize(("quota", "most"), [("max 100000", 64), ("150000 100000", 2), ("20000 100000", 1)])

@@ -85,7 +85,9 @@ def test_a_driver_of_a_cluster_is_told_to_stop(nodes, quiet, tmp_path):
     before = faults.epochs(tmp_path / "endless")
     driver.send_signal(signal.SIGTERM)
     output = faults.finish(driver, status=143)
-    assert output.strip().splitlines()[-1] == "stopped with 0 of 4 networks done; the same command continues from there"
+    assert (
+        output.strip().splitlines()[-1] == "stopped with 0 of 4 networks done; run the same command again to continue"
+    )
     after = faults.epochs(tmp_path / "endless")
     assert all(after[name] > before[name] for name in before)
     driver = faults.start(tmp_path / "w", *to)
@@ -151,5 +153,5 @@ def test_resources(text, options):
 def test_resources_that_cannot_be_read(text):
     config = faults.get_config()
     config.run.ray_resources = text
-    with pytest.raises(ValueError, match=f"run.ray_resources='{text}' holds"):
+    with pytest.raises(ValueError, match=f"run.ray_resources='{text}' contains"):
         cluster._resources(config)

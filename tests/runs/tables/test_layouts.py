@@ -112,9 +112,9 @@ def test_steps_of_a_training_are_one_model(tmp_path):
     assert last.names == first.names == ("/zoo/a", "/zoo/b", "/zoo/c")
     assert last.measures["sharpness"].tolist() == [3, 4, 5] and first.measures["sharpness"].tolist() == [1, 1, 1]
     assert "6 rows are steps of training runs: the last of each is judged, 3 models" in last.notes
-    with pytest.raises(ValueError, match=r"--step=3: no row has it in its column 'step'"):
+    with pytest.raises(ValueError, match=r"--step=3: no row has this value in the column 'step'"):
         read_csv(path, step=3)
-    with pytest.raises(ValueError, match=r"--step=3: the table has no column of steps"):
+    with pytest.raises(ValueError, match=r"--step=3: the table does not have several steps"):
         read_csv(write(tmp_path / "t.csv", RGM), step=3)
 
 
@@ -171,7 +171,7 @@ def test_parquet(tmp_path):
 @pytest.mark.parametrize("content", [gzip.compress(ZOO.encode())[:-20], b"\x1f\x8b\x08\x00junkjunkjunk"])
 def test_damaged_gzip(tmp_path, content):
     (tmp_path / "t.csv.gz").write_bytes(content)
-    with pytest.raises(ValueError, match="is not a whole gzip file"):
+    with pytest.raises(ValueError, match="is not a complete gzip file"):
         read_csv(tmp_path / "t.csv.gz")
 
 

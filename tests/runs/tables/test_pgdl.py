@@ -21,9 +21,9 @@ def test_pgdl(tmp_path):
     ("predictions", "message"),
     [
         ({"model_0": 1, "model_2": 3}, r"lacks 2 of 4 models, the first is 'model_1'"),
-        ({f"model_{i}": "high" for i in range(4)}, r"has 'high' for 'model_0'; it has to be a number"),
+        ({f"model_{i}": "high" for i in range(4)}, r"has 'high' for 'model_0'; it must be a number"),
         ("not json", r"is not JSON"),
-        ([1, 2], r"holds a list"),
+        ([1, 2], r"contains a list"),
     ],
 )
 def test_wrong_pgdl(tmp_path, predictions, message):
@@ -38,8 +38,8 @@ def test_wrong_pgdl(tmp_path, predictions, message):
         ('{"a":' * 100_000, r"m\.predict' is nested too deeply"),
         ('{"0": 1' + "0" * 400 + "}", r"m\.predict' cannot be read: a number of 401 digits is too large"),
         ('{"0": ' + "9" * 5000 + "}", r"m\.predict' cannot be read: a number of 5000 digits is too large"),
-        ('{"0": ' + "[" * 500 + "]" * 500 + ', "1": 1, "2": 1, "3": 1}', r"for 'model_0'; it has to be a number"),
-        (json.dumps({"m" * 201: 1}), r"the name, 'm{20}'\.\.\., has 201 letters"),
+        ('{"0": ' + "[" * 500 + "]" * 500 + ', "1": 1, "2": 1, "3": 1}', r"for 'model_0'; it must be a number"),
+        (json.dumps({"m" * 201: 1}), r"the name, 'm{20}'\.\.\., has 201 characters"),
         ('{"a\\u001b": 1, "a\\ud800": 2}', r"two of its names differ only in characters that cannot be shown"),
         ("\ufeff{}".encode("utf-16"), r"is not text in UTF-8"),
     ],

@@ -47,7 +47,7 @@ def test_networks_without_a_target_are_judged(tmp_path):
 def test_records_of_a_field_beside_the_axes():
     """A field that the axes determine is no axis; one that they do not is, and both are said."""
     table = from_records([record(d, w, 0, lr=d / 10, data=w % 3 + d) for d in (2, 3) for w in (8, 16)])
-    assert "lr" not in table.hyperparameters and any("lr varies with the axes" in note for note in table.notes)
+    assert "lr" not in table.hyperparameters and any("lr is determined by the axes" in note for note in table.notes)
     other = from_records([record(2, 8, 0, lr=0.1), record(2, 8, 0, lr=0.2)])
     assert list(other.hyperparameters["lr"]) == [0.1, 0.2] and any("lr varies between" in note for note in other.notes)
 
@@ -85,5 +85,5 @@ def test_a_record_copied_under_another_name_counts_once():
     copy = one | {"name": "copy", "test": {"loss": 9.0, "accuracy": 0.1, "size": 797}}
     table = from_records([one, record(3, 8, 0), copy])
     assert table.names == ("depth=2,width=8,seed=0", "depth=3,width=8,seed=0")
-    assert "copy is of the same network as depth=2,width=8,seed=0, and only the latter is judged" in table.notes
+    assert "copy and depth=2,width=8,seed=0 are the same network; only the latter is judged" in table.notes
     np.testing.assert_allclose(table.targets["test_loss"], 0.7)
