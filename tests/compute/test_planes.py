@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from prunegen_jax.compute.planes import with_convolutions
+from prunegen_jax.compute.planes import choose_form, with_convolutions
 
 SHAPE = (6, 8, 8, 3)
 
@@ -148,3 +148,15 @@ def test_a_program_without_convolutions_is_left_alone():
 def test_an_unknown_form_is_refused():
     with pytest.raises(ValueError, match="convolutions='fft' is unknown; choose among auto, planes, patches, xla"):
         with_convolutions(lambda x: x, "fft")
+
+
+@pytest.mark.parametrize(
+    ("backend", "alone", "vmapped"),
+    [("cpu", "planes", "planes"), ("gpu", "xla", "planes"), ("tpu", "xla", "patches")],
+)
+def test_the_form_of_each_backend(backend, alone, vmapped):
+    """As measured on a CPU and a GPU."""
+    assert (choose_form(backend=backend), choose_form(vmapped=True, backend=backend)) == (alone, vmapped)
+    assert choose_form("patches", backend=backend) == "patches"
+    with pytest.raises(ValueError, match="convolutions='plains' is unknown; choose among auto, planes, patches, xla"):
+        choose_form("plains", backend=backend)
