@@ -54,7 +54,9 @@ def _parse(argv: list[str]) -> list[str]:
             else str(error)
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a locked config refuses an override
-        _fail(f"invalid config override: {str(error).encode().decode('unicode_escape')}")
+        text = str(error).encode().decode("unicode_escape")  # ml_collections quotes a name and a sentence, twice
+        text = text.strip("'").replace("'\n", ". ")
+        _fail(f"invalid config override: {text}")
     for name, flag in (("--config", _CONFIG), ("--workdir", _WORKDIR)):
         if not flag.present:
             _fail(f"{name} is missing; try --config=sweep --workdir=runs/sweep")

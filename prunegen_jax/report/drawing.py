@@ -7,7 +7,6 @@ import concurrent.futures
 import contextlib
 import functools
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -55,8 +54,11 @@ class _Second:
         with self._lock:
             if done.cancelled() or done.exception() is not None or not self._left:
                 return
-            name = self._left.popleft()
-            future = self.given[name] = self._pool.submit(_render, name)
+            try:
+                future = self._pool.submit(_render, self._left[0])
+            except BrokenProcessPool:  # what is left is drawn here
+                return
+            self.given[self._left.popleft()] = future
         future.add_done_callback(self._give)
 
     def take(self) -> str | None:
@@ -84,12 +86,7 @@ def _collect(drawers: dict[str, Callable[[], Figure]], second: _Second) -> Image
 def _begin() -> None:
     """Sets up the second process: it ends with its parent, to whom Ctrl-C is left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(processes.TERMINATED)
+    processes.end_with_parent()
 
 
 def _receive(material: Material) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import multiprocessing
 import os
 import pathlib
 import platform
 import signal
 import sys
 import threading
+import time
 import types
 from collections.abc import Iterator
 
@@ -114,6 +116,18 @@ def stopping() -> bool:
 def stop() -> None:
     """Tells this process to stop: `stopping` is true from now on."""
     _stop.set()
+
+
+def end_with_parent(grace: float = 0.0) -> None:
+    """Ends this process when its parent is gone, after `grace` seconds in which `stopping` is true."""
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        stop()
+        time.sleep(grace)
+        leave()
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 @contextlib.contextmanager

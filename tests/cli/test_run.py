@@ -24,7 +24,7 @@ def call(workdir, *arguments, config="tests/support/experiments.py"):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--config.model.widht=8"], 'Did you mean "width"'),
+        (["--config.model.widht=8"], 'override: widht. Did you mean "width" instead of "widht"?'),
         (["--config.train.learning_rate=0.1"], "the sweep varies 'train.learning_rate'"),
         (["--config.data.name=digitz"], "data.name='digitz' is unknown; choose 'digits', 'breast_cancer' or"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import signal
 import subprocess
@@ -80,6 +81,19 @@ def test_figures_are_drawn_though_the_other_process_is_killed(two):
         assert wait_until(two)
         for child in two():
             child.send_signal(signal.SIGKILL)
+        assert dict(images()) == dict(figures.figures(given))
+
+
+def test_no_figure_is_lost_if_the_other_process_dies_between_two(two):
+    given, done = content(), concurrent.futures.Future()
+    done.set_result([])
+    with drawing.begin(given) as images:
+        _, second = images.args
+        assert wait_until(two)
+        for child in two():
+            child.send_signal(signal.SIGKILL)
+        assert wait_until(lambda: second._pool._broken)
+        second._give(done)  # as if it had just drawn one
         assert dict(images()) == dict(figures.figures(given))
 
 

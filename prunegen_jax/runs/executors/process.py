@@ -9,8 +9,6 @@ import multiprocessing
 import multiprocessing.process
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -146,13 +144,5 @@ def _begin(settings: dict[str, Any], source: str) -> None:
     """Sets up a worker: it handles SIGTERM and its parent's death; Ctrl-C is for the parent to pass on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _until_exit.enter_context(processes.handle_signals(STOP_SECONDS, quiet=True))
-    threading.Thread(target=_follow, daemon=True).start()
+    processes.end_with_parent(STOP_SECONDS)
     base.adopt(settings, source)
-
-
-def _follow() -> None:
-    """Ends this process, after it could save its state, when its parent is gone."""
-    multiprocessing.parent_process().join()
-    processes.stop()
-    time.sleep(STOP_SECONDS)
-    processes.leave()
