@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -14,6 +15,7 @@ Result = TypeVar("Result")
 Progress = Callable[[str, int, int], None]  # what is computed, pieces done, pieces in all
 
 _MOST_THREADS = 4
+_SHORT_SECONDS = 0.01  # of a piece that takes longer with threads than without
 
 
 def threaded(
@@ -21,7 +23,8 @@ def threaded(
 ) -> list[Result]:
     """`[function(item) for item in items]` on as many threads as there are cores, each with a BLAS of one thread.
 
-    A result does not depend on the number of cores.
+    Short pieces are done one after another: they spend most of their time in Python, where threads only wait for each
+    other. A result does not depend on the number of cores.
 
     Args:
         function: without side effects on what the others read. It spends its time in NumPy, which releases the lock.
@@ -33,11 +36,25 @@ def threaded(
     if progress is not None:
         progress(what, 0, len(items))
     with threadpool_limits(1, user_api="blas"), concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
-        for result in pool.map(function, items):
+        for result in _results(function, items, pool):
             results.append(result)
             if progress is not None:
                 progress(what, len(results), len(items))
     return results
+
+
+def _results(
+    function: Callable[[Item], Result], items: Sequence[Item], pool: concurrent.futures.Executor
+) -> Iterator[Result]:
+    """The results in order: one after another until a piece takes long, the others by `pool`."""
+    for done, item in enumerate(items):
+        begin = time.perf_counter()
+        result = function(item)
+        seconds = time.perf_counter() - begin
+        yield result
+        if seconds > _SHORT_SECONDS:
+            yield from pool.map(function, items[done + 1 :])
+            return
 
 
 def _cores() -> int:

@@ -33,12 +33,14 @@ def _costs(
     keeps: jax.Array,
     data: Dataset,
     indices: jax.Array,
+    count: jax.Array,
     *,
     error: jax.Array,
 ) -> jax.Array:
     """Loss (or `error []`) `[lanes, n]` of examples `indices [n]` under masks `[lanes]` at counts `[lanes, leaves]`.
 
-    `error` is traced, so that both criteria share one program: compiling takes longer than computing one of them.
+    Of the first `count` lanes; what the others get is not defined. `count` and `error` are traced, so that any number
+    of masks and both criteria share one program: compiling takes longer than computing one of them.
     """
     images, labels = data.take(indices)
 
@@ -46,7 +48,7 @@ def _costs(
         chosen = tuple(None if leaf is None else leaf[mask] for leaf in leaves)
         return _example_costs(apply, apply_mask(params, chosen, keep), data, images, labels, error)
 
-    return _map_lanes(one, masks, keeps)
+    return _map_lanes(one, count, len(indices), masks, keeps)
 
 
 @functools.partial(lockstep.jit, static_argnames="prunable")
@@ -56,6 +58,7 @@ def _costs_without(
     dropped: jax.Array,
     data: Dataset,
     indices: jax.Array,
+    count: jax.Array,
     *,
     prunable: tuple[bool, ...],
     error: jax.Array,
@@ -66,7 +69,7 @@ def _costs_without(
     def one(positions: jax.Array) -> jax.Array:
         return _example_costs(apply, drop_positions(params, positions, prunable), data, images, labels, error)
 
-    return _map_lanes(one, dropped)
+    return _map_lanes(one, count, len(indices), dropped)
 
 
 def _example_costs(
@@ -80,12 +83,16 @@ def _example_costs(
     return jnp.where(error, (jnp.argmax(logits, axis=-1) != labels).astype(losses.dtype), losses)
 
 
-def _map_lanes(function: Callable[..., jax.Array], *lanes: jax.Array) -> jax.Array:
-    if len(lanes[0]) == 1:
-        return function(*(lane[0] for lane in lanes))[None]
-    if jax.default_backend() == "cpu":  # a core gains nothing from vmap; one call for many masks still saves time
-        return jax.lax.map(lambda lane: function(*lane), lanes)
-    return jax.vmap(function)(*lanes)
+def _map_lanes(function: Callable[..., jax.Array], count: jax.Array, size: int, *lanes: jax.Array) -> jax.Array:
+    """`function` `[lanes, size]` of each of the first `count` lanes."""
+    if jax.default_backend() != "cpu":
+        return jax.vmap(function)(*lanes)
+
+    # A core gains nothing from vmap, but one call for many masks saves time.
+    def body(i: jax.Array, results: jax.Array) -> jax.Array:
+        return results.at[i].set(function(*(lane[i] for lane in lanes)))
+
+    return jax.lax.fori_loop(0, count, body, jnp.zeros((len(lanes[0]), size)))
 
 
 class Scan:
@@ -105,9 +112,11 @@ class Scan:
             check_at_least(1, lanes=lanes)
         self.scores = scores
         self.examples = 0
-        # On a CPU a call with many masks only saves the calls; elsewhere they run together.
-        self._lanes = lanes or (16 if jax.default_backend() == "cpu" else 64)
-        self._stretch_lanes = 1 if jax.default_backend() == "cpu" else self._lanes // 8
+        # On a CPU a call takes its masks one after another, and any number of them: it only saves the calls. Elsewhere
+        # they run together.
+        self._one_by_one = jax.default_backend() == "cpu"
+        self._lanes = lanes or (16 if self._one_by_one else 64)
+        self._stretch_lanes = self._lanes // (4 if self._one_by_one else 8)
         self.size = len(data)
         # As many at first as prove most failures at a target of 0.01 nats, then eight times as many at a time;
         # functions of N alone, so that networks of equal shape share programs.
@@ -151,14 +160,16 @@ class Scan:
         rows[:, : dropped.shape[1]] = dropped
         totals = []
         for start in range(0, len(rows), self._lanes):
-            part = np.resize(rows[start : start + self._lanes], (self._lanes, width))
-            total, done = np.zeros(self._lanes), 0
+            count = min(self._lanes, len(rows) - start)
+            part = np.resize(rows[start : start + count], (self._lanes, width))
+            total, done = np.zeros(count), 0
             for indices in batches(self.size):
-                costs = self._costs_without(dropped=part, data=self._data, indices=indices.astype(np.int32))
-                total += np.asarray(costs)[:, : self.size - done].sum(axis=1, dtype=np.float64)
+                options = {"data": self._data, "indices": indices.astype(np.int32), "count": np.int32(count)}
+                costs = self._costs_without(dropped=part, **options)
+                total += np.asarray(costs)[:count, : self.size - done].sum(axis=1, dtype=np.float64)
                 done += len(indices)
-            totals.append(total[: len(rows) - start])
-            self.examples += self._lanes * done
+            totals.append(total)
+            self.examples += (count if self._one_by_one else self._lanes) * done
         return np.concatenate(totals) / self.size
 
     def first_passing(
@@ -172,16 +183,14 @@ class Scan:
         block = max(1, self._lanes // len(masks))
         for start in range(0, len(grid), block):
             candidates, order = list(grid[start : start + block]), self._order
-            filled = candidates + candidates[-1:] * (min(block, len(grid)) - len(candidates))  # one program for all
-            lanes = [(keep, mask) for keep in filled for mask in masks]
-            first = self._evaluate([keep for keep, _ in lanes], [mask for _, mask in lanes], order[: self._first])
-            first = first.reshape(len(filled), len(masks), -1)[: len(candidates)]
+            width = min(block, len(grid)) * len(masks)
+            first = self._evaluate(candidates, masks, order[: self._first], width=width)
             allowed = limit * self.size * len(masks) * (1.0 + _SLACK)
             offsets = np.flatnonzero(first.sum(axis=(1, 2), dtype=np.float64) <= allowed)
             together = max(1, self._stretch_lanes // len(masks))
             for some in (offsets[i : i + together] for i in range(0, len(offsets), together)):
                 keeps = [candidates[offset] for offset in some]
-                found = self._first_of(keeps, limit, masks, order, first[some], lanes=together * len(masks))
+                found = self._first_of(keeps, limit, masks, order, first[some], width=together * len(masks))
                 if found is not None:
                     return start + int(some[found[0]]), found[1]
         return len(grid), np.full(len(masks), self.dense())
@@ -195,7 +204,7 @@ class Scan:
             masks: the masks over which the mean is taken.
         """
         nothing = np.zeros((1, len(masks), 0))
-        found = self._first_of([keep], limit, masks, self._order, nothing, lanes=len(masks))
+        found = self._first_of([keep], limit, masks, self._order, nothing, width=len(masks))
         return None if found is None else found[1]
 
     def _first_of(
@@ -205,7 +214,7 @@ class Scan:
         masks: Sequence[int],
         order: np.ndarray,
         known: np.ndarray,
-        lanes: int,
+        width: int,
     ) -> tuple[int, np.ndarray] | None:
         """The index of the first of `keeps` that passes and its criterion `[masks]`; None if none does.
 
@@ -215,51 +224,65 @@ class Scan:
             masks: the masks over which the mean is taken.
             order: order `[N]` in which to take the examples.
             known: costs `[keeps, masks, n]` of the first n examples of `order`, which have been evaluated.
-            lanes: of a call: the last of `keeps` fills up those whose candidates have failed.
+            width: as in `_evaluate`.
         """
-        done = known.shape[2]
+        done = np.full(len(keeps), known.shape[2])
         costs = np.zeros((len(keeps), len(masks), self.size))
-        costs[:, :, :done] = known
+        costs[:, :, : known.shape[2]] = known
         allowed = limit * self.size * len(masks)
-        alive = longest = list(range(len(keeps)))
-        while done < self.size and alive:  # NaN ends it too
-            indices = order[done : done + self._stretch]
-            called = [alive[min(i, len(alive) - 1)] for i in range(lanes // len(masks))]
-            filled = np.resize(indices, self._stretch)
-            new = self._evaluate([keeps[i] for i in called for _ in masks], list(masks) * len(called), filled)
-            for i, values in zip(alive, new.reshape(len(called), len(masks), -1), strict=False):
-                costs[i, :, done : done + len(indices)] = values[:, : len(indices)]
-            done += len(indices)
-            longest, alive = alive, [i for i in alive if costs[i].sum() <= allowed * (1.0 + _SLACK)]
-        self._hardness[order[:done]] = np.nan_to_num(costs[longest[-1], :, :done].sum(axis=0), nan=np.inf)
+        alive, passed = list(range(len(keeps))), None
+        while alive and passed is None:
+            begin = done[alive[0]]
+            if begin == self.size:
+                passed = self._passing(keeps[alive[0]], costs[alive[0]], limit, masks)
+                alive = alive[passed is None :]
+                continue
+            # Most fail soon. Where masks do not run together, later ones then wait until the first has failed.
+            some = alive[:1] if self._one_by_one and begin > self.size / 4 else alive
+            indices = order[begin : begin + self._stretch]
+            new = self._evaluate([keeps[i] for i in some], masks, np.resize(indices, self._stretch), width=width)
+            costs[some, :, begin : begin + len(indices)] = new[..., : len(indices)]
+            done[some] += len(indices)
+            alive = [i for i in alive if costs[i].sum() <= allowed * (1.0 + _SLACK)]  # NaN ends it too
+        longest = max(range(len(keeps)), key=lambda i: (done[i], i))
+        self._hardness[order[: done[longest]]] = np.nan_to_num(
+            costs[longest, :, : done[longest]].sum(axis=0), nan=np.inf
+        )
         self._order = np.argsort(-self._hardness, kind="stable")
-        for i in alive:
-            if costs[i].sum() <= allowed * (1.0 - _SLACK):
-                return i, costs[i].sum(axis=1) / self.size
-            losses = np.array([self.exact(keeps[i], mask) for mask in masks])
-            if losses.mean() <= limit:
-                return i, losses
-        return None
+        return None if passed is None else (alive[0], passed)
 
-    def _evaluate(self, keeps: Sequence[Keep], masks: Sequence[int], indices: np.ndarray) -> np.ndarray:
-        """Costs `[len(keeps), n]` of the examples `indices [n]`, evaluated `lanes` masks at a time."""
-        results = []
-        for start in range(0, len(keeps), self._lanes):
-            part = slice(start, start + self._lanes)
-            lanes = min(self._lanes, len(keeps))
-            counts = np.resize(np.asarray(keeps[part], np.int32), (lanes, len(self.scores.sizes)))
-            which = np.resize(np.asarray(masks[part], np.int32), lanes)
-            costs = self._costs(masks=which, keeps=counts, data=self._data, indices=indices.astype(np.int32))
-            results.append(np.asarray(costs)[: len(keeps[part])])
+    def _passing(self, keep: Keep, costs: np.ndarray, limit: float, masks: Sequence[int]) -> np.ndarray | None:
+        """The criterion `[masks]` at these kept counts if its mean is at most `limit`, from `costs` `[masks, N]`."""
+        allowed = limit * self.size * len(masks)
+        if costs.sum() <= allowed * (1.0 - _SLACK):
+            return costs.sum(axis=1) / self.size
+        losses = np.array([self.exact(keep, mask) for mask in masks])
+        return losses if losses.mean() <= limit else None
+
+    def _evaluate(self, keeps: Sequence[Keep], masks: Sequence[int], indices: np.ndarray, *, width: int) -> np.ndarray:
+        """Costs `[keeps, masks, n]` of the examples `indices [n]`.
+
+        Where masks run together, a call is `width` wide, or all lanes, whatever is left of it: one program for all.
+        """
+        pairs = [(keep, mask) for keep in keeps for mask in masks]
+        width, results = self._lanes if self._one_by_one else min(width, self._lanes), []
+        for start in range(0, len(pairs), width):
+            part = pairs[start : start + width]
+            counts = np.resize(np.array([keep for keep, _ in part], np.int32), (width, len(self.scores.sizes)))
+            which = np.resize(np.array([mask for _, mask in part], np.int32), width)
+            options = {"data": self._data, "indices": indices.astype(np.int32), "count": np.int32(len(part))}
+            results.append(np.asarray(self._costs(masks=which, keeps=counts, **options))[: len(part)])
             if self._data.loss is not None and (results[-1] < 0).any():  # the scan abandons masks by partial sums
                 raise ValueError(
                     f"the loss of the data set is {results[-1].min():g} for an example: prunability needs losses ≥ 0; "
                     "add a constant, or subtract the smallest possible loss"
                 )
-            self.examples += lanes * len(indices)
-        return np.concatenate(results)
+            self.examples += (len(part) if self._one_by_one else width) * len(indices)
+        return np.concatenate(results).reshape(len(keeps), len(masks), -1)
 
     def _full(self, keep: Keep, mask: int) -> np.ndarray:
         """Costs `[N]` of all examples under one mask."""
-        (costs,) = concatenate_batches(lambda indices: (self._evaluate([keep], [mask], indices)[0],), self.size)
+        (costs,) = concatenate_batches(
+            lambda indices: (self._evaluate([keep], [mask], indices, width=1)[0, 0],), self.size
+        )
         return costs

@@ -19,7 +19,7 @@ from prunegen_jax.runs import files
 
 _COMPILING = "/jax/core/compile/backend_compile_duration"  # loading from the cache included
 _here = threading.local()  # seconds of compiling by this thread so far
-_LEAST = 0.2  # seconds of compiling that are worth a file
+_LEAST = 0.02  # seconds of compiling that are worth a file: reading one takes less
 _MAGIC = b"prunegen_jax program 1\n"  # what each of our entries begins with
 
 

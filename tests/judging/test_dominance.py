@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -113,3 +115,13 @@ def test_progress_comes_before_the_work():
     seen.clear()
     judge(make_table((3, 3)), **NONE, progress=lambda *args: seen.append(args))
     assert seen[0] == ("statistics of gap", 0, 3) and ("shared information", 3, 3) in seen
+
+
+def test_threads_are_for_pieces_that_take_long():
+    def ident(seconds):
+        time.sleep(seconds)
+        return threading.get_ident()
+
+    assert set(threaded(ident, [0.0] * 20)) == {threading.get_ident()}
+    here, *others = threaded(ident, [0.1] * 3)
+    assert here == threading.get_ident() not in others

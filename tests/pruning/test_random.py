@@ -32,7 +32,7 @@ def test_golden_random_means():
     scan = pruning.Scan(logistic, G1_WEIGHTS, scores, G1, "loss", 500)
     for k, mean in exact.items():
         assert losses[counts == k].mean() == pytest.approx(mean, rel=1e-6)
-        drawn = scan._evaluate([(k,)] * 4000, range(4000), np.arange(6)).mean(axis=1)
+        drawn = scan._evaluate([(k,)], range(4000), np.arange(6), width=500)[0].mean(axis=1)
         assert drawn.mean() == pytest.approx(mean, abs=4 * losses[counts == k].std() / np.sqrt(4000) + 1e-6)
     bernoulli = {0.05: 0.2300028, 0.1: 0.2515543, 0.25: 0.3181136, 0.5: 0.4353536}
     scores = masks.bernoulli_scores(jax.random.key(1), G1_WEIGHTS, masks=4000)
@@ -40,7 +40,7 @@ def test_golden_random_means():
     for drop, mean in bernoulli.items():
         weights = drop ** (4 - counts) * (1 - drop) ** counts
         assert weights @ losses == pytest.approx(mean, rel=1e-6)
-        drawn = scan._evaluate([(masks.bernoulli_keep(drop),)] * 4000, range(4000), np.arange(6)).mean(axis=1)
+        drawn = scan._evaluate([(masks.bernoulli_keep(drop),)], range(4000), np.arange(6), width=500)[0].mean(axis=1)
         assert drawn.mean() == pytest.approx(mean, abs=4 * drawn.std() / np.sqrt(4000))
 
 
@@ -62,7 +62,7 @@ def test_second_order_model_of_bernoulli_pruning():
         scores = masks.bernoulli_scores(jax.random.key(2), G1_WEIGHTS, masks=4000)
         params = {"kernel": w[:, None].astype(np.float32)}
         scan = pruning.Scan(logistic, params, scores, G1, "loss", 500)
-        drawn = scan._evaluate([(masks.bernoulli_keep(a),)] * 4000, range(4000), np.arange(6)).mean(axis=1)
+        drawn = scan._evaluate([(masks.bernoulli_keep(a),)], range(4000), np.arange(6), width=500)[0].mean(axis=1)
         assert drawn.mean() - dense == pytest.approx(model, abs=4 * drawn.std() / np.sqrt(4000) + 0.02 * abs(model))
 
 

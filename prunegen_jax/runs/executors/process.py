@@ -9,6 +9,7 @@ import multiprocessing
 import multiprocessing.process
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -20,15 +21,44 @@ from prunegen_jax.runs.executors.base import LOOK_SECONDS, STOP_SECONDS, OnTick,
 _until_exit = contextlib.ExitStack()  # of a worker: what it holds until it ends
 
 
+_Shape = tuple[Any, ...]
+
+
 @dataclasses.dataclass(eq=False)
 class _Worker:
-    """A process, the shapes whose programs it has compiled, and the unit it works on."""
+    """A process, the shapes whose programs it has compiled, and the unit it works on, since when."""
 
     pool: concurrent.futures.ProcessPoolExecutor
     process: multiprocessing.process.BaseProcess
-    shapes: set[tuple[Any, ...]] = dataclasses.field(default_factory=set)
+    shapes: set[_Shape] = dataclasses.field(default_factory=set)
     unit: Unit | None = None
+    begin: float = 0.0
     future: concurrent.futures.Future[Outcome] | None = None
+
+
+@dataclasses.dataclass
+class _Durations:
+    """Seconds that the latest unit of a shape took.
+
+    Attributes:
+        first: where it was the first of its shape in the process, which compiles its programs or loads them.
+        later: where it was not.
+    """
+
+    first: dict[_Shape, float] = dataclasses.field(default_factory=dict)
+    later: dict[_Shape, float] = dataclasses.field(default_factory=dict)
+
+    def is_faster(self, unit: Unit, waiting: Sequence[Unit], workers: Sequence[_Worker]) -> bool:
+        """Whether a process without the programs of `unit` is done with it before those that have them would be."""
+        owners = [worker for worker in workers if unit.shape in worker.shapes and worker.unit]
+        first, later = self.first.get(unit.shape), self.later.get(unit.shape)
+        if not owners or first is None or later is None:
+            return True
+        now = time.monotonic()
+        left = later * sum(other.shape == unit.shape for other in waiting)
+        for worker in owners:
+            left += max(0.0, self.later.get(worker.unit.shape, later) - (now - worker.begin))
+        return first < left / len(owners)
 
 
 def run(context: RunContext, units: Sequence[Unit], on_tick: OnTick, *, count: int) -> Iterator[tuple[Unit, Outcome]]:
@@ -36,14 +66,14 @@ def run(context: RunContext, units: Sequence[Unit], on_tick: OnTick, *, count: i
 
     When this process is told to stop, or the iterator is closed, the workers save their state and end.
     """
-    waiting, retries = list(units), base.Retries(context.config)
+    waiting, retries, durations = list(units), base.Retries(context.config), _Durations()
     workers: list[_Worker] = []
     try:
         workers += [_start(context) for _ in range(count)]
         while not processes.stopping() and (waiting or any(worker.unit for worker in workers)):
             for worker in workers:
-                if waiting and worker.unit is None:
-                    _give(worker, _choose(waiting, worker, workers), context)
+                if worker.unit is None and (unit := _choose(waiting, worker, workers, durations)):
+                    _give(worker, unit, context)
             running = [worker.future for worker in workers if worker.future]
             concurrent.futures.wait(running, timeout=LOOK_SECONDS, return_when=concurrent.futures.FIRST_COMPLETED)
             on_tick("")
@@ -51,6 +81,10 @@ def run(context: RunContext, units: Sequence[Unit], on_tick: OnTick, *, count: i
                 if worker.unit is None or worker.future is None or not worker.future.done():
                     continue
                 unit, outcome = worker.unit, _outcome(worker)
+                if outcome.status == "done":
+                    known = durations.later if unit.shape in worker.shapes else durations.first
+                    known[unit.shape] = time.monotonic() - worker.begin
+                worker.shapes.add(unit.shape)
                 worker.unit = worker.future = None
                 if outcome.status in {"dead", "stopped"}:
                     if processes.stopping():  # a scheduler tells the workers too
@@ -65,17 +99,21 @@ def run(context: RunContext, units: Sequence[Unit], on_tick: OnTick, *, count: i
         _end(workers)
 
 
-def _choose(waiting: list[Unit], worker: _Worker, workers: Sequence[_Worker]) -> Unit:
-    """Takes from `waiting` a unit whose programs `worker` has, else one that no worker has, else the first."""
-    begun = set().union(*(other.shapes for other in workers))
-    best = min(waiting, key=lambda unit: (unit.shape not in worker.shapes, unit.shape in begun))
-    waiting.remove(best)
-    return best
+def _choose(waiting: list[Unit], worker: _Worker, workers: Sequence[_Worker], durations: _Durations) -> Unit | None:
+    """Takes from `waiting` a unit whose programs `worker` has, else one that no worker has, else the first.
+
+    None if there is none, or if those that have its programs will be done with it sooner.
+    """
+    begun = set().union(*(other.shapes | ({other.unit.shape} if other.unit else set()) for other in workers))
+    for unit in sorted(waiting, key=lambda unit: (unit.shape not in worker.shapes, unit.shape in begun)):
+        if unit.shape in worker.shapes or durations.is_faster(unit, waiting, workers):
+            waiting.remove(unit)
+            return unit
+    return None
 
 
 def _give(worker: _Worker, unit: Unit, context: RunContext) -> None:
-    worker.unit = unit
-    worker.shapes.add(unit.shape)
+    worker.unit, worker.begin = unit, time.monotonic()
     try:
         worker.future = worker.pool.submit(base.attempt, context, unit)
     except BrokenProcessPool as error:  # it died while it had nothing to do

@@ -86,11 +86,26 @@ def test_a_worker_keeps_to_its_shapes_and_leaves_others_theirs():
     waiting = [narrow, narrow_too, wide, wide_too]
 
     def choose(worker):
-        unit = process._choose(waiting, worker, [one, two])
+        unit = worker.unit = process._choose(waiting, worker, [one, two], process._Durations())
         worker.shapes.add(unit.shape)
         return unit
 
     assert [choose(one), choose(two), choose(two), choose(two)] == [narrow, wide, wide_too, narrow_too]
+
+
+def test_a_worker_leaves_the_last_units_to_those_that_have_the_programs():
+    """Loading them would take it longer, here 30 seconds, than all that is left takes the others."""
+    narrow, narrow_too, wide, wide_too = units_of(small())
+    idle, owner = process._Worker(None, None, {narrow.shape}), process._Worker(None, None, {wide.shape})
+    owner.unit, owner.begin = wide, time.monotonic() - 4.0  # 6 of its 10 seconds are left
+    durations = process._Durations({wide.shape: 30.0}, {wide.shape: 10.0})
+    few, many = [wide_too] * 2, [wide_too] * 3
+    assert process._choose(few, idle, [idle, owner], durations) is None and len(few) == 2
+    assert process._choose(many, idle, [idle, owner], durations) is wide_too and len(many) == 2
+    assert process._choose([narrow_too], idle, [idle, owner], durations) is narrow_too
+    assert process._choose([wide_too], idle, [idle, owner], process._Durations()) is wide_too  # nothing is known
+    owner.unit = None  # it was told to stop, say, and has nothing left
+    assert process._choose(few, idle, [idle, owner], durations) is wide_too
 
 
 def test_an_accelerator_is_not_kept_waiting_for_the_next_shape(tmp_path, monkeypatch):
