@@ -22,6 +22,7 @@ from etils import epath
 from prunegen_jax.judging import Verdict
 from prunegen_jax.judging.table import Table
 from prunegen_jax.report import drawing, material, page, paper_tables
+from prunegen_jax.report.drawing import Second, second_process
 from prunegen_jax.report.material import Material
 from prunegen_jax.report.running import Refresher
 from prunegen_jax.runs import curves, files
@@ -29,7 +30,7 @@ from prunegen_jax.runs import workdir as layout
 
 Span = Callable[[str], AbstractContextManager[object]]
 
-__all__ = ["Refresher", "write", "write_for_table"]
+__all__ = ["Refresher", "second_process", "write", "write_for_table"]
 
 
 def write(
@@ -39,6 +40,7 @@ def write(
     data_dir: str | None = None,
     cache_dir: str | None = None,
     span: Span = contextlib.nullcontext,
+    second: Second | None = None,
 ) -> epath.Path:
     """Writes `workdir/report/` from the files of the workdir, and returns the path of the page.
 
@@ -49,6 +51,7 @@ def write(
         data_dir: where TFDS finds its prepared sets, for the curves; None for its own default.
         cache_dir: where decoded images are kept; None for the user's cache folder.
         span: called with "curves", returns the context in which missing curves are made; it may measure time.
+        second: a process that `second_process` gave, to draw half of the figures; None for one of its own.
 
     Raises:
         ValueError: if the workdir was never judged, or a file would be written outside of it through a link.
@@ -65,7 +68,7 @@ def write(
         name, reason = next(iter(reasons.items()))
         words = f"{len(reasons)} networks have none; the first is {name}: {reason}"
         content = dataclasses.replace(content, missing=content.missing | {"pruning curves": words})
-    return write_material(content, layout.report_path(folder))
+    return write_material(content, layout.report_path(folder), second)
 
 
 def write_for_table(
@@ -75,9 +78,9 @@ def write_for_table(
     return write_material(material.from_table(table, verdict, title=title), epath.Path(directory) / "report")
 
 
-def write_material(content: Material, folder: epath.Path) -> epath.Path:
+def write_material(content: Material, folder: epath.Path, second: Second | None = None) -> epath.Path:
     """Writes the page, the tables and the figures into `folder`, each file atomically; returns the page's path."""
-    with drawing.begin(content) as images:
+    with drawing.begin(content, second) as images:
         _put(folder / "index.html", page.html(content).encode())
         for name, text in paper_tables.paper_tables(content).items():
             _put(folder / "tables" / name, text.encode())

@@ -25,28 +25,49 @@ Images = Iterator[tuple[str, bytes]]
 
 
 @contextlib.contextmanager
-def begin(material: Material) -> Iterator[Callable[[], Images]]:
+def begin(material: Material, second: Second | None = None) -> Iterator[Callable[[], Images]]:
     """Gives a function that yields file name and content of every figure, in any order.
 
     A second process draws from the beginning of the block on, if there are two cores and many figures; what it has not
     begun when the function is called is drawn here, from the last on.
+
+    Args:
+        material: of the report.
+        second: the second process; None for one of its own.
     """
     drawers = figures.drawers(material)
-    if len(drawers) < _FEW or processes.cores() < 2 or multiprocessing.current_process().daemon:
+    if len(drawers) < _FEW or not _has_room():
         yield functools.partial(figures.figures, material)
         return
-    with contextlib.closing(_Second(material, list(drawers))) as second:
+    with contextlib.ExitStack() as stack:
+        second = second or stack.enter_context(contextlib.closing(Second()))
+        second.draw(material, list(drawers))
         yield functools.partial(_collect, drawers, second)
 
 
-class _Second:
+def second_process() -> contextlib.AbstractContextManager[Second | None]:
+    """A second process for `begin`, which takes seconds to start: None if there is one core."""
+    return contextlib.closing(Second()) if _has_room() else contextlib.nullcontext()
+
+
+def _has_room() -> bool:
+    return processes.cores() > 1 and not multiprocessing.current_process().daemon
+
+
+class Second:
     """The second process. It is given one figure after another; those left are taken from the other end."""
 
-    def __init__(self, material: Material, names: list[str]) -> None:
-        self._left, self._lock = collections.deque(names), threading.Lock()
+    def __init__(self) -> None:
+        self._left, self._lock = collections.deque[str](), threading.Lock()
         self.given: dict[str, concurrent.futures.Future[list[tuple[str, bytes]]]] = {}
         self._pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin)
-        with processes.without_script():  # the initializer does not get the data: this process would wait for it
+        with processes.without_script():
+            self._pool.submit(_drawers.clear)  # starts it
+
+    def draw(self, material: Material, names: list[str]) -> None:
+        """Has the process draw the figures `names`, from the first on."""
+        self._left.extend(names)
+        with contextlib.suppress(BrokenProcessPool):  # then all are drawn here
             self._pool.submit(_receive, material).add_done_callback(self._give)
 
     def _give(self, done: concurrent.futures.Future[object]) -> None:
@@ -73,7 +94,7 @@ class _Second:
         self._pool.shutdown()
 
 
-def _collect(drawers: dict[str, Callable[[], Figure]], second: _Second) -> Images:
+def _collect(drawers: dict[str, Callable[[], Figure]], second: Second) -> Images:
     while (name := second.take()) is not None:
         yield from figures.render(name, drawers[name])
     for name, future in second.given.items():  # none is added now

@@ -23,7 +23,12 @@ class FailedError(Exception):
 
 
 def drive(
-    context: RunContext, units: Sequence[Unit], execute: Executor, *, refresh: Callable[[], object] | None = None
+    context: RunContext,
+    units: Sequence[Unit],
+    execute: Executor,
+    *,
+    refresh: Callable[[], object] | None = None,
+    spare: Callable[[], object] | None = None,
 ) -> None:
     """Has an executor do what is missing of `units`; shows a line of progress for every network that is done.
 
@@ -32,6 +37,7 @@ def drive(
         units: of the run.
         execute: the executor.
         refresh: called about once a second, to keep a report up to date; None for nothing.
+        spare: called once, when the last unit is being done and other workers may be idle; None for nothing.
 
     Raises:
         OSError: if files of the workdir or the data set could not be read or written, however often it was tried.
@@ -48,7 +54,8 @@ def drive(
     with processes.handle_signals(), _progress_bar(units, waiting) as bar:
         progress = _progress(bar, folder, waiting, known, refresh)
         for _ in range(_PASSES):
-            _run_pass(context, waiting, execute, progress, failed, unreachable)
+            _run_pass(context, waiting, execute, progress, failed, unreachable, spare)
+            spare = None
             if processes.stopping():
                 raise processes.StoppedError(f"stopped with {bar.done} of {bar.total} networks done")
             waiting = [unit for unit in waiting if base.title(unit) not in failed and _is_unfinished(folder, unit)]
@@ -72,15 +79,25 @@ def _run_pass(
     progress: SweepProgress,
     failed: dict[str, str],
     unreachable: list[str],
+    spare: Callable[[], object] | None,
 ) -> None:
     """Has `units` done once; notes those that failed, and of these those that could not reach their files.
 
     Raises:
         OSError: if two units in a row could not reach their files: then it is not the files of one group.
     """
-    in_a_row = False
-    with contextlib.closing(execute(context, units, progress.update)) as outcomes:
+    in_a_row, left = False, len(units)
+
+    def tick(text: str) -> None:
+        nonlocal spare
+        progress.update(text)
+        if left == 1 and spare is not None:  # it has been handed out: executors tick after that
+            spare, call = None, spare
+            call()
+
+    with contextlib.closing(execute(context, units, tick)) as outcomes:
         for unit, outcome in outcomes:
+            left -= 1
             title = base.title(unit)
             if outcome.status == "unreachable":
                 unreachable.append(f"{title}: {outcome.reason}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -98,7 +101,8 @@ def run(
                 print(estimate.estimate(waiting, names if "measure" in work else (), config), file=sys.stderr)
         context = RunContext(workdir.absolute(folder), compatibility.resolve_paths(config), source, address)
         with timing.networks(target):
-            driver.drive(context, units, execute, refresh=_refresher(target, report_every, len(points)))
+            refresh = _refresher(target, report_every, len(points))
+            driver.drive(context, units, execute, refresh=refresh, spare=functools.partial(_prepare, stages))
         if "train" in work:
             _restore_weights(target, units)
         if "train" in work and (sentence := costs.summary(target, [point for unit in units for point in unit.points])):
@@ -119,17 +123,34 @@ def _judge_and_report(
     if shard and waiting:  # the shard that ends last judges
         print(f"{len(waiting)} of {len(points)} networks of the sweep have no record yet: not judged", file=sys.stderr)
         return None
-    verdict = None
-    if "judge" in stages:
-        with timing.span("judge"):
-            verdict = judge(target, config)
-    if "report" in stages:
-        with timing.span("report"):
-            from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
-
-            page = report.write(target, data_dir=config.data.dir, cache_dir=config.data.cache_dir, span=timing.span)
-            print(f"report: {page}")
+    verdict = second = None
+    with contextlib.ExitStack() as stack:
+        if "judge" in stages:
+            with timing.span("judge"):
+                if "report" in stages:  # judging leaves a core free, on which it starts meanwhile
+                    second = stack.enter_context(_report().second_process())
+                verdict = judge(target, config)
+        if "report" in stages:
+            with timing.span("report"):
+                places = {"data_dir": config.data.dir, "cache_dir": config.data.cache_dir}
+                page = _report().write(target, **places, span=timing.span, second=second)
+                print(f"report: {page}")
     return verdict
+
+
+def _prepare(stages: Sequence[str]) -> None:
+    """Imports what the stages after the work need, which takes seconds. An import that fails does so again there."""
+    with contextlib.suppress(ImportError):
+        if "judge" in stages:
+            judging.judge  # noqa: B018 - a lazy name
+        if "report" in stages:
+            _report()
+
+
+def _report() -> ModuleType:
+    from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
+
+    return report
 
 
 def _restore_weights(folder: epath.Path, units: Sequence[Unit]) -> None:
@@ -227,9 +248,7 @@ def _refresher(folder: epath.Path, seconds: float, total: int) -> Callable[[], o
     """What refreshes the report every so many seconds while the sweep runs; None if it is not asked for."""
     if not seconds:
         return None
-    from prunegen_jax import report  # noqa: PLC0415 - plotting takes seconds to import
-
-    return report.Refresher(folder, seconds, total=total, read=read_table)
+    return _report().Refresher(folder, seconds, total=total, read=read_table)
 
 
 def _measure_names(config: ConfigDict) -> list[str]:
