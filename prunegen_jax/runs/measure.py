@@ -1,4 +1,4 @@
-"""Computes what measures and targets are missing of points; a record is written after each measure."""
+"""Computes what measures and targets are missing of points; records are written as they are added, once a second."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from prunegen_jax.runs.points import Point
 from prunegen_jax.runs.record import Record
 from prunegen_jax.runs.restore import restore
 from prunegen_jax.runs.train import by_data, own_record, train
-from prunegen_jax.types import Estimate, TrainedModel
+from prunegen_jax.types import TrainedModel
 
 _STAGES = ("measure",)
+_WRITE_SECONDS = 1.0  # of measuring that may be lost if the process is killed: a small measure takes less than a write
 _MEASURE_KEY = 1_000_003  # folded into a network's key for the measures that sample
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -31,12 +32,23 @@ _Out = TypeVar("_Out")
 
 @dataclasses.dataclass
 class _Network:
-    """A network to measure; `record` is replaced as measures are added."""
+    """A network to measure; `record` is replaced as measures are added.
+
+    Attributes:
+        point: of the sweep.
+        record: as it is in the workdir, with the measures added since.
+        model: what is measured.
+        key: for the measures that sample.
+        seconds: by measure, those of the measures that are not in the workdir yet.
+        written: when the record was written last, or read.
+    """
 
     point: Point
     record: Record
     model: TrainedModel
     key: jax.Array
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    written: float = dataclasses.field(default_factory=time.monotonic)
 
 
 def measure_missing(
@@ -88,12 +100,16 @@ def _measure_all(
     networks = _each(lambda one: _load(folder, *one, split, config, vmapped=lanes > 1), waiting, errors)
     for some in iter(lambda: list(itertools.islice(networks, lanes)), []):
         list(_each(lambda network: _add_targets(folder, network, tests, config), some, errors))
-        for name in names:
-            lacking = [n for n in some if record.find_missing(n.record, n.point, _STAGES, [name])]
-            if lacking and stop is not None and stop():
-                raise processes.StoppedError(f"{lacking[0].point.name} stopped before {name!r} was measured")
-            if lacking:
-                _measure(folder, lacking, name, config, lanes)
+        try:
+            for name in names:
+                lacking = [n for n in some if record.find_missing(n.record, n.point, _STAGES, [name])]
+                if lacking and stop is not None and stop():
+                    raise processes.StoppedError(f"{lacking[0].point.name} stopped before {name!r} was measured")
+                if lacking:
+                    _measure(lacking, name, config, lanes)
+                    _write(folder, [n for n in lacking if time.monotonic() - n.written >= _WRITE_SECONDS])
+        finally:
+            _write(folder, some)
     if errors:
         raise errors[0]
 
@@ -127,7 +143,7 @@ def _add_targets(folder: epath.Path, network: _Network, tests: Sequence[str], co
     network.record = targets.add_missing(folder, network.record, network.model, tests, config)
 
 
-def _measure(folder: epath.Path, networks: Sequence[_Network], name: str, config: ConfigDict, lanes: int) -> None:
+def _measure(networks: Sequence[_Network], name: str, config: ConfigDict, lanes: int) -> None:
     """Computes one measure of networks of equal shape and data, together if `lanes` is not 1."""
     begin = time.monotonic()
     options = config.measures.options.get(name, ConfigDict()).to_dict()
@@ -136,14 +152,25 @@ def _measure(folder: epath.Path, networks: Sequence[_Network], name: str, config
     devices = jax.local_devices() if lanes > 1 else ()
     answers = lockstep.run(calls, lanes=lanes, common=networks[0].model.train, devices=devices)
     seconds = (time.monotonic() - begin) / len(networks)
-
-    def write(network: _Network, answer: dict[str, Estimate]) -> None:
+    for network, answer in zip(networks, answers, strict=True):
         entry = dataclasses.asdict(answer[name]) | {"options": options, "version": measures.find(name).version}
         network.record = network.record.with_measure(name, entry)
+        network.seconds[name] = seconds
+
+
+def _write(folder: epath.Path, networks: Sequence[_Network]) -> None:
+    """Writes the records of those networks that have new measures, and what these took.
+
+    Raises:
+        OSError, ValueError: if one cannot be written, after the others; the disk is full, say.
+    """
+
+    def write(network: _Network) -> None:
         record.write(folder, network.record)
-        costs.add(folder, network.point.name, {name: seconds})
+        costs.add(folder, network.point.name, network.seconds)
+        network.seconds, network.written = {}, time.monotonic()
 
     errors: list[Exception] = []
-    list(_each(lambda pair: write(*pair), zip(networks, answers, strict=True), errors))
-    if errors:  # the disk is full, say: what comes next would be lost as well
+    list(_each(write, [network for network in networks if network.seconds], errors))
+    if errors:
         raise errors[0]

@@ -97,6 +97,28 @@ def test_no_figure_is_lost_if_the_other_process_dies_between_two(two):
         assert dict(images()) == dict(figures.figures(given))
 
 
+def test_a_process_that_was_started_before_draws(two):
+    given = content()
+    with drawing.second_process() as second:
+        assert wait_until(two)
+        started = two()
+        with drawing.begin(given, second) as images:
+            assert wait_until(lambda: not second._left)
+            assert dict(images()) == dict(figures.figures(given))
+        assert two() == started
+
+
+def test_one_that_was_killed_before_it_drew_is_not_needed(two):
+    given = content()
+    with drawing.second_process() as second:
+        assert wait_until(two)
+        for child in two():
+            child.send_signal(signal.SIGKILL)
+        assert wait_until(lambda: second._pool._broken)
+        with drawing.begin(given, second) as images:
+            assert dict(images()) == dict(figures.figures(given))
+
+
 def test_few_figures_start_no_process(two, monkeypatch):
     monkeypatch.setattr(drawing, "_FEW", 8)
     given = content()

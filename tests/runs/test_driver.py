@@ -64,6 +64,21 @@ def test_workers_that_see_another_folder(tmp_path):
         driver.drive(RunContext(str(tmp_path), small()), units_of(small()), _ending(*["done"] * 4))
 
 
+def test_spare_is_called_once_while_the_last_unit_is_done(tmp_path):
+    config, called = small(), []
+    units = units_of(config)
+
+    def execute(context, units, on_tick):
+        for number, unit in enumerate(units):
+            on_tick("")
+            on_tick("")
+            assert called == [number] * (number == len(units) - 1)
+            yield unit, attempt(context, unit)
+
+    driver.drive(RunContext(str(tmp_path), config), units, execute, spare=lambda: called.append(len(units) - 1))
+    assert called == [3]
+
+
 def test_workers_are_given_absolute_folders(tmp_path, monkeypatch):
     contexts = []
     monkeypatch.chdir(tmp_path)

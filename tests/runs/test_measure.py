@@ -1,4 +1,4 @@
-"""Networks of a workdir measured together: what each of them gets alone, on disk after every measure."""
+"""Networks of a workdir measured together: what each of them gets alone, on disk as it is measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 
 from prunegen_jax.compute import lockstep
-from prunegen_jax.runs import checkpoint, files, measure, pipeline, processes, record, restore, train
+from prunegen_jax.runs import checkpoint, costs, files, measure, pipeline, processes, record, restore, train
 from prunegen_jax.runs import points as sweeps
 from tests.support import experiments
 
@@ -143,6 +143,26 @@ def test_a_stop_keeps_what_is_measured(trained, tmp_path):
         )  # fmt: skip
     for file in (tmp_path / "w" / "records").glob("*.json"):
         assert list(json.loads(file.read_text())["measures"]) == ["parameter_norm"]
+
+
+@pytest.mark.parametrize(("seconds", "before_the_second"), [(0.0, ["parameter_norm"]), (1e9, [])])
+def test_records_are_written_once_a_second_and_at_the_end(trained, tmp_path, monkeypatch, seconds, before_the_second):
+    shutil.copytree(trained, tmp_path / "w")
+    monkeypatch.setattr(measure, "_WRITE_SECONDS", seconds)
+    folder, config, seen = epath.Path(tmp_path / "w"), _config(), []
+    point = sweeps.points(config)[0]
+
+    def stop():
+        seen.append(list(record.read(folder, point.name).measures))
+        if len(seen) == 3:
+            raise RuntimeError("unforeseen")
+
+    names = ("parameter_norm", "inverse_margin", "num_parameters")
+    with pytest.raises(RuntimeError, match="unforeseen"):
+        measure.measure_missing(folder, [point], names, config, stop=stop)
+    assert seen[:2] == [[], before_the_second]
+    assert list(record.read(folder, point.name).measures) == sorted(names[:2])
+    assert set(names[:2]) <= set(costs.read(folder, point.name))
 
 
 def test_what_is_compiled_ahead_is_not_compiled_again(tmp_path):
