@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from prunegen_jax.judging import added, information, judge, kendall
+from prunegen_jax.judging import added, information, judge, kendall, parallel
 from prunegen_jax.judging.case import prepare
 from prunegen_jax.judging.dominance import dominance
 from prunegen_jax.judging.nulls import nulls_of_k_and_pgdl
@@ -117,11 +117,13 @@ def test_progress_comes_before_the_work():
     assert seen[0] == ("statistics of gap", 0, 3) and ("shared information", 3, 3) in seen
 
 
-def test_threads_are_for_pieces_that_take_long():
-    def ident(seconds):
-        time.sleep(seconds)
+def test_threads_are_for_pieces_that_take_long(monkeypatch):
+    def ident(_):
+        time.sleep(0.05)  # or one thread might do them all
         return threading.get_ident()
 
-    assert set(threaded(ident, [0.0] * 20)) == {threading.get_ident()}
-    here, *others = threaded(ident, [0.1] * 3)
+    monkeypatch.setattr(parallel, "_SHORT_SECONDS", 60.0)
+    assert set(threaded(ident, range(4))) == {threading.get_ident()}
+    monkeypatch.setattr(parallel, "_SHORT_SECONDS", 0.01)
+    here, *others = threaded(ident, range(4))
     assert here == threading.get_ident() not in others

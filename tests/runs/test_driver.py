@@ -72,11 +72,11 @@ def test_spare_is_called_once_while_the_last_unit_is_done(tmp_path):
         for number, unit in enumerate(units):
             on_tick("")
             on_tick("")
-            assert called == [number] * (number == len(units) - 1)
+            assert len(called) == (number == len(units) - 1)
             yield unit, attempt(context, unit)
 
-    driver.drive(RunContext(str(tmp_path), config), units, execute, spare=lambda: called.append(len(units) - 1))
-    assert called == [3]
+    driver.drive(RunContext(str(tmp_path), config), units, execute, spare=lambda: called.append(1))
+    assert len(called) == 1
 
 
 def test_workers_are_given_absolute_folders(tmp_path, monkeypatch):

@@ -56,8 +56,8 @@ class _Durations:
             return True
         now = time.monotonic()
         left = later * sum(other.shape == unit.shape for other in waiting)
-        for worker in owners:
-            left += max(0.0, self.later.get(worker.unit.shape, later) - (now - worker.begin))
+        for worker in owners:  # a unit that is overdue may take as long again as it is overdue
+            left += abs(self.later.get(worker.unit.shape, later) - (now - worker.begin))
         return first < left / len(owners)
 
 

@@ -104,6 +104,8 @@ def test_a_worker_leaves_the_last_units_to_those_that_have_the_programs():
     assert process._choose(many, idle, [idle, owner], durations) is wide_too and len(many) == 2
     assert process._choose([narrow_too], idle, [idle, owner], durations) is narrow_too
     assert process._choose([wide_too], idle, [idle, owner], process._Durations()) is wide_too  # nothing is known
+    owner.begin -= 31.0  # it takes 25 seconds longer than expected so far: two more units may take 45
+    assert process._choose([wide_too] * 2, idle, [idle, owner], durations) is wide_too
     owner.unit = None  # it was told to stop, say, and has nothing left
     assert process._choose(few, idle, [idle, owner], durations) is wide_too
 
